@@ -1,0 +1,146 @@
+"""What a procedural task is, and how its samples are drawn so that no test scene can occur in training.
+
+A task separates the *scene* (what is in the picture) from the *target* (which edit is wanted). The scene alone decides
+the split: its hash falls into the train, val or test bucket, whatever the seed, so the splits are disjoint by
+construction. Two kinds of samples come from the same scenes:
+
+- `question`: the question of the task, with the edit that answers it (Stage I, Stage II and evaluation);
+- `instruction`: an explicit instruction with an *arbitrary* target, such as a box round an object that nobody asked
+  for or a path that leads nowhere. The base editor is trained on these: it learns to do what it is told, and nothing
+  about what a question wants.
+"""
+
+import hashlib
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from etchr.families import TASK_FAMILY
+from etchr.sample import EditSample
+
+Scene = dict[str, Any]  # JSON: everything that is in the picture
+Target = dict[str, Any]  # JSON: the edit that is wanted
+
+SPLITS = {
+    "train": range(0, 70),
+    "val": range(70, 80),
+    "test": range(80, 100),
+}  # buckets of the scene's hash, in percent
+MAX_MISSES = 5_000  # proposals without a new scene before a task is declared exhausted
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question about a scene, with its answer in the form that `answer_type` names."""
+
+    question: str
+    answer: str
+    answer_type: str  # option | number | moves | permutation
+    choices: tuple[str, ...] | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class ProceduralTask(ABC):
+    """One procedural task; every method is a pure function of its arguments."""
+
+    name: str
+
+    @abstractmethod
+    def scene(self, rng: random.Random) -> Scene:
+        """A random scene that has a question."""
+
+    @abstractmethod
+    def target(self, scene: Scene, rng: random.Random) -> Target:
+        """The target of a random question about the scene."""
+
+    @abstractmethod
+    def any_target(self, scene: Scene, rng: random.Random) -> Target:
+        """A target that an explicit instruction may name, whether or not a question would."""
+
+    @abstractmethod
+    def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
+        """The source image, `size` x `size` RGB."""
+
+    @abstractmethod
+    def edit(self, scene: Scene, target: Target, size: int) -> Image.Image:
+        """The ground-truth edit for the target, aligned with the source."""
+
+    @abstractmethod
+    def instruction(self, scene: Scene, target: Target) -> str:
+        """The explicit instruction for the target."""
+
+    @abstractmethod
+    def ask(self, scene: Scene, target: Target, rng: random.Random) -> Ask:
+        """The question that the target answers."""
+
+
+def scene_hash(scene: Scene) -> str:
+    """Hex digest of the scene: equal scenes, and only those, have equal digests."""
+    return hashlib.sha256(json.dumps(scene, sort_keys=True).encode()).hexdigest()
+
+
+def split_of(digest: str) -> str:
+    """The split that a scene belongs to."""
+    bucket = int(digest[:8], 16) % 100
+    return next(name for name, buckets in SPLITS.items() if bucket in buckets)
+
+
+def generate(
+    task: ProceduralTask, *, split: str, num_samples: int, seed: int, size: int, kind: str = "question"
+) -> Iterator[EditSample]:
+    """`num_samples` samples of one split, reproducible from the seed.
+
+    The scenes of a `val` or `test` set of questions are all different; a set larger than the task has scenes is
+    refused. `train` sets and instructions may repeat a scene with another target.
+    """
+    rng = random.Random(f"{task.name}/{split}/{kind}/{seed}")
+    seen: set[str] = set()
+    may_repeat = split == "train" or kind == "instruction"
+    for index in range(num_samples):
+        for _ in range(MAX_MISSES):
+            scene = task.scene(rng)
+            digest = scene_hash(scene)
+            if split_of(digest) == split and (may_repeat or digest not in seen):
+                break
+        else:
+            raise ValueError(
+                f"task {task.name} has only {len(seen)} different scenes in split {split} within reach, "
+                f"{num_samples} were asked for; ask for fewer"
+            )
+        seen.add(digest)
+        yield _sample(task, scene, digest, rng, f"{task.name}-{kind}-{split}-s{seed}-{index:06d}", size, kind)
+
+
+def _sample(
+    task: ProceduralTask, scene: Scene, digest: str, rng: random.Random, sample_id: str, size: int, kind: str
+) -> EditSample:
+    target = task.target(scene, rng) if kind == "question" else task.any_target(scene, rng)
+    meta: dict[str, Any] = {
+        "source": "procedural",
+        "licence": "Apache-2.0",
+        "kind": kind,
+        "split": split_of(digest),
+        "scene": digest,
+        "instruction": task.instruction(scene, target),
+        "target": target,
+    }
+    if kind == "question":
+        ask = task.ask(scene, target, rng)
+    else:  # an instruction has no answer; the field holds what was asked for
+        ask = Ask(meta["instruction"], json.dumps(target, sort_keys=True), "text")
+    return EditSample(
+        id=sample_id,
+        family=TASK_FAMILY[task.name],
+        task=task.name,
+        image=task.source(scene, target, size),
+        question=ask.question,
+        answer=ask.answer,
+        choices=ask.choices,
+        edit_image=task.edit(scene, target, size),
+        meta={**meta, "answer_type": ask.answer_type, **ask.meta},
+    )

@@ -1,0 +1,167 @@
+"""3D view: three solids on a board, seen from the south; the edit is the view from another side.
+
+The question asks for a relation as it is seen from behind one of the solids, so the viewpoint has to be inferred from
+the scene, and the answer follows from the two camera poses. Pictures are ray-traced; the light goes with the camera.
+"""
+
+import random
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_prep.draw import COLOURS
+from data_prep.task import Ask, ProceduralTask, Scene, Target
+
+Array = NDArray[np.floating[Any]]
+
+SOLIDS = ("ball", "cube", "cone")
+AZIMUTH = {"south": 0, "east": 90, "north": 180, "west": 270}  # of the camera, degrees, counter-clockwise from above
+DISTANCE, ELEVATION, FIELD_OF_VIEW = 9.0, 52.0, 23.0  # board cells, degrees, degrees
+RADIUS = 0.42  # of a solid, in board cells
+BACKGROUND, BOARD = (236, 238, 244), ((214, 206, 190), (196, 186, 168))
+RELATIONS = {"to the left": (-1, 0), "to the right": (1, 0), "behind": (0, 1), "in front": (0, -1)}
+
+
+class View3D(ProceduralTask):
+    name = "view3d"
+
+    def scene(self, rng: random.Random) -> Scene:
+        # The first solid marks the viewpoint: the middle cell of a side other than the south. The others share a row
+        # or a column, so that their relation is plain from any side.
+        side = rng.choice(("east", "north", "west"))
+        anchor = {"east": (1, 0), "north": (0, 1), "west": (-1, 0)}[side]
+        free = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != anchor]
+        while True:
+            first, second = rng.sample(free, 2)
+            if first[0] == second[0] or first[1] == second[1]:
+                break
+        colours = rng.sample(sorted(COLOURS), 3)
+        return {
+            "side": side,
+            "solids": [
+                {"at": list(cell), "colour": colour, "solid": rng.choice(SOLIDS)}
+                for cell, colour in zip((anchor, first, second), colours, strict=True)
+            ],
+        }
+
+    def target(self, scene: Scene, rng: random.Random) -> Target:
+        return {"side": scene["side"]}
+
+    def any_target(self, scene: Scene, rng: random.Random) -> Target:
+        return {"side": rng.choice(sorted(AZIMUTH))}
+
+    def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
+        return render(scene["solids"], camera_to_world(AZIMUTH["south"]), size)
+
+    def edit(self, scene: Scene, target: Target, size: int) -> Image.Image:
+        return render(scene["solids"], camera_to_world(AZIMUTH[target["side"]]), size)
+
+    def instruction(self, scene: Scene, target: Target) -> str:
+        return f"Show the scene from the {target['side']}."
+
+    def ask(self, scene: Scene, target: Target, rng: random.Random) -> Ask:
+        anchor, first, second = scene["solids"]
+        pose = camera_to_world(AZIMUTH[scene["side"]])
+        offset = np.array([*np.subtract(first["at"], second["at"]), 0.0])
+        right, forward = pose[:3, 0] @ offset, -pose[:3, 2] @ offset
+        seen = (np.sign(right), 0) if abs(right) > abs(forward) else (0, np.sign(forward))
+        choices = rng.sample(sorted(RELATIONS), 4)
+        answer = next(name for name, direction in RELATIONS.items() if direction == seen)
+        names = [f"the {thing['colour']} {thing['solid']}" for thing in (anchor, first, second)]
+        return Ask(
+            f"Seen from behind {names[0]}, where is {names[1]} relative to {names[2]}?",
+            "ABCD"[choices.index(answer)],
+            "option",
+            tuple(choices),
+            {"poses": [camera_to_world(AZIMUTH["south"]).tolist(), pose.tolist()]},  # OpenGL camera-to-world
+        )
+
+
+def camera_to_world(azimuth: float) -> Array:
+    """The OpenGL pose (4, 4) of a camera that looks at the board's centre: +x right, +y up, -z forward; z is up."""
+    a, e = np.deg2rad(azimuth), np.deg2rad(ELEVATION)
+    backward = np.array([np.sin(a) * np.cos(e), -np.cos(a) * np.cos(e), np.sin(e)])
+    right = np.array([np.cos(a), np.sin(a), 0.0])
+    pose = np.eye(4)
+    pose[:3, 0], pose[:3, 1], pose[:3, 2] = right, np.cross(backward, right), backward
+    pose[:3, 3] = DISTANCE * backward
+    return pose
+
+
+@cache
+def _pixel_rays(rays: int) -> Array:
+    """Directions (rays * rays, 3) in the camera's frame, row by row from the top."""
+    reach = np.tan(np.deg2rad(FIELD_OF_VIEW / 2)) * (np.arange(rays) + 0.5 - rays / 2) / (rays / 2)
+    x, y = np.meshgrid(reach, -reach)
+    directions = np.stack([x, y, -np.ones_like(x)], -1).reshape(-1, 3)
+    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def render(solids: list[dict[str, Any]], pose: Array, size: int) -> Image.Image:
+    """Ray-trace the board and its solids with four rays a pixel."""
+    rays = 2 * size
+    directions = _pixel_rays(rays) @ pose[:3, :3].T
+    origin = pose[:3, 3]
+    light = pose[:3, :3] @ np.array([-0.45, 0.75, 0.5])
+
+    depth = -origin[2] / directions[:, 2]  # the ground z = 0; every ray points down
+    ground = origin[:2] + depth[:, None] * directions[:, :2]
+    on_board = np.abs(ground).max(1) < 1.5
+    odd = np.floor(ground + 1.5).sum(1) % 2 == 1
+    colour = np.where(on_board[:, None], np.where(odd[:, None], BOARD[1], BOARD[0]), BACKGROUND).astype(float)
+    for thing in solids:
+        centre = np.array([*thing["at"], RADIUS], float)
+        hit, normal = _INTERSECT[thing["solid"]](origin - centre, directions)
+        nearer = hit < depth
+        shade = 0.62 + 0.45 * np.clip(normal[nearer] @ light, 0, 1)
+        colour[nearer] = np.clip(np.array(COLOURS[thing["colour"]]) * shade[:, None], 0, 255)
+        depth = np.where(nearer, hit, depth)
+    pixels = colour.reshape(size, 2, size, 2, 3).mean((1, 3))
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def _ball(origin: Array, directions: Array) -> tuple[Array, Array]:
+    """Distance (N,) to a ball of `RADIUS` at 0, inf where missed, and the normals (N, 3)."""
+    b = directions @ origin
+    root = b * b - (origin @ origin - RADIUS**2)
+    hit = np.where(root >= 0, -b - np.sqrt(np.maximum(root, 0)), np.inf)
+    return hit, _at(origin, directions, hit) / RADIUS
+
+
+def _cube(origin: Array, directions: Array) -> tuple[Array, Array]:
+    half = RADIUS * 0.92
+    with np.errstate(divide="ignore", invalid="ignore"):
+        near = (-np.sign(directions) * half - origin) / directions
+        far = (np.sign(directions) * half - origin) / directions
+    enter, leave = near.max(1), far.min(1)
+    axis = near.argmax(1)
+    normal = np.zeros_like(directions)
+    rows = np.arange(len(directions))
+    normal[rows, axis] = -np.sign(directions[rows, axis])
+    return np.where(enter <= leave, enter, np.inf), normal
+
+
+def _cone(origin: Array, directions: Array) -> tuple[Array, Array]:
+    """An upright cone: apex at +1.3 R, base circle of radius R at -R."""
+    apex, slope = 1.3 * RADIUS, 1 / 2.3  # radius per height
+    o = origin - np.array([0, 0, apex])
+    scale = np.array([1, 1, -(slope**2)])
+    a, b, c = (directions**2) @ scale, directions @ (scale * o), (o * scale) @ o
+    root = b * b - a * c
+    with np.errstate(divide="ignore", invalid="ignore"):
+        hits = np.stack([(-b - np.sqrt(np.maximum(root, 0))) / a, (-b + np.sqrt(np.maximum(root, 0))) / a])
+    height = o[2] + hits * directions[:, 2]
+    valid = (root >= 0) & (hits > 0) & (height <= 0) & (height >= -2.3 * RADIUS)
+    hit = np.where(valid, hits, np.inf).min(0)
+    normal = _at(o, directions, hit) * np.array([1, 1, -(slope**2)])
+    return hit, normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+
+
+def _at(origin: Array, directions: Array, hit: Array) -> Array:
+    return origin + np.where(np.isfinite(hit), hit, 0)[:, None] * directions
+
+
+_INTERSECT = {"ball": _ball, "cube": _cube, "cone": _cone}

@@ -1,0 +1,346 @@
+"""FLUX.2-klein as an image editor, on diffusers' own classes: load, encode, velocity, decode, edit.
+
+The tensor-level pieces (`encode_text`, `encode_image`, `velocity`, `decode`) are the ones that training uses too, so
+that a model is trained on exactly what it sees at inference. The same class runs 9B, 4B and the nano model; all that
+differs is the folder. A folder saved here loads in `Flux2KleinPipeline.from_pretrained`, and a klein-base folder or hub
+id loads here.
+"""
+
+import itertools
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from etchr.editor import geometry
+from etchr.flow.schedule import inference_sigmas
+from etchr.flow.steps import euler_step
+
+log = logging.getLogger(__name__)
+
+SETTINGS_FILE = "editor.json"
+TEXT_CACHE_ENTRIES = 64  # a prompt of klein 9B is 12.6 MB in bf16
+CONDITION_TIME = 10  # time coordinate of the condition image's tokens; target tokens have 0 (BFL, diffusers)
+
+
+@dataclass(frozen=True)
+class EditorSettings:
+    """How a folder wants to be used; the defaults are the paper's for klein-base (section 5 of the method)."""
+
+    num_inference_steps: int = 40
+    guidance_scale: float = 3.5  # 1: no classifier-free guidance
+    max_sequence_length: int = 512  # text tokens; the transformer sees all of them, padding included
+    text_encoder_out_layers: tuple[int, ...] = (9, 18, 27)
+    max_pixels: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if self.num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps={self.num_inference_steps} must be at least 1")
+        if self.guidance_scale < 0:
+            raise ValueError(f"guidance_scale={self.guidance_scale} must not be negative")
+
+    @classmethod
+    def read(cls, folder: str | Path, **changes: Any) -> "EditorSettings":
+        """The settings in a folder's `editor.json` (the defaults if it has none), with `changes` that are not None."""
+        path = Path(folder) / SETTINGS_FILE
+        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        values |= {name: value for name, value in changes.items() if value is not None}
+        known = {name: values[name] for name in asdict(cls()) if name in values}
+        if "text_encoder_out_layers" in known:
+            known["text_encoder_out_layers"] = tuple(known["text_encoder_out_layers"])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The token grid of an image: one token is 2x2 VAE latents (16x16 px for klein, 8x8 px for nano)."""
+
+    height: int
+    width: int
+
+    @property
+    def num_tokens(self) -> int:
+        return self.height * self.width
+
+
+class KleinEditor:
+    """An `Editor` on FLUX.2-klein weights."""
+
+    def __init__(
+        self,
+        transformer: Any,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        scheduler: Any,
+        settings: EditorSettings | None = None,
+        name: str = "klein",
+        batch_size: int = 16,
+    ) -> None:
+        self.transformer, self.vae = transformer, vae
+        self.text_encoder, self.tokenizer = text_encoder, tokenizer
+        self.scheduler = scheduler
+        self.settings = settings or EditorSettings()
+        self.name = name
+        self.batch_size = batch_size
+        self._text: OrderedDict[str, Tensor] = OrderedDict()
+
+    # ------------------------------------------------------------------------------------------------ folders
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        lora: str | Path | None = None,
+        batch_size: int = 16,
+        **settings: Any,
+    ) -> "KleinEditor":
+        """Load a klein folder or hub id, with an optional LoRA; `settings` that are not None replace the folder's.
+
+        `device` auto takes a GPU where there is one; `dtype` auto is bfloat16 there and float32 on a CPU.
+        Raises `ValueError` for a folder that is not a FLUX.2-klein.
+        """
+        from diffusers import Flux2KleinPipeline
+
+        check_folder(folder)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch_dtype = (
+            getattr(torch, dtype) if dtype != "auto" else (torch.float32 if device == "cpu" else torch.bfloat16)
+        )
+        pipeline = Flux2KleinPipeline.from_pretrained(str(folder), torch_dtype=torch_dtype, use_safetensors=True)
+        parts = {name: pipeline.components[name] for name in _COMPONENTS}
+        for name in ("transformer", "vae", "text_encoder"):
+            parts[name].requires_grad_(False).eval().to(device)
+        name = Path(folder).name
+        if lora is not None:
+            from etchr.editor import lora as adapters
+
+            adapters.load(parts["transformer"], lora, dtype=torch_dtype)
+            parts["transformer"].requires_grad_(False)
+            name += f"+{Path(lora).name}"
+        read = EditorSettings.read(folder, **settings)
+        return cls(**parts, settings=read, name=name, batch_size=batch_size)
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that `Flux2KleinPipeline.from_pretrained` and `load` read (safetensors only)."""
+        from diffusers import Flux2KleinPipeline
+
+        parts = {name: getattr(self, name) for name in _COMPONENTS}
+        Flux2KleinPipeline(**parts).save_pretrained(str(folder), safe_serialization=True)
+        text = json.dumps(asdict(self.settings), indent=2) + "\n"
+        (Path(folder) / SETTINGS_FILE).write_text(text, encoding="utf-8")
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.transformer.dtype
+
+    # ------------------------------------------------------------------------------------- tensor-level pieces
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts to embeddings (B, L, D): hidden states of `text_encoder_out_layers`, side by side.
+
+        Each distinct prompt is encoded once and remembered. A prompt over `max_sequence_length` tokens is cut, with a
+        warning: the cut part does not reach the editor.
+        """
+        fresh = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text]
+        rows = {prompt: self._text[prompt] for prompt in prompts if prompt in self._text}
+        for start in range(0, len(fresh), self.batch_size):
+            chunk = fresh[start : start + self.batch_size]
+            rows.update(zip(chunk, self._encode_prompts(chunk), strict=True))
+        for prompt, row in rows.items():
+            self._text[prompt] = row
+            self._text.move_to_end(prompt)
+        while len(self._text) > TEXT_CACHE_ENTRIES:
+            self._text.popitem(last=False)
+        return torch.stack([rows[prompt] for prompt in prompts])
+
+    def _encode_prompts(self, prompts: list[str]) -> Tensor:
+        length = self.settings.max_sequence_length
+        texts = [
+            self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+            for prompt in prompts
+        ]
+        for prompt, ids in zip(prompts, self.tokenizer(texts)["input_ids"], strict=True):
+            if len(ids) > length:
+                log.warning("prompt of %d tokens is cut to %d: %.60s...", len(ids), length, prompt)
+        tokens = self.tokenizer(texts, return_tensors="pt", padding="max_length", truncation=True, max_length=length)
+        tokens = tokens.to(self.text_encoder.device)
+        output = self.text_encoder(
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        layers = [output.hidden_states[layer] for layer in self.settings.text_encoder_out_layers]
+        return torch.cat(layers, dim=-1).to(self.device, self.dtype)
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Tensor) -> tuple[Tensor, Grid]:
+        """Pixels (B, 3, H, W) in [-1, 1] to normalised latent tokens (B, N, C) and their grid (posterior mode)."""
+        latents = self.vae.encode(pixels.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
+        latents = patchify(latents)
+        mean, std = self._latent_statistics(latents)
+        latents = (latents - mean) / std
+        return latents.flatten(2).transpose(1, 2).to(self.dtype), Grid(*latents.shape[-2:])
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """Latent tokens (B, N, C) to pixels (B, 3, H, W), nominally in [-1, 1]."""
+        latents = tokens.transpose(1, 2).unflatten(2, (grid.height, grid.width))
+        mean, std = self._latent_statistics(latents)
+        return self.vae.decode(unpatchify(latents * std + mean).to(self.vae.dtype), return_dict=False)[0]
+
+    def _latent_statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.vae.bn
+        mean = norm.running_mean.view(1, -1, 1, 1).to(like)
+        std = torch.sqrt(norm.running_var.view(1, -1, 1, 1) + self.vae.config.batch_norm_eps).to(like)
+        return mean, std
+
+    def velocity(
+        self, latents: Tensor, sigma: Tensor, text: Tensor, condition: Tensor, grid: Grid, condition_grid: Grid
+    ) -> Tensor:
+        """The velocity (B, N, C) of the target tokens.
+
+        `latents` (B, N, C) at noise levels `sigma` (B,) in [0, 1], `text` (B, L, D), `condition` (B, M, C): the
+        source's clean tokens, appended along the sequence with their own time coordinate. Differentiable.
+        """
+        ids = torch.cat([image_ids(grid, 0), image_ids(condition_grid, CONDITION_TIME)])
+        output = self.transformer(
+            hidden_states=torch.cat([latents, condition], dim=1).to(self.dtype),
+            timestep=sigma.to(self.device, self.dtype),
+            encoder_hidden_states=text,
+            txt_ids=text_ids(text.shape[1]).to(self.device),
+            img_ids=ids.to(self.device),
+            guidance=None,
+            return_dict=False,
+        )[0]
+        return output[:, : latents.shape[1]]
+
+    def noise(self, seeds: Sequence[int], grid: Grid) -> Tensor:
+        """Initial noise tokens (B, N, C), each from its own seed, equal on every device."""
+        channels = self.transformer.config.in_channels
+        rows = [
+            torch.randn(channels, grid.height, grid.width, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+        return torch.stack(rows).flatten(2).transpose(1, 2).to(self.device, self.dtype)
+
+    # ------------------------------------------------------------------------------------------------ editing
+
+    @torch.no_grad()
+    def edit(self, images: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        """One edit per (image, prompt, seed), of the size `geometry.fit` gives its source; see `protocol.Editor`."""
+        if not len(images) == len(prompts) == len(seeds):
+            raise ValueError(f"{len(images)} images, {len(prompts)} prompts and {len(seeds)} seeds do not pair up")
+        sources = [geometry.fit(image, max_pixels=self.settings.max_pixels) for image in images]
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, source in enumerate(sources):
+            by_size.setdefault(source.size, []).append(index)
+        edits: dict[int, Image.Image] = {}
+        for indices in by_size.values():
+            for start in range(0, len(indices), self.batch_size):
+                chunk = indices[start : start + self.batch_size]
+                made = self._edit_batch(
+                    [sources[i] for i in chunk], [prompts[i] for i in chunk], [seeds[i] for i in chunk]
+                )
+                edits.update(zip(chunk, made, strict=True))
+        return [edits[index] for index in range(len(images))]
+
+    def _edit_batch(self, sources: list[Image.Image], prompts: list[str], seeds: list[int]) -> list[Image.Image]:
+        condition, grid = self.encode_image(to_pixels(sources))
+        tokens = self.sample(self.noise(seeds, grid), self.encode_text(prompts), condition, grid)
+        return to_images(self.decode(tokens, grid))
+
+    def sample(self, noise: Tensor, text: Tensor, condition: Tensor, grid: Grid) -> Tensor:
+        """Walk from noise (B, N, C) to clean tokens; guided and unguided velocity come from one batched forward."""
+        scale = self.settings.guidance_scale
+        guided = scale > 1
+        if guided:
+            text = torch.cat([text, self.encode_text([""]).expand_as(text)])
+            condition = torch.cat([condition, condition])
+        sigmas = inference_sigmas(self.scheduler, grid.num_tokens, self.settings.num_inference_steps).tolist()
+        x = noise
+        for sigma, next_sigma in itertools.pairwise(sigmas):
+            twice = torch.cat([x, x]) if guided else x
+            velocity = self.velocity(twice, torch.full((len(twice),), sigma), text, condition, grid, grid)
+            if guided:
+                positive, negative = velocity.chunk(2)
+                velocity = negative + scale * (positive - negative)
+            x = euler_step(x, velocity, sigma, next_sigma)
+        return x
+
+
+_COMPONENTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse, before anything is loaded, what is plainly no FLUX.2-klein; a hub id is left to diffusers."""
+    path = Path(folder)
+    if not path.exists():
+        if str(folder).count("/") == 1 and not str(folder).startswith((".", "/")):
+            return
+        raise ValueError(f"no editor folder at {folder}; give a klein folder, a hub id such as org/name, or 'nano'")
+    index = path / "model_index.json"
+    if not index.is_file():
+        raise ValueError(f"{folder} has no model_index.json, so it is not a FLUX.2-klein folder")
+    found = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
+    if found != "Flux2KleinPipeline":
+        raise ValueError(f"{folder} holds a {found}, not a Flux2KleinPipeline")
+
+
+def to_pixels(images: Sequence[Image.Image]) -> Tensor:
+    """RGB images of one size to (B, 3, H, W) in [-1, 1]."""
+    width, height = images[0].size
+    data = torch.frombuffer(bytearray(b"".join(image.tobytes() for image in images)), dtype=torch.uint8)
+    return data.view(len(images), height, width, 3).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """(B, 3, H, W) in [-1, 1] to RGB images, clipped and rounded."""
+    data = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
+    return [Image.fromarray(array) for array in data.numpy()]
+
+
+def patchify(latents: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, 4 C, H / 2, W / 2): each 2x2 patch becomes channels, ordered (c, row, column)."""
+    batch, channels, height, width = latents.shape
+    patches = latents.view(batch, channels, height // 2, 2, width // 2, 2)
+    return patches.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * 4, height // 2, width // 2)
+
+
+def unpatchify(latents: Tensor) -> Tensor:
+    """The inverse of `patchify`."""
+    batch, channels, height, width = latents.shape
+    patches = latents.view(batch, channels // 4, 2, 2, height, width)
+    return patches.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels // 4, height * 2, width * 2)
+
+
+def image_ids(grid: Grid, time: int) -> Tensor:
+    """Positions (N, 4) of an image's tokens as (t, h, w, l), row by row."""
+    return torch.cartesian_prod(
+        torch.tensor([time]), torch.arange(grid.height), torch.arange(grid.width), torch.tensor([0])
+    )
+
+
+def text_ids(length: int) -> Tensor:
+    """Positions (L, 4) of text tokens: only l counts."""
+    zero = torch.tensor([0])
+    return torch.cartesian_prod(zero, zero, zero, torch.arange(length))

@@ -1,0 +1,493 @@
+"""A FLUX.2-klein small enough to train on a laptop CPU, and the base *instruction* editor that the project starts from.
+
+`python -m etchr.editor.nano data=FOLDER out=FOLDER` builds the four parts on diffusers' and transformers' own classes
+and trains two of them on explicit instructions ("Red box round the blue square at row 2, column 3."):
+
+1. tokenizer: byte-level BPE on the prompts of the data, saved with the folder and never retrained;
+2. text encoder: a random, frozen Qwen3;
+3. VAE: reconstruction, then the latent statistics that klein keeps in `vae.bn`;
+4. transformer: flow matching on the latents, as for the full-size model.
+
+The result is a normal klein folder of a few MB. It draws what it is told and has never seen a question: closing that
+gap is what Stage I is for. The folder kept in the repository is `NANO_BASE`; its `README.md` says how it was made.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from etchr.editor.klein import EditorSettings, KleinEditor, patchify, to_pixels
+from etchr.flow.matching import interpolate, target_velocity
+from etchr.flow.schedule import stratified_sigmas
+from etchr.sample import EditSample, read_parquet
+
+log = logging.getLogger(__name__)
+
+NANO_BASE = Path(__file__).parent / "nano_base"
+SETTINGS = EditorSettings(
+    num_inference_steps=8,
+    guidance_scale=1.0,
+    max_sequence_length=32,
+    text_encoder_out_layers=(1, 2, 3),
+    max_pixels=64 * 64,
+)
+SHIFT = 3.0  # fixed sigma shift of the nano scheduler; the dynamic one is made for a thousand tokens and more
+PAD = "<|endoftext|>"
+# Digits and cell names are one token each: the pre-tokenizer would part letters from digits.
+_ATOMS = [
+    *"0123456789",
+    *(f"{c}{r}" for c in "abcdef" for r in range(1, 7)),
+    *(f"{c}{r}" for c in "ABCD" for r in range(1, 5)),
+]
+CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}<|im_end|>"
+
+
+@dataclass
+class NanoConfig:
+    """Options of `python -m etchr.editor.nano`."""
+
+    data: str = "outputs/nano/instructions"  # folder with <task>/train.parquet of explicit instructions
+    questions: str = "outputs/nano/questions"  # the same of questions: the tokenizer learns their words, nothing else
+    out: str = "outputs/nano/base"  # the finished klein folder
+    seed: int = 0
+    vae_steps: int = 8000
+    vae_batch_size: int = 32
+    vae_lr: float = 4e-3
+    steps: int = 9000  # of the transformer
+    batch_size: int = 16
+    muon_lr: float = 0.02  # block matrices
+    adamw_lr: float = 2e-3  # all other weights
+    warmup_steps: int = 50
+    prompt_dropout: float = 0.05  # share of samples that train the unconditional velocity, for guidance
+    ema: float = 0.998
+    checkpoint_every: int = 500  # steps; the same command goes on from the last checkpoint
+    threads: int = 0  # 0: all cores
+
+
+# ------------------------------------------------------------------------------------------------------ building
+
+
+def build_tokenizer(prompts: Sequence[str]) -> Any:
+    """A byte-level BPE tokenizer of Qwen2's class, trained on `prompts`; bytes it has not seen still encode."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import Qwen2TokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024,
+        special_tokens=[PAD, "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(sorted(set(prompts)), trainer)
+    learned = json.loads(core.to_str())["model"]
+    tokenizer = Qwen2TokenizerFast(
+        vocab=learned["vocab"],
+        merges=[tuple(merge) for merge in learned["merges"]],
+        unk_token=PAD,
+        eos_token="<|im_end|>",
+        pad_token=PAD,
+        padding_side="right",
+    )
+    tokenizer.add_tokens([AddedToken(word, lstrip=True, single_word=True, normalized=False) for word in _ATOMS])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def build_text_encoder(vocab_size: int) -> Any:
+    """A random Qwen3 whose hidden states tell tokens and their neighbours apart; it is never trained."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=vocab_size,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+        )
+    )
+    for name, weight in model.named_parameters():
+        if "embed_tokens" in name:
+            nn.init.normal_(weight, std=1.0)
+        elif weight.ndim == 2:
+            nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+    return model.eval().requires_grad_(False)
+
+
+def build_vae() -> Any:
+    """A VAE that shrinks by 4; with the 2x2 patches of klein one token covers 8x8 pixels."""
+    from diffusers import AutoencoderKLFlux2
+
+    vae = AutoencoderKLFlux2(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 16, 48),
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=8,
+        sample_size=64,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+    )
+    for name, weight in vae.named_parameters():
+        if name.endswith("conv2.weight"):  # every residual block starts as the identity
+            nn.init.zeros_(weight)
+    return vae
+
+
+def build_transformer() -> Any:
+    """A one-million-weight `Flux2Transformer2DModel`, initialised so that it starts as a pass-through."""
+    from diffusers import Flux2Transformer2DModel
+
+    model = Flux2Transformer2DModel(
+        patch_size=1,
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=4,
+        attention_head_dim=32,
+        num_attention_heads=3,
+        joint_attention_dim=192,
+        timestep_guidance_channels=64,
+        mlp_ratio=3.0,
+        axes_dims_rope=(4, 12, 12, 4),
+        rope_theta=100,
+        guidance_embeds=False,
+    )
+    with torch.no_grad():
+        nn.init.orthogonal_(model.x_embedder.weight)
+        model.proj_out.weight.copy_(model.x_embedder.weight.T)
+        for name, weight in model.named_parameters():
+            if "modulation" in name or "norm_out" in name:
+                weight.mul_(0.2)
+        for block in model.transformer_blocks:  # queries first attend to keys like themselves
+            block.attn.to_k.weight.copy_(block.attn.to_q.weight)
+            block.attn.add_k_proj.weight.copy_(block.attn.add_q_proj.weight)
+        for block in model.single_transformer_blocks:
+            width = block.attn.inner_dim
+            fused = block.attn.to_qkv_mlp_proj.weight
+            fused[width : 2 * width] = fused[:width]
+    return model
+
+
+def build(prompts: Sequence[str], seed: int) -> KleinEditor:
+    """An untrained nano editor."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    torch.manual_seed(seed)  # diffusers and transformers initialise from the global generator
+    tokenizer = build_tokenizer(prompts)
+    return KleinEditor(
+        transformer=build_transformer(),
+        vae=build_vae(),
+        text_encoder=build_text_encoder(len(tokenizer)),
+        tokenizer=tokenizer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT, use_dynamic_shifting=False),
+        settings=SETTINGS,
+        name="nano",
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ training
+
+
+def train_vae(editor: KleinEditor, pixels: Tensor, config: NanoConfig) -> float:
+    """Train the VAE on uint8 images (N, 3, H, W) and set its latent statistics; the final mean absolute error.
+
+    Four of five steps see random half-size crops, which are four times as cheap. Noise on the latents makes the
+    decoder forgive the sampler's small errors.
+    """
+    vae, generator = editor.vae, torch.Generator().manual_seed(config.seed + 1)
+    vae.to(memory_format=torch.channels_last).train().requires_grad_(True)  # twice as fast on a CPU
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.vae_lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_then_linear(30, config.vae_steps))
+    size = pixels.shape[-1]
+    error = math.nan
+    for step in (bar := tqdm(range(config.vae_steps), desc="VAE", unit="step")):
+        images = pixels[torch.randint(len(pixels), (config.vae_batch_size,), generator=generator)]
+        if step % 5:
+            top, left = (int(torch.randint(size // 8 + 1, (), generator=generator)) * 4 for _ in range(2))
+            images = images[..., top : top + size // 2, left : left + size // 2]
+        images = (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+        # ----- gradient step
+        latents = vae.encode(images).latent_dist.mode()
+        noisy = latents + 0.02 * torch.randn(latents.shape, generator=generator)
+        decoded = vae.decode(noisy, return_dict=False)[0]
+        loss = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 1e-4 * latents.square().mean()
+        _finite(loss, step)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        # -----
+        if step % 50 == 0 or step == config.vae_steps - 1:
+            error = F.l1_loss(decoded, images).item()
+            bar.set_postfix(l1=f"{error:.4f}")
+    vae.eval().requires_grad_(False)
+    set_latent_statistics(editor, pixels[torch.randperm(len(pixels), generator=generator)[:4096]])
+    return error
+
+
+@torch.no_grad()
+def set_latent_statistics(editor: KleinEditor, pixels: Tensor) -> None:
+    """Put mean and variance of the *patchified* latents into `vae.bn`, where klein looks for them."""
+    latents = torch.cat(
+        [patchify(editor.vae.encode(batch.float() / 127.5 - 1).latent_dist.mode()) for batch in pixels.split(64)]
+    )
+    editor.vae.bn.running_mean.copy_(latents.mean((0, 2, 3)))
+    editor.vae.bn.running_var.copy_(latents.var((0, 2, 3)))
+
+
+def train_transformer(
+    editor: KleinEditor, corpus: "Corpus", config: NanoConfig, checkpoint: Path | None = None
+) -> list[float]:
+    """Flow matching on encoded pairs; leaves the averaged weights in the editor and returns the loss curve.
+
+    With a `checkpoint` file the training goes on from it, and ends with the same weights as an unbroken one: what a
+    step sees depends on (seed, step) alone.
+    """
+    model = editor.transformer
+    model.train().requires_grad_(True)
+    average = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    optimizers = _optimizers(model, config)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(o, _warm_then_linear(config.warmup_steps, config.steps)) for o in optimizers
+    ]
+    empty = editor.encode_text([""])[0]
+    state = {"model": model, "average": average, "optimizers": optimizers, "schedules": schedules}
+    start, curve = _resume(checkpoint, state, config)
+    recent = 0.0
+    for step in (bar := tqdm(range(start, config.steps), desc="base", unit="step", initial=start, total=config.steps)):
+        generator = torch.Generator().manual_seed(hash_seed(config.seed, step))
+        rows = _rows(len(corpus.targets), config.batch_size, step, config.seed)
+        x0, condition, text = corpus.targets[rows], corpus.sources[rows], corpus.text[corpus.prompt_of[rows]]
+        dropped = torch.rand(len(rows), generator=generator) < config.prompt_dropout
+        text = torch.where(dropped[:, None, None], empty, text)
+        sigma = stratified_sigmas(len(rows), generator)
+        noise = torch.randn(x0.shape, generator=generator)
+
+        # ----- gradient step
+        velocity = editor.velocity(interpolate(x0, noise, sigma), sigma, text, condition, corpus.grid, corpus.grid)
+        loss = F.mse_loss(velocity, target_velocity(x0, noise))
+        _finite(loss, step)
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        # -----
+        decay = min(config.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                average[name].lerp_(weight, 1 - decay)
+        recent += loss.item()
+        if (step + 1) % 100 == 0:
+            curve.append(recent / 100)
+            bar.set_postfix(loss=f"{recent / 100:.4f}")
+            recent = 0.0
+        if checkpoint and (step + 1) % config.checkpoint_every == 0:
+            _checkpoint(checkpoint, state, config, step + 1, curve)
+    model.load_state_dict(average)
+    model.eval().requires_grad_(False)
+    return curve
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A data set encoded once: training the transformer then touches neither VAE nor text encoder."""
+
+    sources: Tensor  # (N, T, C) clean latent tokens of the condition images
+    targets: Tensor  # (N, T, C) clean latent tokens of the edits
+    text: Tensor  # (P, L, D) embeddings of the distinct prompts
+    prompt_of: Tensor  # (N,) row of `text`
+    grid: Any  # token grid that all images share
+
+
+def encode_corpus(editor: KleinEditor, sources: Tensor, targets: Tensor, prompts: Sequence[str]) -> Corpus:
+    """Encode uint8 images (N, 3, H, W) and their prompts."""
+
+    def tokens(pixels: Tensor, what: str) -> tuple[Tensor, Any]:
+        parts = [editor.encode_image(b.float() / 127.5 - 1) for b in tqdm(pixels.split(64), desc=what, leave=False)]
+        return torch.cat([part for part, _ in parts]), parts[0][1]
+
+    distinct = list(dict.fromkeys(prompts))
+    row = {prompt: index for index, prompt in enumerate(distinct)}
+    source_tokens, grid = tokens(sources, "encode sources")
+    return Corpus(
+        sources=source_tokens,
+        targets=tokens(targets, "encode edits")[0],
+        text=editor.encode_text(distinct),
+        prompt_of=torch.tensor([row[prompt] for prompt in prompts]),
+        grid=grid,
+    )
+
+
+def _optimizers(model: nn.Module, config: NanoConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for the rest: three times as fast as AdamW alone at this size."""
+    inside = [w for n, w in model.named_parameters() if "transformer_blocks" in n and w.ndim == 2]
+    outside = [w for n, w in model.named_parameters() if not ("transformer_blocks" in n and w.ndim == 2)]
+    return [
+        torch.optim.Muon(inside, lr=config.muon_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original"),
+        torch.optim.AdamW(outside, lr=config.adamw_lr, weight_decay=0.0, betas=(0.9, 0.99)),
+    ]
+
+
+def _warm_then_linear(warmup: int, total: int) -> Any:
+    return lambda step: min((step + 1) / warmup, max(total - step, 0) / max(total - warmup, 1), 1.0)
+
+
+def hash_seed(*numbers: int) -> int:
+    """A 63-bit seed from several numbers, so that neighbouring steps draw unrelated noise."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _rows(count: int, batch_size: int, step: int, seed: int) -> Tensor:
+    """The row numbers of a step's batch: epochs of full batches, each in its own random order."""
+    epoch, index = divmod(step, count // batch_size)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(hash_seed(seed, -1, epoch)))
+    return order[index * batch_size : (index + 1) * batch_size]
+
+
+def _checkpoint(path: Path, state: dict[str, Any], config: NanoConfig, step: int, curve: list[float]) -> None:
+    part = path.with_suffix(".part")
+    torch.save(
+        {
+            "config": asdict(config),
+            "step": step,
+            "curve": curve,
+            "model": state["model"].state_dict(),
+            "average": state["average"],
+            "optimizers": [o.state_dict() for o in state["optimizers"]],
+            "schedules": [s.state_dict() for s in state["schedules"]],
+        },
+        part,
+    )
+    part.replace(path)
+
+
+def _resume(path: Path | None, state: dict[str, Any], config: NanoConfig) -> tuple[int, list[float]]:
+    """Load a checkpoint into `state`; the next step and the loss curve so far."""
+    if path is None or not path.is_file():
+        return 0, []
+    saved = torch.load(path, weights_only=True)  # tensors and plain containers only: nothing in the file is run
+    if saved["config"] != asdict(config):
+        raise ValueError(f"{path} belongs to another configuration; remove it, or choose another out folder")
+    state["model"].load_state_dict(saved["model"])
+    state["average"].update(saved["average"])
+    for name in ("optimizers", "schedules"):
+        for part, loaded in zip(state[name], saved[name], strict=True):
+            part.load_state_dict(loaded)
+    log.info("going on from step %d", saved["step"])
+    return saved["step"], saved["curve"]
+
+
+def _finite(loss: Tensor, step: int) -> None:
+    if not torch.isfinite(loss):
+        raise ValueError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
+
+
+# ------------------------------------------------------------------------------------------------------- command
+
+
+def train(
+    samples: Sequence[EditSample], config: NanoConfig, words: Sequence[str] = (), resume: bool = False
+) -> dict[str, Any]:
+    """Build and train a nano base editor in `config.out`; what its making cost.
+
+    `words` are further texts that the tokenizer must know. With `resume` an interrupted training in the same folder
+    goes on: a finished VAE is kept, the transformer continues from its last checkpoint.
+    """
+    if len(samples) < config.batch_size:
+        raise ValueError(f"{len(samples)} samples are fewer than one batch of {config.batch_size}")
+    if any(sample.edit_image is None for sample in samples):
+        raise ValueError("every training sample needs an edit_image")
+    out = Path(config.out)
+    prompts = [sample.question for sample in samples]
+    sources = ((to_pixels([s.image for s in samples]) + 1) * 127.5).round().byte()
+    targets = ((to_pixels([s.edit_image for s in samples if s.edit_image]) + 1) * 127.5).round().byte()
+
+    record, checkpoint = out / "training.json", out / "checkpoint.pt"
+    if resume and record.is_file():
+        editor = KleinEditor.load(out)
+        made = json.loads(record.read_text(encoding="utf-8"))
+        log.info("the VAE in %s is kept", out)
+    else:
+        begin = time.time()
+        editor = build([*prompts, *words], config.seed)
+        error = train_vae(editor, torch.cat([sources, targets]), config)
+        made = {"num_samples": len(samples), "torch": torch.__version__, "vae_l1": round(error, 4)}
+        made["vae_seconds"] = round(time.time() - begin)
+        editor.save(out)
+        _write_json(record, made)
+
+    begin = time.time()
+    corpus = encode_corpus(editor, sources, targets, prompts)
+    curve = train_transformer(editor, corpus, config, checkpoint)
+    editor.save(out)
+    made |= {"config": asdict(config), "base_seconds": round(time.time() - begin)}
+    made["loss_per_100_steps"] = [round(value, 4) for value in curve]
+    _write_json(record, made)
+    checkpoint.unlink(missing_ok=True)
+    return made
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    from etchr.config import parse_command
+    from etchr.router import Router
+
+    config = parse_command(
+        NanoConfig,
+        config_name=None,
+        argv=sys.argv[1:] if argv is None else argv,
+        prog="python -m etchr.editor.nano",
+        description="Build and train the nano base editor on explicit instructions.",
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    samples = _read(config.data, "instruction")
+    router = Router.load()
+    words = [router.prompt(sample.question, sample.family) for sample in _read(config.questions, "question")]
+    train(samples, config, words, resume=True)
+    log.info("nano base editor written to %s", config.out)
+
+
+def _read(folder: str, kind: str) -> list[EditSample]:
+    parts = sorted(path.parent for path in Path(folder).glob("*/train.parquet"))
+    if not parts:
+        raise SystemExit(
+            f"no <task>/train.parquet in {folder}; make it with: "
+            f"python -m data_prep all kind={kind} split=train num_samples=4000 seed=1 out={folder}"
+        )
+    return [sample for part in parts for sample in read_parquet(part, "train")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,402 @@
+"""The one grader: finds the answer in a model's reply and says whether it is right. Rewards and evaluation both call it.
+
+Reading is tolerant (boxes, LaTeX, "Answer: C", "(B)", option text for a letter, moves as words) but never a guess: a
+reply that gives nothing usable has the answer None, and None is wrong. That is not the same as *unscored*, which means
+that the model call itself failed. Loads without torch.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+from etchr.sample import EditSample
+
+ANSWER_TYPES = ("option", "number", "moves", "permutation", "text")
+STEPS = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
+MAX_REPLY = 40_000  # characters read, from the end: 4,096 tokens are about 16,000
+MAX_ANSWER = 1000  # characters of one candidate
+MAX_STATEMENTS = 8  # "answer is ..." statements looked at, from the end
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_WORD_MOVES = {"up": "U", "down": "D", "left": "L", "right": "R", "north": "U", "south": "D", "west": "L", "east": "R"}
+_ARROW_MOVES = {"↑": "U", "↓": "D", "←": "L", "→": "R", "⬆": "U", "⬇": "D", "⬅": "L", "➡": "R"}
+_FILLERS = {
+    "move",
+    "moves",
+    "go",
+    "then",
+    "and",
+    "first",
+    "next",
+    "finally",
+    "step",
+    "steps",
+    "path",
+    "actions",
+    "plan",
+}
+_NUMBER_WORDS = {
+    word: value
+    for value, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty".split()
+    )
+}
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_NUMBER = re.compile(
+    r"(?<![\w.])(?<!\d,)[-+]?(?:\d{1,3}(?:,\d{3}){1,9}|\d{1,30})(?:\.\d{1,30})?(?:e[-+]?\d{1,2})?(?![\d]|\.\d|,\d)",
+    re.IGNORECASE,
+)
+_CORNERS = re.compile(r"\b(?:upper|top|lower|bottom)[\s-]*(?:left|right)\b|\b[ULTB][LR]\b|[→:=]", re.IGNORECASE)
+_REFUSAL = re.compile(
+    r"\b(?:cannot|can not|can't|could not|couldn't|unable|impossible|unclear|unsure|not sure|don't know|do not know|"
+    r"not possible|sorry|no way to)\b",
+    re.IGNORECASE,
+)
+_NEGATION = re.compile(r"\b(?:not|no|neither|nor|isn't|aren't|never)\b", re.IGNORECASE)
+_STATEMENT = re.compile(
+    r"\b(?:answers?|moves?|path|route|sequence|order|permutation|arrangement|directions|option|choice|solution|result)\b"
+    r"(?:\s+(?:to|for|of|from)(?:\s+\w+){1,8}?)?\s*"
+    r"(?::|=|→|\b(?:is|are|would be|should be|must be|will be)\b)\s*:?\s*(?P<rest>\S[^\n]*)",
+    re.IGNORECASE,
+)
+
+
+def answer_type(sample: EditSample) -> str:
+    """How the sample's answer is written; `ValueError` for a type that no rule here knows."""
+    kind = sample.meta.get("answer_type") or ("option" if sample.choices else "text")
+    if kind not in ANSWER_TYPES:
+        raise ValueError(f"sample {sample.id!r}: unknown answer_type {kind!r}; known: {', '.join(ANSWER_TYPES)}")
+    return kind
+
+
+def extract_answer(
+    reply_text: str, answer_type: str, choices: Sequence[str] | None = None, *, truncated: bool = False
+) -> str | None:
+    """The answer in a reply, in canonical form ("B", "1234", "D,R", "0-2-3-1"); None where it gives nothing usable.
+
+    Tried in order: the last non-empty \\boxed{}, the last <answer> tag, the last "answer is ..." statement, the form of
+    the reply itself. A box or tag that does not parse ends the search. Of a reply that was cut off at the token limit
+    (`truncated`) only a box or a tag counts, for what stands before the cut may be a thought on the way.
+    """
+    if answer_type not in _READERS:
+        raise ValueError(f"unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
+    read = _READERS[answer_type]
+    text = _after_thinking(normalise_unicode(reply_text or "")[-MAX_REPLY:])
+    if text is None:
+        return None
+    explicit = last_box(text)
+    if explicit is None:
+        tags = re.findall(r"<answer>(.*?)</answer>", text, re.IGNORECASE | re.DOTALL)
+        explicit = tags[-1] if tags else None
+    if explicit is not None:
+        return read(plain(explicit), choices)
+    if truncated or _box_is_cut(text):
+        return None
+    text = plain(text, keep_lines=True)
+    for rest in _statements(text):
+        if _REFUSAL.search(rest) or (_NEGATION.match(rest) and answer_type != "text"):
+            return None
+        found = read(rest, choices) or read(_first_sentence(rest), choices)
+        if found is not None:
+            return found
+    return _from_form(text, answer_type, choices)
+
+
+def is_correct(answer: str | None, sample: EditSample) -> bool:
+    """Whether an extracted answer is right; None is wrong. `ValueError` if the sample's own answer cannot be read.
+
+    Moves are executed on `meta["grid"]` where there is one: any walk over free cells that ends on the goal is right.
+    """
+    kind = answer_type(sample)
+    truth = ground_truth(sample)
+    if answer is None:
+        return False
+    if kind == "moves" and "grid" in sample.meta:
+        return reaches_goal(answer.split(","), sample.meta["grid"])
+    if kind == "number":
+        return math.isclose(float(answer), float(truth), rel_tol=1e-6, abs_tol=1e-9)
+    if kind == "text":
+        return _same_text(answer, truth)
+    return answer == truth
+
+
+def ground_truth(sample: EditSample) -> str:
+    """The sample's answer in canonical form; a `ValueError` names the sample if it is not of its `answer_type`."""
+    kind = answer_type(sample)
+    truth = _READERS[kind](plain(normalise_unicode(sample.answer)), sample.choices)
+    if truth is None:
+        raise ValueError(f"sample {sample.id!r}: its answer {sample.answer!r} is no {kind} answer")
+    if kind == "moves" and "grid" in sample.meta and not reaches_goal(truth.split(","), sample.meta["grid"]):
+        raise ValueError(f"sample {sample.id!r}: its answer {sample.answer!r} does not lead from S to G on its grid")
+    return truth
+
+
+def reaches_goal(moves: Sequence[str], grid: Sequence[str]) -> bool:
+    """Whether `moves` lead from S over free cells to G, which must be the last cell; leaving the grid fails."""
+    marks = {(r, c): mark for r, line in enumerate(grid) for c, mark in enumerate(line)}
+    starts = [cell for cell, mark in marks.items() if mark == "S"]
+    if len(starts) != 1 or "G" not in marks.values():
+        raise ValueError(f"a grid needs one S and a G, got {list(grid)}")
+    r, c = starts[0]
+    for move in moves:
+        dr, dc = STEPS[move]
+        r, c = r + dr, c + dc
+        if marks.get((r, c), "#") == "#":
+            return False
+    return marks[r, c] == "G"
+
+
+# --- text of a reply ---------------------------------------------------------------------------------------------
+
+
+def normalise_unicode(text: str) -> str:
+    """Compatibility forms (full width, ligatures), dashes, minus signs and quotes to their plain characters."""
+    text = re.sub("[\u2010-\u2015\u2212\ufe58]", "-", unicodedata.normalize("NFKC", text))
+    text = re.sub("[\u200b-\u200f\u2060\ufe0f\ufeff]", "", text)
+    return text.translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})
+
+
+def last_box(text: str) -> str | None:
+    """What is inside the last complete, non-empty \\boxed{...} (braces may nest); None without one or if it is cut off."""
+    if _box_is_cut(text):
+        return None
+    for match in reversed(list(re.finditer(r"\\?\\(?:boxed|fbox)\s*(?=\{)", text))):
+        body = _balanced(text, match.end())
+        if body is not None and plain(body):
+            return body
+    return None
+
+
+def plain(text: str, *, keep_lines: bool = False) -> str:
+    """`text` without LaTeX and Markdown dress: `$\\text{\\textbf{(B)}}$.` -> `(B).`; one line unless `keep_lines`."""
+    text = re.sub(r"\\(?:d|t)?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
+    text = re.sub(r"\{,\}|\\,|\\;|\\!", lambda match: "," if match[0] == "{,}" else " ", text)
+    text = text.replace(r"\rightarrow", "→").replace(r"\to ", "→ ").replace(r"\leftarrow", "←")
+    text = text.replace(r"\uparrow", "↑").replace(r"\downarrow", "↓").replace(r"\%", "%").replace(r"\$", "$")
+    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|textit|texttt|mathit|mathsf|operatorname|left|right|displaystyle)"
+                  r"(?![A-Za-z])\s*", "", text)  # fmt: skip
+    text = re.sub(r"\\[()\[\]]|\$(?!\s*\d)|[{}`]|\*\*|__", "", text)
+    text = re.sub(r"^[ \t]*[#>*]+[ \t]+", "", text, flags=re.MULTILINE)
+    if keep_lines:
+        return "\n".join(line for line in (" ".join(line.split()) for line in text.splitlines()) if line)
+    return " ".join(text.split())
+
+
+def _balanced(text: str, start: int) -> str | None:
+    """The inside of the brace group that opens at `start`; None if it never closes."""
+    depth = 0
+    for i in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if depth == 0:
+            return text[start + 1 : i]
+    return None
+
+
+def _box_is_cut(text: str) -> bool:
+    """Whether the last box opens but never closes: the reply was cut off while it gave its answer."""
+    opened = list(re.finditer(r"\\(?:boxed|fbox)\s*(\{|$)", text))
+    return bool(opened) and (not opened[-1][1] or _balanced(text, opened[-1].start(1)) is None)
+
+
+def _after_thinking(text: str) -> str | None:
+    """The reply proper, after a reasoning block; None if that block never ends."""
+    head, closed, tail = text.rpartition("</think>")
+    if closed:
+        return tail
+    return None if "<think>" in text else text
+
+
+def _statements(text: str) -> list[str]:
+    """What follows "the answer is", "Answer:", "the path is" ..., the last first; one may begin inside another."""
+    found, position = [], 0
+    while match := _STATEMENT.search(text, position):
+        found.append(match["rest"][:MAX_ANSWER].strip())
+        position = match.start("rest")
+    return found[: -MAX_STATEMENTS - 1 : -1]
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?;])\s+|,?\s+(?:because|since|as)\s+", text, maxsplit=1)[0]
+
+
+def _last_sentence(text: str) -> str:
+    line = text.rsplit("\n", 1)[-1]
+    return re.split(r"(?<=[.!?])\s+(?=\S)", line)[-1]
+
+
+# --- one reader per answer type: a text that is said to be the answer -> its canonical form, or None -------------
+
+
+def _read_option(text: str, choices: Sequence[str] | None) -> str | None:
+    """A letter ("B", "(b)", "B. left", "option B") or the text of exactly one option -> the letter."""
+    known = _LETTERS[: len(choices)] if choices else _LETTERS
+    text = re.sub(r"^(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer)\s*[:=]?\s*(?=\W?[A-Z]\b)", "", text.strip(" \"'"),
+                  flags=re.IGNORECASE)  # fmt: skip
+    match = re.match(r"^[(\[]?([A-Za-z])[)\]]?\s*(?P<mark>[.):,;!-]|$)\s*(?P<rest>.*)$", text)
+    if match is None or _more_letters(match["rest"]):
+        match = re.match(r"^[(\[]([A-Za-z])[)\]]\s+(?P<rest>.*)$", text)
+    if match and match[1].upper() in known and not _more_letters(match["rest"]):
+        return match[1].upper()
+    if not choices:
+        return None
+    spaced = re.match(r"^([A-Za-z])\s+(?P<rest>.+)$", text)
+    if spaced and spaced[1].upper() in known and _same_text(spaced["rest"], choices[known.index(spaced[1].upper())]):
+        return spaced[1].upper()
+    equal = [i for i, choice in enumerate(choices) if _same_text(text, choice)]
+    if not equal and not _NEGATION.search(text) and not _REFUSAL.search(text):
+        equal = _mentioned(text, choices)
+    return known[equal[0]] if len(equal) == 1 else None
+
+
+def _more_letters(rest: str) -> bool:
+    """Whether a second option letter follows: "A, B" or "A or B" names no single option."""
+    return bool(re.match(r"^(?:(?:or|and|/|,|&)\s*)?[(\[]?[A-Z][)\]]?\s*(?:$|[,.)])", rest))
+
+
+def _mentioned(text: str, choices: Sequence[str]) -> list[int]:
+    """Indices of the options whose text occurs as whole words, without those inside a longer one that occurs."""
+    words = f" {_text_key(text)} "
+    keys = [_text_key(choice) for choice in choices]
+    for key in sorted(filter(None, keys), key=len, reverse=True):
+        if f" {key} " in words:
+            words = words.replace(f" {key} ", f" \0{keys.index(key)}\0 ")
+    return [i for i in range(len(keys)) if f"\0{i}\0" in words]
+
+
+def _read_number(text: str, choices: Sequence[str] | None) -> str | None:
+    """Exactly one number, perhaps with a currency, a percent sign, a unit or "x =" before it."""
+    text = text.rsplit("=", 1)[-1]
+    outside = re.sub(r"\([^()]*\)", " ", text)
+    text = outside if re.search(r"\w", outside) else text.strip("()[] ")
+    text = re.sub(r"(?<=\d)\s*(?:×|x|\*|\\times|\\cdot)\s*10\s*\^\s*\(?([-+]?\d{1,2})\)?", r"e\1", text)
+    text = re.sub(r"(?<=[\s:~≈<>])?[$€£¥]\s*", " ", text)
+    fraction = re.fullmatch(r"\D*?(-?\d{1,15})\s*[/⁄]\s*(\d{1,15})\D*", text)
+    if fraction and int(fraction[2]):
+        return _canonical(Decimal(int(fraction[1])) / Decimal(int(fraction[2])))
+    found = [Decimal(number.replace(",", "")) for number in _NUMBER.findall(text)]
+    words = re.findall(r"[a-z]+", text.lower())
+    if not found and not re.search(r"\d", text):
+        found = [Decimal(_NUMBER_WORDS[word]) for word in words if word in _NUMBER_WORDS]
+    if len(found) != 1:
+        return None
+    scale = next((_SCALES[word] for word in words if word in _SCALES), 1)
+    return _canonical(found[0] * scale)
+
+
+def _canonical(value: Decimal) -> str:
+    text = format(value, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text.removeprefix("+")
+
+
+def _read_moves(text: str, choices: Sequence[str] | None) -> str | None:
+    """Moves as letters with or without separators, as words or as arrows -> "D,R,R"; nothing else may be there."""
+    text = re.sub(r"^[^:]{0,40}:\s*", "", text.replace("->", "→").replace("=>", "→"))
+    tokens = re.findall(r"[A-Za-z]+|[^\sA-Za-z]", text)
+    if not any(token.isalpha() for token in tokens):
+        moves = [_ARROW_MOVES[token] for token in tokens if token in _ARROW_MOVES]
+        rest = [token for token in tokens if token not in _ARROW_MOVES]
+    else:
+        moves, rest = [], []
+        for token in tokens:
+            if token.lower() in _WORD_MOVES:
+                moves.append(_WORD_MOVES[token.lower()])
+            elif set(token.upper()) <= set("UDLR"):
+                moves.extend(token.upper())
+            elif token.lower() not in _FILLERS and token not in "→>":
+                rest.append(token)
+    return ",".join(moves) if moves and all(token in ",;.-[]()'\"_ " for token in rest) else None
+
+
+def _read_permutation(text: str, choices: Sequence[str] | None) -> str | None:
+    """Piece numbers joined by hyphens, commas, blanks or nothing -> "0-2-3-1"."""
+    text = _CORNERS.sub(" ", text.replace("->", "→")).strip(" .[](){}'\"")
+    run = re.fullmatch(r"\d{2,9}", text)
+    pieces = list(run[0]) if run else re.split(r"[\s,;>-]+", text)
+    if len(pieces) < 2 or not all(re.fullmatch(r"\d{1,2}", piece) for piece in pieces):
+        return None
+    numbers = [int(piece) for piece in pieces]
+    if run and sorted(numbers) != list(range(len(numbers))):
+        return None  # "2024" is a number, not four pieces
+    return "-".join(map(str, numbers))
+
+
+def _read_text(text: str, choices: Sequence[str] | None) -> str | None:
+    """Any text but a refusal."""
+    text = text.strip().rstrip(".").strip("\"' ")
+    return text if text and not _REFUSAL.search(text) else None
+
+
+_READERS: dict[str, Callable[[str, Sequence[str] | None], str | None]] = {
+    "option": _read_option,
+    "number": _read_number,
+    "moves": _read_moves,
+    "permutation": _read_permutation,
+    "text": _read_text,
+}
+
+
+# --- replies that announce nothing: only unmistakable forms count ------------------------------------------------
+
+
+def _from_form(text: str, answer_type: str, choices: Sequence[str] | None) -> str | None:
+    """The answer in the form of a reply without box, tag or statement: its last sentence, or the whole if short."""
+    sentence = _last_sentence(text)
+    if not sentence or _REFUSAL.search(sentence):
+        return None
+    if answer_type == "option":
+        return _option_from_form(text, sentence, choices)
+    if answer_type == "number":
+        said = re.search(r"(?:\b(?:is|are|was|were|equals|reads|shows|at|about|approximately)|[:=≈])\s*([^\d\s]{0,2}\d.*)$",
+                         sentence)  # fmt: skip
+        alone = sentence if re.fullmatch(r"\W*[\d.,]+\W*(?:\w+\W*){0,2}|[A-Za-z]+\W*", sentence) else None
+        return _read_number(said[1] if said else alone, choices) if said or alone else None
+    if answer_type == "moves":
+        run = re.findall(r"\b[UDLR](?:\s*(?:,|;|-|→|->|\s)\s*[UDLR])+\b|\b[UDLR]{3,}\b", sentence)
+        return _read_moves(run[0] if len(run) == 1 else sentence, choices)
+    if answer_type == "permutation":
+        run = re.findall(r"\d{1,2}(?:\s*(?:,|-|→|->)\s*\d{1,2})+|\b\d{3,9}\b", sentence)
+        found = _read_permutation(run[0] if len(run) == 1 else sentence, choices)
+        return found if found and sorted(map(int, found.split("-"))) == list(range(found.count("-") + 1)) else None
+    return _read_text(text, choices) if "\n" not in text and len(text.split()) <= 12 else None
+
+
+def _option_from_form(text: str, sentence: str, choices: Sequence[str] | None) -> str | None:
+    """A letter that opens the reply or closes its last sentence, or one option's text in a short reply."""
+    known = _LETTERS[: len(choices)] if choices else _LETTERS
+    first = text.split("\n", 1)[0]
+    if opening := re.match(r"^[(\[]?([A-Z])(?:[)\].:]|$)", first):
+        found = _read_option(first, choices) or _read_option(opening[1], choices)
+        return None if _more_letters(first[opening.end() :].strip()) else found
+    bracketed = set(re.findall(r"[(\[]([A-Z])[)\]]", sentence)) & set(known)
+    if len(bracketed) > 1:
+        return None
+    closing = re.search(
+        r"(?:[:=→(\[]|\b(?i:is|be|option|choice|answer|choose|pick|select|so|thus|therefore|hence|with)\b,?)"
+        r"\s*[(\[]?([A-Z])[)\]]?[.!]?$",
+        sentence,
+    )
+    named = re.findall(r"\b(?:[Oo]ption|[Cc]hoice)\s+[(\[]?([A-Z])\b", sentence)
+    letters = bracketed | ({closing[1]} if closing else set()) | set(named)
+    if letters:
+        return letters.pop() if len(letters) == 1 and letters <= set(known) and not _NEGATION.search(sentence) else None
+    return _read_option(text, choices) if choices and len(text.split()) <= 12 else None
+
+
+def _text_key(text: str) -> str:
+    """Case, punctuation, articles and spacing removed."""
+    words = re.sub(r"[^\w.%+-]+|[.](?!\d)", " ", normalise_unicode(text).casefold()).split()
+    return " ".join(word for word in words if word not in ("a", "an", "the")) or " ".join(words)
+
+
+def _same_text(left: str, right: str) -> bool:
+    """Equal as normalised text or, if both are numbers alone, as numbers."""
+    if _text_key(left) == _text_key(right):
+        return True
+    sides = [side.strip().replace(",", "").removeprefix("$").removesuffix("%") for side in (left, right)]
+    if not all(re.fullmatch(r"[-+]?\d{1,30}(\.\d{1,30})?", side) for side in sides):
+        return False
+    return Decimal(sides[0]) == Decimal(sides[1])

@@ -1,0 +1,64 @@
+"""What an understanding model is to this project: one asynchronous `chat` call over text and pictures.
+
+Two implementations: `chat.ChatClient` (any OpenAI-compatible endpoint) and `reader.Reader` (embedded). No torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypedDict
+
+from PIL import Image
+
+
+class TextPart(TypedDict):
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(TypedDict):
+    type: Literal["image"]
+    image: Image.Image
+
+
+class Message(TypedDict):
+    role: Literal["system", "user", "assistant"]
+    content: list[TextPart | ImagePart]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One decoded completion."""
+
+    text: str
+    finish_reason: str = "stop"  # "length": cut off at max_tokens
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    logprobs: tuple[dict[str, float], ...] | None = None  # per generated token: its top candidates and their log p
+
+
+class CallFailed(RuntimeError):  # noqa: N818 - a fact about a call, not a defect of the program
+    """A model call that gave no reply after all retries. The sample it belongs to is *missing*, never wrong."""
+
+
+class MLLM(Protocol):
+    """An understanding model."""
+
+    name: str  # written into every record
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        n: int = 1,
+        temperature: float = 0.0,
+        max_tokens: int = 4096,
+        seed: int | None = None,
+    ) -> list[Reply]:
+        """`n` completions of the conversation; raises `CallFailed` when there is no reply to be had."""
+        ...
+
+
+def user_message(text: str, *images: Image.Image) -> Message:
+    """A user turn: the pictures in order, then the text."""
+    parts: list[TextPart | ImagePart] = [{"type": "image", "image": image} for image in images]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}

@@ -1,0 +1,139 @@
+"""The embedded understanding model: deterministic, given only pictures and text, good enough to prove a method on.
+
+It behaves as a real model does in the small: it answers poorly from a raw picture, because it sees one only coarsely
+and cannot search, and well from a good edit, because it reads what is highlighted. It decides from pixels whether an
+edit is reliable. It never sees ground truth. `python -m etchr.mllm.reader --port 8000` serves it over the OpenAI chat
+protocol.
+"""
+
+import argparse
+import hashlib
+import itertools
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from etchr.mllm.protocol import Message, Reply
+from etchr.mllm.skills import Finding, look, nothing
+
+_OPTION = re.compile(r"^([A-Z])\. (.+)$", re.MULTILINE)
+
+
+class Reader:
+    """An `MLLM`. With a temperature above 0 it errs: each decoding goes wrong with probability `error_rate`."""
+
+    def __init__(self, error_rate: float = 0.0, seed: int = 0) -> None:
+        if not 0 <= error_rate <= 1:
+            raise ValueError(f"error_rate={error_rate} must lie between 0 and 1")
+        self.error_rate, self.seed = error_rate, seed
+        self.name = "reader" if error_rate == 0 else f"reader(error_rate={error_rate:g},seed={seed})"
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        n: int = 1,
+        temperature: float = 0.0,
+        max_tokens: int = 4096,
+        seed: int | None = None,
+    ) -> list[Reply]:
+        """See `protocol.MLLM`. Equal pictures, text and seed give equal replies."""
+        request = _Request.of(messages)
+        finding = (
+            look(request.text, request.images[0], request.images[1])
+            if len(request.images) == 2
+            else nothing("I see no second image")
+        )
+        replies = []
+        for index in range(n):
+            rng = random.Random(f"{self.seed}/{seed}/{index}/{request.digest}")
+            errs = temperature > 0 and rng.random() < self.error_rate
+            text = request.verdict(finding, errs) if request.wants_verdict else request.answer(finding, errs, rng)
+            words = text.split(" ")
+            cut = len(words) > max_tokens
+            replies.append(
+                Reply(
+                    text=" ".join(words[:max_tokens]),
+                    finish_reason="length" if cut else "stop",
+                    prompt_tokens=len(request.text.split()),
+                    completion_tokens=min(len(words), max_tokens),
+                )
+            )
+        return replies
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A conversation as the reader takes it in: all text, and the pictures in order."""
+
+    text: str
+    images: list[Image.Image]
+    digest: str
+
+    @classmethod
+    def of(cls, messages: Sequence[Message]) -> "_Request":
+        parts = [part for message in messages for part in message["content"]]
+        text = "\n".join(part["text"] for part in parts if part["type"] == "text")
+        images = [part["image"].convert("RGB") for part in parts if part["type"] == "image"]
+        hashed = hashlib.sha256(text.encode())
+        for image in images:
+            hashed.update(repr(image.size).encode() + image.tobytes())
+        return cls(text, images, hashed.hexdigest())
+
+    @property
+    def wants_verdict(self) -> bool:
+        return "\\boxed{1}" in self.text and "\\boxed{0}" in self.text
+
+    def verdict(self, finding: Finding, errs: bool) -> str:
+        reliable = finding.reliable != errs
+        return f"{finding.reason[:1].upper()}{finding.reason[1:]}. \\boxed{{{int(reliable)}}}"
+
+    def answer(self, finding: Finding, errs: bool, rng: random.Random) -> str:
+        options = {text.strip(): letter for letter, text in _OPTION.findall(self.text)}
+        answer = None if errs else finding.answer
+        if answer is not None and options:
+            answer = options.get(answer)
+        if answer is None:
+            # A guess depends on the question and the first picture only: a useless edit does not change it.
+            source = self.images[0].tobytes() if self.images else b""
+            dice = rng if errs else random.Random(hashlib.sha256(source).hexdigest())
+            guess = _guess(self.text, list(options.values()), dice)
+            return "I cannot tell." if guess is None else f"I cannot see it well; my guess is \\boxed{{{guess}}}"
+        return f"I see that {finding.reason}. The answer is \\boxed{{{answer}}}"
+
+
+def _guess(text: str, letters: list[str], rng: random.Random) -> str | None:
+    """An answer in the wanted form by someone who could not see: blind for options, straight ahead for paths."""
+    if letters:
+        return rng.choice(letters)
+    if size := re.search(r"(\d{1,2})x\d{1,2} (?:maze|frozen lake)", text):
+        steps = int(size[1]) - 1
+        return ",".join(rng.choice((["R"] * steps + ["D"] * steps, ["D"] * steps + ["R"] * steps)))
+    if "order of the pieces" in text:
+        return "-".join(map(str, rng.choice(list(itertools.permutations(range(4))))))
+    if "Answer with a number" in text:
+        return str(rng.randint(1, 9))
+    return None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve the reader over HTTP."""
+    from etchr.mllm import serve
+
+    parser = argparse.ArgumentParser(
+        prog="python -m etchr.mllm.reader",
+        description="Serve the embedded reader at http://HOST:PORT/v1, an OpenAI-compatible chat endpoint.",
+    )
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--error-rate", type=float, default=0.0, help="share of wrong decodings at temperature > 0")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the errors")
+    args = parser.parse_args(argv)
+    serve.run(Reader(args.error_rate, args.seed), host=args.host, port=args.port)
+
+
+if __name__ == "__main__":
+    main()

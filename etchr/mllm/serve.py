@@ -1,0 +1,229 @@
+"""Serve any in-process `MLLM` over the OpenAI chat protocol, so that `ChatClient`, or any other client, can call it.
+
+Requests are hostile input: bodies are limited in bytes, images come in as base64 data URIs only and pass through
+`etchr.images`, nothing is ever fetched, and every refusal is one sentence in OpenAI's error format.
+"""
+
+import asyncio
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from etchr.images import from_data_uri
+from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, TextPart
+
+MAX_BODY_BYTES = 256 * 2**20  # an 8K image as PNG takes about 60 million bytes in base64
+MAX_IMAGES = 16  # per request: a small file can hold a large picture
+MAX_N = 128  # the protocol's own limit
+DEFAULT_TEMPERATURE = 1.0  # the protocol's default, not `MLLM.chat`'s
+
+
+@dataclass(frozen=True)
+class _ChatRequest:
+    """The body of a chat request, checked."""
+
+    messages: list[Message]
+    n: int
+    temperature: float
+    max_tokens: int
+    seed: int | None
+    top_logprobs: int  # 0: no log-probabilities wanted
+
+
+class _UnknownModel(ValueError):  # noqa: N818 - a fact about a request
+    """The request names another model than the one served."""
+
+
+def build_app(mllm: MLLM, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
+    """The ASGI application: POST /v1/chat/completions, GET /v1/models, GET /health."""
+
+    async def chat(request: Request) -> JSONResponse:
+        body = await _read_body(request, max_body_bytes)
+        if body is None:
+            return _error(413, f"the request body is larger than {max_body_bytes:,} bytes")
+        try:
+            call = await asyncio.to_thread(_parse, body, mllm.name)  # decoding images takes seconds
+            replies = await mllm.chat(
+                call.messages, n=call.n, temperature=call.temperature, max_tokens=call.max_tokens, seed=call.seed
+            )
+        except _UnknownModel as error:
+            return _error(404, str(error), "model_not_found")
+        except ValueError as error:
+            return _error(400, str(error))
+        except CallFailed as error:
+            return _error(503, str(error))
+        return JSONResponse(_completion(mllm.name, replies, call.top_logprobs))
+
+    async def models(request: Request) -> JSONResponse:
+        entry = {"id": mllm.name, "object": "model", "created": 0, "owned_by": "etchr"}
+        return JSONResponse({"object": "list", "data": [entry]})
+
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok", "model": mllm.name})
+
+    async def refuse(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return _error(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+
+    routes = [
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/v1/models", models),
+        Route("/health", health),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: refuse})
+
+
+def run(mllm: MLLM, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve `mllm` until interrupted. There is no authentication: listen beyond loopback only in a closed network."""
+    import uvicorn
+
+    uvicorn.run(build_app(mllm), host=host, port=port, log_level="warning", access_log=False)
+
+
+async def _read_body(request: Request, limit: int) -> bytes | None:
+    """The body, or None as soon as it is longer than `limit` bytes."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _parse(body: bytes, served: str) -> _ChatRequest:
+    """A request body to a typed call; `ValueError` in one sentence for anything else."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("the request body is not valid JSON") from None
+    if not isinstance(fields, dict):
+        raise ValueError("the request body must be a JSON object")
+    if fields.get("model") != served:
+        raise _UnknownModel(f"model {_shown(fields.get('model'))} is not served here; {served!r} is")
+    if fields.get("stream"):
+        raise ValueError("stream is not supported; leave it out")
+    limit = "max_completion_tokens" if fields.get("max_completion_tokens") is not None else "max_tokens"
+    temperature = _number(fields, "temperature", 0.0, 2.0)
+    wants_logprobs = fields.get("logprobs") is True
+    return _ChatRequest(
+        messages=_messages(fields.get("messages")),
+        n=_integer(fields, "n", 1, MAX_N) or 1,
+        temperature=DEFAULT_TEMPERATURE if temperature is None else temperature,
+        max_tokens=_integer(fields, limit, 1, 2**31) or 4096,
+        seed=_integer(fields, "seed", -(2**63), 2**63 - 1),
+        top_logprobs=(_integer(fields, "top_logprobs", 0, 100) or 1) if wants_logprobs else 0,
+    )
+
+
+def _number(fields: dict[str, Any], name: str, low: float, high: float) -> float | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {_shown(value)}")
+    return float(value)
+
+
+def _integer(fields: dict[str, Any], name: str, low: int, high: int) -> int | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {_shown(value)}")
+    return value
+
+
+def _messages(entries: Any) -> list[Message]:
+    if not isinstance(entries, list) or not entries:
+        raise ValueError("messages must be a list of one or more messages")
+    contents = [entry.get("content") for entry in entries if isinstance(entry, dict)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    num_images = sum(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
+    if num_images > MAX_IMAGES:  # before any is decoded
+        raise ValueError(f"a request may hold {MAX_IMAGES} images, got {num_images}")
+    return [_message(entry) for entry in entries]
+
+
+def _message(entry: Any) -> Message:
+    role = entry.get("role") if isinstance(entry, dict) else None
+    if role not in ("system", "user", "assistant"):
+        raise ValueError(f"a message's role must be system, user or assistant, got {_shown(role)}")
+    content = entry.get("content")
+    if isinstance(content, str):
+        return {"role": role, "content": [_text_part(content)]}
+    if not isinstance(content, list):
+        raise ValueError("a message's content must be a text or a list of parts")
+    return {"role": role, "content": [_part(part) for part in content]}
+
+
+def _part(part: Any) -> TextPart | ImagePart:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return _text_part(part["text"])
+    if kind == "image_url":
+        link = part.get("image_url")
+        url = link.get("url") if isinstance(link, dict) else None
+        if not isinstance(url, str):
+            raise ValueError('an image part must look like {"type": "image_url", "image_url": {"url": "data:..."}}')
+        return {"type": "image", "image": from_data_uri(url)}
+    raise ValueError(f"a content part must be a text or an image_url, got type {_shown(kind)}")
+
+
+def _text_part(text: str) -> TextPart:
+    return {"type": "text", "text": text.encode("utf-8", "replace").decode("utf-8")}  # JSON allows lone surrogates
+
+
+def _shown(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _completion(name: str, replies: list[Reply], top_logprobs: int) -> dict[str, Any]:
+    """The protocol's answer. The prompt is counted once, the completions in sum."""
+    prompt_tokens = max((reply.prompt_tokens or 0 for reply in replies), default=0)
+    completion_tokens = sum(reply.completion_tokens or 0 for reply in replies)
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": name,
+        "choices": [_choice(index, reply, top_logprobs) for index, reply in enumerate(replies)],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+        },
+    }
+
+
+def _choice(index: int, reply: Reply, top_logprobs: int) -> dict[str, Any]:
+    message = {"role": "assistant", "content": reply.text}
+    choice: dict[str, Any] = {"index": index, "message": message, "finish_reason": reply.finish_reason}
+    if top_logprobs and reply.logprobs is not None and all(reply.logprobs):
+        choice["logprobs"] = {"content": [_token(candidates, top_logprobs) for candidates in reply.logprobs]}
+    return choice
+
+
+def _token(candidates: dict[str, float], top_logprobs: int) -> dict[str, Any]:
+    """One token's candidates, best first; the best one stands for the token, as a `Reply` does not say which it was."""
+    ranked = sorted(candidates.items(), key=lambda item: -item[1])[:top_logprobs]
+    top: list[dict[str, Any]] = [
+        {"token": token, "logprob": max(logprob, -9999.0), "bytes": list(token.encode())}  # JSON has no -inf
+        for token, logprob in ranked
+    ]
+    return {**top[0], "top_logprobs": top}
+
+
+def _error(status: int, message: str, code: str | None = None) -> JSONResponse:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status)

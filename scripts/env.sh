@@ -1,0 +1,22 @@
+# Sourced by the other scripts: makes .venv on the first use, installs the project under the constraints, activates it.
+# PYTHON names the interpreter to build from (default python3); any Python from 3.11 on will do.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+stamp=.venv/installed
+if ! cmp -s "$stamp" <(cat constraints.txt pyproject.toml); then
+  "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+  echo "installing into .venv (once) ..."
+  [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+  pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
+  torch=$(grep -m1 '^torch==' constraints.txt)
+  if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
+    pip install -c constraints.txt "$torch"
+  else # without CUDA the CPU build, wherever this machine's pip finds one; the default build also runs, but is huge
+    pip install -c constraints.txt "$torch+cpu" 2>/dev/null ||
+      pip install --retries 1 --index-url https://download.pytorch.org/whl/cpu "$torch" 2>/dev/null ||
+      pip install -c constraints.txt "$torch"
+  fi
+  pip install -c constraints.txt -e '.[dev]'
+  cat constraints.txt pyproject.toml > "$stamp"
+fi
+export PATH="$PWD/.venv/bin:$PATH" TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1

@@ -1,0 +1,187 @@
+"""The procedural tasks: answers and edits against independent computations, splits, sizes, reproducibility."""
+
+import numpy as np
+import pytest
+
+from data_prep import procedural_tasks
+from data_prep.task import generate, scene_hash, split_of
+from etchr.families import TASK_FAMILY, TASKS
+from etchr.mllm.sight import colour_names, pixels
+from etchr.sample import read_parquet, write_parquet
+
+ALL = procedural_tasks()
+
+
+def samples(name, count=12, *, split="train", seed=3, size=64, kind="question"):
+    return list(generate(ALL[name], split=split, num_samples=count, seed=seed, size=size, kind=kind))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_same_seed_same_samples_and_another_seed_others(name):
+    first, again, other = samples(name), samples(name), samples(name, seed=4)
+    assert [s.image.tobytes() + s.edit_image.tobytes() for s in first] == [
+        s.image.tobytes() + s.edit_image.tobytes() for s in again
+    ]
+    assert [s.answer + s.question for s in first] == [s.answer + s.question for s in again]
+    assert [s.meta["scene"] for s in first] != [s.meta["scene"] for s in other]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_test_scene_occurs_in_training_whatever_the_seed(name):
+    sets = {
+        (split, kind): {
+            s.meta["scene"] for seed in (1, 2) for s in samples(name, 12, split=split, seed=seed, kind=kind)
+        }
+        for split in ("train", "val", "test")
+        for kind in ("question", "instruction")
+    }
+    for (split, _), scenes in sets.items():
+        assert all(split_of(scene) == split for scene in scenes)
+    train = sets["train", "question"] | sets["train", "instruction"]
+    assert not train & (sets["test", "question"] | sets["test", "instruction"])
+    assert not train & (sets["val", "question"] | sets["val", "instruction"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_held_out_questions_are_about_different_scenes(name):
+    assert len({s.meta["scene"] for s in samples(name, 40, split="test")}) == 40
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("size", [64, 256, 1024])
+def test_any_size_gives_aligned_pictures(name, size):
+    sample = samples(name, 1, size=size)[0]
+    assert sample.image.size == sample.edit_image.size == (size, size)
+    assert sample.family is TASK_FAMILY[name]
+    assert sample.image.tobytes() != sample.edit_image.tobytes()
+
+
+@pytest.mark.parametrize("name", ["perception", "chart"])
+def test_a_red_box_encloses_the_recorded_box_and_nothing_else_changes(name):
+    for sample in samples(name):
+        x, y, w, h = (round(side * 64) for side in sample.meta["boxes"][0])
+        changed = (np.asarray(sample.image) != np.asarray(sample.edit_image)).any(-1)
+        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        assert (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) == (x, y, x + w, y + h)
+        assert not changed[y + 2 : y + h - 2, x + 2 : x + w - 2].any()
+
+
+def test_a_perception_dot_lies_on_the_side_that_the_answer_names():
+    for sample in samples("perception", 30):
+        x, y, w, h = (round(side * 64) for side in sample.meta["boxes"][0])
+        dark = np.argwhere(np.asarray(sample.image)[y : y + h, x : x + w].max(-1) < 60).mean(0) - (h - 1) / 2
+        side = (
+            ("top", "bottom")[int(dark[0] > 0)] if abs(dark[0]) > abs(dark[1]) else ("left", "right")[int(dark[1] > 0)]
+        )
+        assert sample.choices["ABCD".index(sample.answer)] == side
+
+
+def test_a_bar_is_as_high_as_its_value():
+    for sample in samples("chart", 30):
+        if "bar" in sample.question:
+            x, y, _, h = (round(side * 64) for side in sample.meta["boxes"][0])
+            column = np.asarray(sample.image)[:60, x + 4]
+            bar = (column == np.asarray(sample.image)[59, x + 4]).all(-1).sum()
+            assert bar == 4 * int(sample.answer)
+
+
+def test_every_frozen_lake_answer_reaches_the_gift_in_gymnasium():
+    import gymnasium
+
+    for sample in samples("frozen_lake", 12):
+        rows = [line.replace(".", "F").replace("#", "H") for line in sample.meta["grid"]]
+        lake = gymnasium.make("FrozenLake-v1", desc=rows, is_slippery=False)
+        lake.reset(seed=0)
+        for move in sample.answer.split(","):
+            _, reward, done, _, _ = lake.step({"L": 0, "D": 1, "R": 2, "U": 3}[move])
+        assert done
+        assert reward == 1
+
+
+def test_every_maze_answer_is_a_shortest_walk_and_the_only_one():
+    def walks(grid, length):  # all walks of at most `length` moves that end on G, by brute force over positions
+        at = {(0, 0): [""]}
+        for _ in range(length):
+            ahead = {}
+            for (r, c), words in at.items():
+                for name, (dr, dc) in {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}.items():
+                    y, x = r + dr, c + dc
+                    if 0 <= y < 6 and 0 <= x < 6 and grid[y][x] != "#":
+                        ahead.setdefault((y, x), []).extend(w + name for w in words[:2])
+            at = ahead
+            if (5, 5) in at:
+                return at[5, 5]
+        return []
+
+    for sample in samples("maze", 12):
+        assert walks(sample.meta["grid"], 14) == [sample.answer.replace(",", "")]
+        assert sample.meta["path_length"] == len(sample.answer.split(","))
+
+
+def test_a_jigsaws_answer_rebuilds_the_picture():
+    for sample in samples("jigsaw", 12):
+        shuffled, restored = np.asarray(sample.image), np.asarray(sample.edit_image)
+        order = [int(piece) for piece in sample.answer.split("-")]
+        assert order != [0, 1, 2, 3]
+        for quarter, piece in enumerate(order):
+            (r, c), (y, x) = divmod(quarter, 2), divmod(piece, 2)
+            inner = np.s_[20:30, 16:30]  # beside the border and the number
+            assert (shuffled[32 * y :, 32 * x :][inner] == restored[32 * r :, 32 * c :][inner]).all()
+
+
+def test_jigsaws_are_cut_from_photographs(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(tmp_path / f"{i}.JPG")
+    task = procedural_tasks(tmp_path)["jigsaw"]
+    made = list(generate(task, split="train", num_samples=5, seed=0, size=128))
+    assert all(s.image.size == (128, 128) for s in made)
+    with pytest.raises(ValueError, match="no photographs"):
+        procedural_tasks(tmp_path / "empty")
+
+
+def test_the_3d_answer_agrees_with_projected_points():
+    for sample in samples("view3d", 30):
+        scene = {}
+        pose = np.array(sample.meta["poses"][1])
+        names = colour_names(pixels(sample.edit_image))  # solids by colour: their centroids in the edit itself
+        words = sample.question.replace(",", "").replace("?", "").split()
+        first, second = words[words.index("is") + 2], words[words.index("to", words.index("is")) + 2]
+        for colour in (first, second):
+            scene[colour] = np.argwhere(names == colour).mean(0)
+        dy, dx = scene[first] - scene[second]
+        answer = sample.choices["ABCD".index(sample.answer)]
+        assert {"to the left": -dx, "to the right": dx, "in front": dy, "behind": -dy}[answer] > 5
+        assert np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_instructions_ask_for_more_than_the_questions_target(name):
+    made = samples(name, 40, kind="instruction")
+    assert all(s.question == s.meta["instruction"] for s in made)
+    targets = {s.answer for s in made}
+    assert len(targets) > 3
+
+
+def test_parquet_round_trip_and_one_schema(tmp_path):
+    made = [samples(name, 2)[0] for name in TASKS]
+    assert write_parquet(made, tmp_path / "train.parquet") == 6
+    back = list(read_parquet(tmp_path, "train"))
+    for a, b in zip(made, back, strict=True):
+        assert (a.id, a.family, a.task, a.question, a.answer, a.choices) == (
+            b.id, b.family, b.task, b.question, b.answer, b.choices
+        )  # fmt: skip
+        assert a.image.tobytes() == b.image.tobytes()
+        assert a.edit_image.tobytes() == b.edit_image.tobytes()
+        assert b.meta["scene"] == a.meta["scene"]
+
+
+def test_a_task_without_enough_scenes_says_so():
+    with pytest.raises(ValueError, match="has only"):
+        list(generate(ALL["frozen_lake"], split="val", num_samples=300, seed=0, size=64))
+
+
+def test_scene_hash_ignores_the_order_of_keys():
+    assert scene_hash({"a": 1, "b": [2]}) == scene_hash({"b": [2], "a": 1})

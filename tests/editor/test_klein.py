@@ -1,0 +1,137 @@
+"""KleinEditor against diffusers' own pipeline, on a tiny random FLUX.2-klein."""
+
+import json
+import logging
+
+import pytest
+import torch
+from diffusers import Flux2KleinPipeline
+from PIL import Image
+
+from etchr.editor.klein import EditorSettings, Grid, KleinEditor, patchify, to_images, to_pixels, unpatchify
+
+LAYERS, LENGTH = (1, 2, 3), 24
+
+
+def picture(seed, size=(64, 64)):
+    data = torch.randint(0, 256, (size[1] // 8, size[0] // 8, 3), generator=torch.Generator().manual_seed(seed))
+    return Image.fromarray(data.byte().numpy()).resize(size, Image.Resampling.BICUBIC)
+
+
+def load(folder, **settings):
+    settings = {"num_inference_steps": 3, "text_encoder_out_layers": LAYERS, "max_sequence_length": LENGTH} | settings
+    return KleinEditor.load(folder, device="cpu", **settings)
+
+
+@pytest.mark.parametrize(("guidance", "size"), [(3.5, (64, 64)), (1.0, (96, 64)), (3.5, (128, 80))])
+def test_an_edit_equals_the_diffusers_pipeline(klein_folder, guidance, size):
+    editor = load(klein_folder, guidance_scale=guidance)
+    pipeline = Flux2KleinPipeline.from_pretrained(klein_folder)
+    pipeline.set_progress_bar_config(disable=True)
+    source, prompt = picture(0, size), "Red box round the blue square."
+    expected = pipeline(
+        image=source,
+        prompt=prompt,
+        num_inference_steps=3,
+        guidance_scale=guidance,
+        max_sequence_length=LENGTH,
+        text_encoder_out_layers=LAYERS,
+        generator=torch.Generator().manual_seed(7),
+        output_type="pt",
+    ).images
+    condition, grid = editor.encode_image(to_pixels([source]))
+    tokens = editor.sample(editor.noise([7], grid), editor.encode_text([prompt]), condition, grid)
+    actual = (editor.decode(tokens, grid) / 2 + 0.5).clamp(0, 1)
+    assert (actual - expected).abs().max() < 1e-4
+    assert expected.std() > 0.01  # the comparison is about a picture, not about a constant
+    edit = editor.edit([source], [prompt], [7])[0]
+    assert edit.size == size
+    assert edit.tobytes() == to_images(expected * 2 - 1)[0].tobytes()
+
+
+def test_the_default_settings_are_the_papers(klein_folder):
+    settings = KleinEditor.load(klein_folder, device="cpu").settings
+    assert settings == EditorSettings(40, 3.5, 512, (9, 18, 27), 1024 * 1024)
+
+
+def test_an_edit_does_not_depend_on_its_batch_neighbours(klein_folder):
+    editor = load(klein_folder)
+    images = [picture(1), picture(2, (96, 64)), picture(3), picture(4)]
+    prompts, seeds = ["a", "bb", "ccc", "a"], [5, 6, 7, 5]
+    together = editor.edit(images, prompts, seeds)
+    for image, prompt, seed, edit in zip(images, prompts, seeds, together, strict=True):
+        alone = editor.edit([image], [prompt], [seed])[0]
+        assert alone.size == image.size
+        assert (to_pixels([alone]) - to_pixels([edit])).abs().max() <= 1.01 / 127.5
+    assert together[0].tobytes() != editor.edit([images[0]], ["a"], [8])[0].tobytes()
+
+
+def test_a_saved_folder_loads_in_diffusers_and_here(klein_folder, tmp_path):
+    editor = load(klein_folder)
+    editor.save(tmp_path / "saved")
+    again = KleinEditor.load(tmp_path / "saved", device="cpu")
+    assert again.settings == editor.settings
+    pipeline = Flux2KleinPipeline.from_pretrained(tmp_path / "saved")
+    for name, weight in pipeline.transformer.state_dict().items():
+        assert torch.equal(weight, editor.transformer.state_dict()[name])
+    assert not list((tmp_path / "saved").rglob("*.bin"))
+    source = picture(0)
+    assert again.edit([source], ["x"], [1])[0].tobytes() == editor.edit([source], ["x"], [1])[0].tobytes()
+
+
+def test_text_is_encoded_once_per_distinct_prompt(klein_folder):
+    editor = load(klein_folder)
+    calls = []
+    editor.text_encoder.register_forward_hook(lambda module, args, output: calls.append(len(output.logits)))
+    embeddings = editor.encode_text(["one", "two", "one"])
+    editor.encode_text(["two", "one"])
+    assert calls == [2]
+    assert embeddings.shape == (3, LENGTH, 48)
+    assert torch.equal(embeddings[0], embeddings[2])
+
+
+def test_a_cut_prompt_is_reported(klein_folder, caplog):
+    with caplog.at_level(logging.WARNING):
+        load(klein_folder).encode_text(["far too long a prompt for so few tokens"])
+    assert "is cut to 24" in caplog.text
+
+
+def test_patches_and_pixels_round_trip():
+    latents = torch.randn(2, 4, 6, 8)
+    assert torch.equal(unpatchify(patchify(latents)), latents)
+    assert torch.equal(patchify(latents), Flux2KleinPipeline._patchify_latents(latents))
+    images = [picture(1), picture(2)]
+    assert [i.tobytes() for i in to_images(to_pixels(images))] == [i.tobytes() for i in images]
+
+
+def test_an_image_survives_encoding_at_the_shapes_of_klein(klein_folder):
+    editor = load(klein_folder)
+    tokens, grid = editor.encode_image(to_pixels([picture(0, (96, 64))]))
+    assert grid == Grid(4, 6)  # one token is 16 x 16 px
+    assert tokens.shape == (1, 24, 16)
+    assert editor.decode(tokens, grid).shape == (1, 3, 64, 96)
+
+
+def test_what_is_no_klein_folder_is_refused_before_loading(tmp_path):
+    with pytest.raises(ValueError, match="no editor folder at"):
+        KleinEditor.load(tmp_path / "missing")
+    with pytest.raises(ValueError, match=r"has no model_index\.json"):
+        KleinEditor.load(tmp_path)
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    with pytest.raises(ValueError, match="holds a StableDiffusionPipeline"):
+        KleinEditor.load(tmp_path)
+
+
+def test_bad_settings_and_unpaired_inputs_are_refused(klein_folder):
+    with pytest.raises(ValueError, match="num_inference_steps=0"):
+        load(klein_folder, num_inference_steps=0)
+    with pytest.raises(ValueError, match="do not pair up"):
+        load(klein_folder).edit([picture(0)], ["a", "b"], [1])
+
+
+def test_the_velocity_is_differentiable(klein_folder):
+    editor = load(klein_folder)
+    condition, grid = editor.encode_image(to_pixels([picture(0)]))
+    latents = editor.noise([1], grid).requires_grad_()
+    editor.velocity(latents, torch.tensor([0.5]), editor.encode_text(["x"]), condition, grid, grid).sum().backward()
+    assert latents.grad.abs().sum() > 0
