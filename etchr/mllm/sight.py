@@ -17,6 +17,7 @@ Array = NDArray[Any]
 # Hue in degrees of the colours the reader has a word for.
 HUES = {"red": 0, "orange": 30, "yellow": 48, "green": 138, "teal": 184, "blue": 228, "purple": 277, "pink": 310}
 INK_BELOW = 95  # a pixel whose brightest channel is below this is ink
+RED_GAIN = 55  # of `_redness`, by which an edit marks a pixel red
 GLANCE = 16  # blocks a side that a glance resolves
 
 
@@ -72,8 +73,7 @@ def changed(source: Image.Image, edit: Image.Image, outside: Box | None = None) 
 def find_box(source: Image.Image, edit: Image.Image) -> tuple[Box | None, str]:
     """The one red box that the edit adds to the source, and in words why there is none."""
     size = max(edit.size)
-    after, before = pixels(edit, size), pixels(source, size)
-    red = _is_red(after) & ~_is_red(before)
+    red = _redness(pixels(edit, size)) - _redness(pixels(source, size)) > RED_GAIN
     if red.sum() < size * size * 0.004:
         return None, "there is no red box"
     rows, columns = np.flatnonzero(red.sum(1) >= 0.03 * size), np.flatnonzero(red.sum(0) >= 0.03 * size)
@@ -92,9 +92,9 @@ def find_box(source: Image.Image, edit: Image.Image) -> tuple[Box | None, str]:
     return Box(left / size, top / size, right / size, bottom / size), ""
 
 
-def _is_red(rgb: Array) -> Array:
-    r, g, b = np.moveaxis(rgb, -1, 0)
-    return (r > 140) & (g < 0.55 * r) & (b < 0.55 * r)
+def _redness(rgb: Array) -> Array:
+    """How far red stands above the other channels; soft frames still gain, whatever they are drawn over."""
+    return rgb[..., 0] - np.maximum(rgb[..., 1], rgb[..., 2])
 
 
 def crop(image: Image.Image, box: Box, margin: float = 0.035) -> Array:

@@ -1,0 +1,96 @@
+"""Intervals and paired differences for right/wrong outcomes: numpy alone, deterministic, in percent.
+
+A table's mean is the plain mean over tasks, as in the paper, so its interval is stratified by task: samples are redrawn
+within each task, never across tasks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+Z95 = 1.959963984540054
+RESAMPLES = 10_000
+SEED = 20260524  # of every bootstrap: equal outcomes give equal intervals
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(num_right: int, num_samples: int) -> Estimate:
+    """A share in percent with its Wilson score interval; (nan, 0, 100) without samples.
+
+    Wilson (1927), doi:10.1080/01621459.1927.10502953; stays inside [0, 100] and is honest at 0 and at 100.
+    """
+    if num_samples == 0:
+        return Estimate(float("nan"), 0.0, 100.0)
+    share, z2 = num_right / num_samples, Z95**2
+    centre = (share + z2 / (2 * num_samples)) / (1 + z2 / num_samples)
+    half = Z95 * np.sqrt(share * (1 - share) / num_samples + z2 / (4 * num_samples**2)) / (1 + z2 / num_samples)
+    return Estimate(100 * share, 100 * max(centre - half, 0.0), 100 * min(centre + half, 1.0))
+
+
+def mean_over_tasks(outcomes: Mapping[str, Sequence[bool]]) -> Estimate:
+    """The plain mean of the tasks' shares with a percentile bootstrap stratified by task."""
+    return _bootstrap_mean({task: [float(right) for right in values] for task, values in outcomes.items()})
+
+
+def paired_difference(
+    system: Mapping[str, Mapping[str, bool]], baseline: Mapping[str, Mapping[str, bool]]
+) -> Estimate:
+    """How much better `system` is than `baseline`, over the samples that both have scored: task -> id -> right.
+
+    The difference is taken sample by sample, so what makes a sample hard for both cancels out.
+    """
+    differences = {}
+    for task in system:
+        shared = sorted(system[task].keys() & baseline.get(task, {}).keys())
+        differences[task] = [float(system[task][key]) - float(baseline[task][key]) for key in shared]
+    return _bootstrap_mean(differences)
+
+
+def _bootstrap_mean(values: Mapping[str, Sequence[float]]) -> Estimate:
+    tasks = [np.asarray(task, float) for task in values.values() if len(task)]
+    if not tasks:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    rng = np.random.default_rng(SEED)
+    means = np.zeros(RESAMPLES)
+    for task in tasks:
+        levels, counts = np.unique(task, return_counts=True)  # redrawing n samples redraws the counts of their levels
+        means += rng.multinomial(len(task), counts / len(task), RESAMPLES) @ levels / len(task)
+    low, high = np.percentile(means / len(tasks), (2.5, 97.5))
+    return Estimate(100 * float(np.mean([task.mean() for task in tasks])), 100 * float(low), 100 * float(high))
+
+
+class Verification(NamedTuple):
+    """How verdicts agree with the pixels: an edit is right iff it matches the ground truth."""
+
+    num_verdicts: int
+    num_accepted: int
+    num_unparsable: int
+    num_right: int  # edits that match the ground truth
+    num_right_accepted: int
+
+    @property
+    def accept_rate(self) -> float:
+        """Percent of verdicts that accept."""
+        return _percent(self.num_accepted, self.num_verdicts)
+
+    @property
+    def precision(self) -> float:
+        """Percent of accepted edits that are right."""
+        return _percent(self.num_right_accepted, self.num_accepted)
+
+    @property
+    def recall(self) -> float:
+        """Percent of right edits that are accepted."""
+        return _percent(self.num_right_accepted, self.num_right)
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else float("nan")

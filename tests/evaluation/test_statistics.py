@@ -1,0 +1,69 @@
+"""Intervals against scipy, hand computations and simulated coverage."""
+
+import math
+
+import numpy as np
+import pytest
+
+from evaluation.statistics import Verification, mean_over_tasks, paired_difference, wilson
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (3, 7), (140, 200), (1, 1)])
+def test_wilson_solves_its_defining_equation(right, total):
+    share = right / total
+    estimate = wilson(right, total)
+    assert estimate.value == pytest.approx(100 * share)
+    for edge in (estimate.low / 100, estimate.high / 100):  # |p - share| = z sqrt(p (1 - p) / n) at both ends
+        assert (edge - share) ** 2 == pytest.approx(1.959963984540054**2 * edge * (1 - edge) / total, abs=1e-9)
+
+
+def test_no_samples_is_no_value():
+    assert math.isnan(wilson(0, 0).value)
+    assert math.isnan(mean_over_tasks({"a": []}).value)
+
+
+def test_the_mean_is_plain_over_tasks_of_any_size():
+    estimate = mean_over_tasks({"a": [True] * 9 + [False], "b": [False, True]})
+    assert estimate.value == pytest.approx(70.0)
+    assert estimate == mean_over_tasks({"a": [False] + [True] * 9, "b": [True, False]})  # order does not matter
+
+
+def test_the_mean_interval_covers_the_truth_about_95_times_in_100():
+    rng, truth = np.random.default_rng(1), {"a": (0.3, 60), "b": (0.8, 200)}
+    hits = 0
+    for _ in range(200):
+        estimate = mean_over_tasks({name: (rng.random(n) < p).tolist() for name, (p, n) in truth.items()})
+        hits += estimate.low <= 55.0 <= estimate.high
+    assert 180 <= hits <= 199
+
+
+def test_the_interval_width_agrees_with_the_normal_formula():
+    outcomes = {"a": [True] * 120 + [False] * 80, "b": [True] * 30 + [False] * 170}
+    estimate = mean_over_tasks(outcomes)
+    error = 100 * math.sqrt(0.6 * 0.4 / 200 + 0.15 * 0.85 / 200) / 2
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+
+
+def test_a_paired_difference_uses_the_shared_samples_only():
+    system = {"a": {"1": True, "2": True, "3": False, "only": True}}
+    baseline = {"a": {"1": False, "2": True, "3": False, "other": True}}
+    assert paired_difference(system, baseline).value == pytest.approx(100 / 3)
+    same = paired_difference(baseline, baseline)
+    assert same == (0, 0, 0)
+
+
+def test_pairing_narrows_the_interval():
+    rng = np.random.default_rng(0)
+    base = rng.random(300) < 0.5
+    better = base | (rng.random(300) < 0.1)
+    paired = paired_difference(
+        {"a": {str(i): bool(b) for i, b in enumerate(better)}}, {"a": {str(i): bool(b) for i, b in enumerate(base)}}
+    )
+    assert paired.low > 0
+    assert paired.high - paired.low < 10
+
+
+def test_verification_shares():
+    seen = Verification(num_verdicts=10, num_accepted=4, num_unparsable=1, num_right=5, num_right_accepted=3)
+    assert (seen.accept_rate, seen.precision, seen.recall) == (40, 75, 60)
+    assert math.isnan(Verification(0, 0, 0, 0, 0).precision)
