@@ -77,11 +77,13 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def experiments(config_name: str | None) -> list[str]:
-    """The experiments of a command: those whose YAML says `# command: <config_name>` on its first line."""
+    """The experiments of a command: those whose YAML says `# command: <config_name>` on its second line.
+
+    The first line is hydra's `# @package _global_`.
+    """
     found = []
     for path in sorted((CONFIG_DIR / "experiment").glob("*.yaml")):
-        first = path.read_text(encoding="utf-8").split("\n", 1)[0]
-        if first.strip() == f"# command: {config_name}":
+        if f"# command: {config_name}" in path.read_text(encoding="utf-8").splitlines()[:2]:
             found.append(path.stem)
     return found
 
@@ -141,7 +143,8 @@ def _one_sentence(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    first = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    first = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]
     key = getattr(cause, "full_key", None)
     return f"{key}: {first}" if key else first
 

@@ -1,0 +1,118 @@
+"""From options to objects: the understanding models, editors and data of a run. Heavy imports happen here, late."""
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from etchr.editor.protocol import Editor
+from etchr.families import TASKS
+from etchr.mllm.protocol import MLLM
+from etchr.router import DEFAULT_ROUTER, Router
+from etchr.sample import SampleSet, read_parquet
+from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
+
+EDGE_BYTES = 2**20  # of a weight file that go into its fingerprint from either end
+
+
+def build_model(config: ModelConfig) -> MLLM:
+    """The understanding model that `config` describes."""
+    if config.kind == "reader":
+        from etchr.mllm.reader import Reader
+
+        return Reader(config.error_rate, config.seed)
+    from etchr.mllm.chat import ChatClient, ChatSettings
+
+    return ChatClient(
+        ChatSettings(
+            base_urls=tuple(config.base_urls),
+            model=config.model,
+            api_key_env=config.api_key_env,
+            timeout_s=config.timeout_s,
+            max_retries=config.max_retries,
+            max_concurrency=config.max_concurrency,
+            max_image_pixels=config.max_image_pixels,
+        )
+    )
+
+
+def editor_folder(system: SystemConfig) -> str:
+    """Where a system's editor lies; `nano` is the one kept in the repository."""
+    if system.editor == "nano":
+        return str(Path(__file__).parent.parent / "etchr" / "editor" / "nano_base")
+    return str(system.editor)
+
+
+def build_editor(system: SystemConfig, editing: EditingConfig) -> Editor:
+    """Load a system's editor."""
+    from etchr.editor.klein import KleinEditor
+
+    return KleinEditor.load(
+        editor_folder(system),
+        lora=system.lora,
+        batch_size=editing.batch_size,
+        num_inference_steps=editing.num_inference_steps,
+        guidance_scale=editing.guidance_scale,
+        max_pixels=editing.max_pixels,
+    )
+
+
+def read_data(config: EvalConfig) -> dict[str, SampleSet]:
+    """The test set of every task; `ValueError` with the command that makes it where one is missing."""
+    sets = {}
+    for task in config.tasks or TASKS:
+        path = Path(config.data) / task / "test.parquet"
+        if not path.is_file():
+            raise ValueError(f"no test data at {path}; make it with: python -m data_prep {task} out={config.data}")
+        samples = read_parquet(path)
+        count = min(len(samples), config.num_samples or len(samples))
+        sets[task] = SampleSet(samples.table.select(range(count)))
+        if len(set(sets[task].table["id"])) != count:
+            raise ValueError(f"{path} holds an id twice; ids must be unique")
+    return sets
+
+
+def fingerprint(config: EvalConfig) -> dict[str, Any]:
+    """What decides a run's results, as JSON: two runs with equal fingerprints may share their records.
+
+    Concurrency, batch size and the gallery do not decide; files count by content, wherever they lie.
+    """
+    systems = {}
+    for name, system in config.systems.items():
+        systems[name] = asdict(system)
+        if system.editor is not None:
+            systems[name]["editor"] = _content(Path(editor_folder(system))) or system.editor
+        if system.lora is not None:
+            systems[name]["lora"] = _content(Path(system.lora))
+    editing = asdict(config.editing)
+    del editing["batch_size"]
+    model_keys = ("kind", "model", "error_rate", "seed", "max_image_pixels")
+    models = {
+        role: {key: getattr(model, key) for key in model_keys} if model else None
+        for role, model in (("reasoner", config.reasoner), ("verifier", config.verifier))
+    }
+    return {
+        "systems": systems,
+        "data": {t: _content(Path(config.data) / t / "test.parquet") for t in config.tasks or TASKS},
+        "num_samples": config.num_samples,
+        "editing": editing,
+        "router": {str(k): v for k, v in Router.load(config.router or DEFAULT_ROUTER).meta_prompts.items()},
+        "temperature": config.temperature,
+        "max_tokens": config.max_tokens,
+        **models,
+    }
+
+
+def _content(path: Path) -> str | None:
+    """A digest of a file or of a folder's files: names, sizes and both ends; None if there is nothing at `path`."""
+    if not path.exists():
+        return None
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(EDGE_BYTES))
+            stream.seek(max(size - EDGE_BYTES, 0))
+            digest.update(stream.read(EDGE_BYTES))
+    return digest.hexdigest()[:16]

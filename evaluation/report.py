@@ -1,0 +1,156 @@
+"""Write a run's reports from its records: `report.json`, `report.md` and a self-contained `report.html`.
+
+Needs neither a model nor an editor, so a report can be made again, or of an unfinished run, at any time.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from etchr.images import encode_png, to_data_uri
+from etchr.sample import EditSample, SampleSet
+from evaluation.records import Record, RunFolder
+from evaluation.settings import EvalConfig
+from evaluation.summary import BASELINE, summarise
+
+TEMPLATE = Path(__file__).parent / "report_template.html"
+THUMBNAIL = 384  # px: larger pictures are scaled down in the gallery
+
+
+def write_reports(folder: RunFolder, config: EvalConfig, data: Mapping[str, SampleSet]) -> dict[str, Any]:
+    """Write the three reports into the run folder and return what `report.json` holds."""
+    records = {name: folder.records(name).read() for name in config.systems}
+    wanted = {key for samples in data.values() for key in samples.table["id"]}
+    records = {name: {key: row for key, row in rows.items() if key in wanted} for name, rows in records.items()}
+    report = summarise(records, list(data))
+    _write(folder.path / "report.json", json.dumps(report, indent=2) + "\n")
+    _write(folder.path / "report.md", markdown(report))
+    gallery = [
+        _gallery_item(samples[index], records, folder)
+        for samples in data.values()
+        for index in range(min(len(samples), config.gallery_per_task))
+    ]
+    _write(folder.path / "report.html", page(report, gallery))
+    return report
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+# ------------------------------------------------------------------------------------------------------- markdown
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The tables as Markdown."""
+    tasks = list(next(iter(report["systems"].values()))["tasks"])
+    lines = ["# Pass@1 in percent, with 95 % intervals", ""]
+    lines += _table(["system", *tasks, "mean", f"against {BASELINE}"], _pass_rows(report, tasks))
+    unscored = sum(c["num_unscored"] for s in report["systems"].values() for c in s["tasks"].values())
+    counts = {cell["num_samples"] for system in report["systems"].values() for cell in system["tasks"].values()}
+    lines += ["", f"Samples per cell: {_range(counts)}. Unscored (a call or an edit failed; in no cell): {unscored}.", ""]
+    edits = {n: s for n, s in report["systems"].items() if any("edit_correct" in c for c in s["tasks"].values())}
+    if edits:
+        lines += ["## Edits that match the ground truth, in percent", ""]
+        rows = [[n, *(_number(s["tasks"][t].get("edit_correct")) for t in tasks)] for n, s in edits.items()]
+        lines += [*_table(["system", *tasks], rows), ""]
+    if report["verification"]:
+        lines += ["## Verification", "", "Precision: accepted edits that match the ground truth."]
+        lines += ["Recall: matching edits that were accepted.", ""]
+        heads = ["edits of", "verdicts", "accepted %", "precision %", "recall %", "unparsable"]
+        rows = []
+        for name, parts in report["verification"].items():
+            for task, seen in parts.items() if name == "all" else [("all", parts["all"])] if "all" in parts else []:
+                label = name if task == "all" else f"{name}: {task}"
+                shares = [_number(seen[key]) for key in ("accept_rate", "precision", "recall")]
+                rows.append([label, str(seen["num_verdicts"]), *shares, str(seen["num_unparsable"])])
+        lines += [*_table(heads, rows), ""]
+    return "\n".join(lines)
+
+
+def _pass_rows(report: dict[str, Any], tasks: list[str]) -> list[list[str]]:
+    rows = []
+    for name, system in report["systems"].items():
+        cells = [system["tasks"][task] for task in tasks]
+        row = [name, *(_interval(cell["pass_at_1"], cell["low"], cell["high"]) for cell in cells)]
+        row.append(_interval(system["mean"], system["low"], system["high"]))
+        paired = report["paired"].get(name)
+        row.append(_interval(paired["difference"], paired["low"], paired["high"], sign=True) if paired else "")
+        rows.append(row)
+    return rows
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
+
+
+def _number(value: float | None, sign: bool = False) -> str:
+    return "-" if value is None else f"{value:+.1f}" if sign else f"{value:.1f}"
+
+
+def _interval(value: float | None, low: float | None, high: float | None, sign: bool = False) -> str:
+    return f"{_number(value, sign)} [{_number(low, sign)}, {_number(high, sign)}]" if value is not None else "-"
+
+
+def _range(counts: set[int]) -> str:
+    return str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+# ----------------------------------------------------------------------------------------------------------- HTML
+
+
+def page(report: dict[str, Any], gallery: list[dict[str, Any]]) -> str:
+    """The HTML page: report and gallery go in as JSON, which the page shows as text only."""
+    text = json.dumps({"report": report, "gallery": gallery, "baseline": BASELINE})
+    for mark in "<>&\u2028\u2029":  # nothing in the data can end the script element or start another
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    title = html.escape(" / ".join(report["systems"]))
+    return TEMPLATE.read_text(encoding="utf-8").replace("{{TITLE}}", title).replace("{{DATA}}", text)
+
+
+def _gallery_item(sample: EditSample, records: Mapping[str, Mapping[str, Record]], folder: RunFolder) -> dict[str, Any]:
+    runs = {}
+    for name, rows in records.items():
+        record = rows.get(sample.id)
+        if record is None:
+            continue
+        keys = ("verdict", "verdict_text", "used_edit", "answer", "answer_text", "correct", "unscored", "seconds")
+        edit = record["edit"]
+        runs[name] = {key: record[key] for key in keys} | {
+            "prompt": edit and edit["prompt"],
+            "matches": edit and edit["matches"],
+            "image": _edit_uri(folder, edit) if edit and edit["prompt"] is not None else None,
+        }
+    return {
+        "id": sample.id,
+        "task": sample.task,
+        "question": sample.question,
+        "choices": list(sample.choices or ()),
+        "truth": sample.answer,
+        "source": to_data_uri(_small(sample.image)),
+        "target": sample.edit_image and to_data_uri(_small(sample.edit_image)),
+        "runs": runs,
+    }
+
+
+def _edit_uri(folder: RunFolder, edit: dict[str, Any]) -> str | None:
+    path = (folder.path / edit["file"]).resolve()
+    if not path.is_relative_to(folder.path.resolve()) or not path.is_file():
+        return None
+    with Image.open(path) as image:
+        data = encode_png(_small(image.convert("RGB")))
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+
+
+def _small(image: Image.Image) -> Image.Image:
+    if max(image.size) > THUMBNAIL:
+        image = image.copy()
+        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    return image

@@ -1,0 +1,155 @@
+"""Run an evaluation: every system over every sample, edits and model calls overlapping, records as they finish."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import fields
+from typing import Any
+
+from tqdm import tqdm
+
+from etchr.editor.batching import EditBatcher
+from etchr.editor.protocol import Editor
+from etchr.evr import EvrSettings, Trace
+from etchr.mllm.answers import ground_truth, is_correct
+from etchr.mllm.protocol import MLLM
+from etchr.router import DEFAULT_ROUTER, Router
+from etchr.sample import EditSample, SampleSet
+from evaluation import factory
+from evaluation.edit_check import edit_matches
+from evaluation.records import Record, RecordFile, RunFolder
+from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
+from evaluation.systems import Models, edit_prompt, run_system
+
+BuildModel = Callable[[ModelConfig], MLLM]
+BuildEditor = Callable[[SystemConfig, EditingConfig], Editor]
+
+
+def evaluate(
+    config: EvalConfig,
+    build_model: BuildModel = factory.build_model,
+    build_editor: BuildEditor = factory.build_editor,
+) -> RunFolder:
+    """Run what is not yet recorded in `config.out`; the run folder with complete records.
+
+    Everything that can be wrong with the options is checked before a model is loaded. Raises `ValueError` for bad
+    options and `OSError` when records cannot be written; what was recorded before stays valid.
+    """
+    data = factory.read_data(config)
+    router = Router.load(config.router or DEFAULT_ROUTER)
+    _check(config, data, router)
+    folder = RunFolder(config.out)
+    folder.claim(factory.fingerprint(config))
+    asyncio.run(_evaluate(config, data, router, folder, build_model, build_editor))
+    return folder
+
+
+def _check(config: EvalConfig, data: dict[str, SampleSet], router: Router) -> None:
+    from etchr.editor.klein import check_folder
+
+    for name, system in config.systems.items():
+        RunFolder(config.out).records(name)  # refuses names that are no file names
+        if system.editor is not None:
+            check_folder(factory.editor_folder(system))
+        for samples in data.values():
+            first = samples[0]
+            ground_truth(first)
+            if system.editor is not None:
+                edit_prompt(system, first, router)
+            if system.kind == "oracle_edit" and first.edit_image is None:
+                raise ValueError(f"system {name} needs ground-truth edits, task {first.task} has none")
+
+
+async def _evaluate(
+    config: EvalConfig,
+    data: dict[str, SampleSet],
+    router: Router,
+    folder: RunFolder,
+    build_model: BuildModel,
+    build_editor: BuildEditor,
+) -> None:
+    async with AsyncExitStack() as stack:
+        reasoner = await _open(build_model(config.reasoner), stack)
+        verifier = reasoner if config.verifier is None else await _open(build_model(config.verifier), stack)
+        settings = EvrSettings(config.temperature, config.max_tokens, config.editing.seed)
+        models = Models(reasoner, verifier, router, settings, config.editing.seed)
+        editors: dict[tuple[str | None, str | None], Editor] = {}
+        for name, system in config.systems.items():
+            records = folder.records(name)
+            done = {key for key, record in records.read().items() if record["unscored"] is None}
+            left = [(samples, index) for samples in data.values() for index in _left(samples, done)]
+            total = sum(map(len, data.values()))
+            if not left:
+                tqdm.write(f"{name}: {total} samples, all recorded")
+                continue
+            async with AsyncExitStack() as inner:
+                batcher = None
+                if system.editor is not None:
+                    key = (system.editor, system.lora)
+                    if key not in editors:
+                        editors[key] = await asyncio.to_thread(build_editor, system, config.editing)
+                    batcher = await inner.enter_async_context(EditBatcher(editors[key], config.editing.batch_size))
+                inner.callback(records.close)
+                await _run_all(name, system, left, total, models, batcher, folder, records, config.concurrency)
+
+
+async def _open(model: MLLM, stack: AsyncExitStack) -> MLLM:
+    """Close the model with the run if it holds connections, and ask first whether its endpoints answer."""
+    if hasattr(model, "check"):
+        await stack.enter_async_context(model)  # type: ignore[arg-type]
+        await model.check()
+    return model
+
+
+def _left(samples: SampleSet, done: set[str]) -> list[int]:
+    return [index for index, key in enumerate(samples.table["id"]) if key not in done]
+
+
+async def _run_all(
+    name: str,
+    system: SystemConfig,
+    left: list[tuple[SampleSet, int]],
+    total: int,
+    models: Models,
+    batcher: EditBatcher | None,
+    folder: RunFolder,
+    records: RecordFile,
+    concurrency: int,
+) -> None:
+    """Run the samples that are left, at most `concurrency` at a time; the first error stops the rest."""
+    waiting = iter(left)
+    right = scored = 0
+    with tqdm(total=total, initial=total - len(left), desc=name, unit="sample") as bar:
+
+        async def worker() -> None:
+            nonlocal right, scored
+            for samples, index in waiting:
+                sample = samples[index]
+                trace = await run_system(system, sample, models, batcher)
+                record = to_record(name, sample, trace, folder)
+                records.append(record)
+                right, scored = right + bool(record["correct"]), scored + (record["correct"] is not None)
+                bar.set_postfix({"right": f"{100 * right / max(scored, 1):.1f} %"}, refresh=False)
+                bar.update()
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(left))):
+                group.create_task(worker())
+
+
+def to_record(system: str, sample: EditSample, trace: Trace, folder: RunFolder) -> Record:
+    """A trace as JSON, graded; its edit goes into a file of its own."""
+    proposal = trace.proposal
+    edit: dict[str, Any] | None = None
+    if proposal is not None:
+        edit = {
+            "editor": proposal.editor,
+            "prompt": proposal.prompt,
+            "seed": proposal.seed,
+            "size": list(proposal.image.size),
+            "file": folder.save_edit(system, sample.id, proposal.image),
+            "matches": None if sample.edit_image is None else edit_matches(proposal.image, sample.edit_image),
+        }
+    values = {field.name: getattr(trace, field.name) for field in fields(trace) if field.name != "proposal"}
+    correct = None if trace.unscored is not None else is_correct(trace.answer, sample)
+    return {"system": system, "task": sample.task, **values, "edit": edit, "correct": correct}

@@ -1,0 +1,85 @@
+"""Options of `python -m evaluation`: what is compared, on what, with which models."""
+
+from dataclasses import dataclass, field
+
+KINDS = ("direct", "evr", "always_edit", "oracle_edit")
+PROMPTS = ("question", "instruction")
+
+
+@dataclass
+class SystemConfig:
+    """One row of the table."""
+
+    kind: str = "direct"  # direct, evr, always_edit or oracle_edit (the ground-truth edit: the ceiling)
+    editor: str | None = None  # a klein folder, a hub id, or nano: the base editor kept in the repository
+    lora: str | None = None  # an adapter file or folder for the editor
+    prompt: str = "question"  # question: meta-prompt and question; instruction: the sample's explicit instruction
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"system kind {self.kind!r} must be one of {', '.join(KINDS)}")
+        if self.prompt not in PROMPTS:
+            raise ValueError(f"system prompt {self.prompt!r} must be one of {', '.join(PROMPTS)}")
+        if (self.kind in ("evr", "always_edit")) != (self.editor is not None):
+            raise ValueError(f"a system of kind {self.kind} {'has no' if self.editor else 'needs an'} editor")
+
+
+@dataclass
+class ModelConfig:
+    """An understanding model."""
+
+    kind: str = "reader"  # reader: the embedded one; http: an OpenAI-compatible endpoint
+    model: str = ""  # http: name of the served model
+    base_urls: list[str] = field(default_factory=list)  # http: one or more endpoints, such as http://host:8000/v1
+    api_key_env: str = "OPENAI_API_KEY"  # http: NAME of the environment variable that holds the key
+    timeout_s: float = 300.0  # http: of one attempt
+    max_retries: int = 6  # http: rounds over all endpoints before a sample is unscored
+    max_concurrency: int = 32  # http: calls in flight
+    max_image_pixels: int | None = None  # http: images are sent whole unless this cap is set
+    error_rate: float = 0.0  # reader: share of wrong decodings at temperature > 0
+    seed: int = 0  # reader: of those errors
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("reader", "http"):
+            raise ValueError(f"model kind {self.kind!r} must be reader or http")
+        if self.kind == "http" and not (self.model and self.base_urls):
+            raise ValueError("a model of kind http needs model=NAME and base_urls=[http://...]")
+
+
+@dataclass
+class EditingConfig:
+    """How editors are run; null takes the setting of the editor's folder."""
+
+    seed: int = 126  # with a sample's id it gives that sample's noise
+    batch_size: int = 16  # edits that run together
+    num_inference_steps: int | None = None  # denoising steps
+    guidance_scale: float | None = None  # classifier-free guidance; 1 is none
+    max_pixels: int | None = None  # larger sources are scaled down
+
+
+@dataclass
+class EvalConfig:
+    """Options of `python -m evaluation`."""
+
+    systems: dict[str, SystemConfig] = field(default_factory=dict)  # rows of the table; `direct` is the reference
+    data: str = "outputs/data"  # folder with <task>/test.parquet, made by python -m data_prep
+    tasks: list[str] = field(default_factory=list)  # folders below data; empty: all six procedural tasks
+    num_samples: int | None = None  # per task, the first ones; null: all
+    out: str = "outputs/evaluation"  # run folder; the same command goes on where it stopped
+    reasoner: ModelConfig = field(default_factory=ModelConfig)  # the model M that answers
+    verifier: ModelConfig | None = None  # the model that verifies; null: the reasoner
+    temperature: float = 0.0  # of both
+    max_tokens: int = 4096  # of a reply
+    router: str | None = None  # YAML of meta-prompts; null: configs/router/default.yaml
+    editing: EditingConfig = field(default_factory=EditingConfig)  # how editors are run
+    concurrency: int = 32  # samples in flight
+    gallery_per_task: int = 40  # samples of each task in report.html
+
+    def __post_init__(self) -> None:
+        if not self.systems:
+            raise ValueError("no systems to compare; choose an experiment=NAME or set systems")
+        for name in ("concurrency", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.num_samples is not None and self.num_samples < 1:
+            raise ValueError(f"num_samples={self.num_samples} must be at least 1")

@@ -1,0 +1,86 @@
+"""From records to numbers: what `report.json` holds. No model, no images."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from evaluation.records import Record
+from evaluation.statistics import Estimate, Verification, mean_over_tasks, paired_difference, wilson
+
+BASELINE = "direct"
+Records = Mapping[str, Mapping[str, Record]]  # system -> sample id -> record
+
+
+def summarise(records: Records, tasks: list[str]) -> dict[str, Any]:
+    """The table: per system its mean over tasks, each task's Pass@1, edits, verification and the paired difference.
+
+    Unscored samples (failed calls) are in no denominator; their number stands beside each cell. Percent throughout.
+    """
+    outcomes = {name: _outcomes(rows, tasks) for name, rows in records.items()}
+    report: dict[str, Any] = {"systems": {}, "paired": {}, "verification": {}}
+    for name, rows in records.items():
+        mean = mean_over_tasks({task: list(right.values()) for task, right in outcomes[name].items()})
+        report["systems"][name] = {
+            "mean": _round(mean.value),
+            "low": _round(mean.low),
+            "high": _round(mean.high),
+            "tasks": {task: _cell(rows, task, outcomes[name][task]) for task in tasks},
+        }
+        if BASELINE in records and name != BASELINE:
+            report["paired"][name] = _interval("difference", paired_difference(outcomes[name], outcomes[BASELINE]))
+        if any(record["verdict"] for record in rows.values()):
+            report["verification"][name] = _verification(rows.values(), tasks)
+    every = [record for rows in records.values() for record in rows.values() if record["verdict"]]
+    if every:
+        report["verification"]["all"] = _verification(every, tasks)
+    return report
+
+
+def _outcomes(rows: Mapping[str, Record], tasks: list[str]) -> dict[str, dict[str, bool]]:
+    """task -> sample id -> right, of the scored samples, in the order of their ids."""
+    scored = {key: rows[key] for key in sorted(rows) if rows[key]["correct"] is not None}
+    return {task: {key: record["correct"] for key, record in scored.items() if record["task"] == task} for task in tasks}
+
+
+def _cell(rows: Mapping[str, Record], task: str, right: Mapping[str, bool]) -> dict[str, Any]:
+    mine = [record for record in rows.values() if record["task"] == task]
+    share = wilson(sum(right.values()), len(right))
+    cell = {
+        "pass_at_1": _round(share.value),
+        "low": _round(share.low),
+        "high": _round(share.high),
+        "num_samples": len(mine),
+        "num_unscored": sum(record["correct"] is None for record in mine),
+    }
+    checked = [record["edit"]["matches"] for record in mine if record["edit"] and record["edit"]["matches"] is not None]
+    if checked:
+        cell["edit_correct"] = _round(100 * sum(checked) / len(checked))
+        cell["edit_used"] = _round(100 * sum(record["used_edit"] for record in mine) / len(mine))
+    return cell
+
+
+def _verification(rows: Any, tasks: list[str]) -> dict[str, Any]:
+    rows = [record for record in rows if record["verdict"] and record["edit"]["matches"] is not None]
+    parts = {"all": rows} | {task: [record for record in rows if record["task"] == task] for task in tasks}
+    return {name: _counts(part) for name, part in parts.items() if part}
+
+
+def _counts(rows: list[Record]) -> dict[str, Any]:
+    accepted = [record for record in rows if record["verdict"] == "accepted"]
+    seen = Verification(
+        num_verdicts=len(rows),
+        num_accepted=len(accepted),
+        num_unparsable=sum(record["verdict"] == "unparsable" for record in rows),
+        num_right=sum(record["edit"]["matches"] for record in rows),
+        num_right_accepted=sum(record["edit"]["matches"] for record in accepted),
+    )
+    shares = {name: _round(getattr(seen, name)) for name in ("accept_rate", "precision", "recall")}
+    return {**shares, **seen._asdict()}
+
+
+def _interval(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {name: _round(estimate.value), "low": _round(estimate.low), "high": _round(estimate.high)}
+
+
+def _round(value: float) -> float | None:
+    """Two decimals; None for a value that does not exist, since JSON has no NaN."""
+    return None if value != value else round(value, 2)
