@@ -63,12 +63,37 @@ def compose(schema: type[T], config_name: str | None, overrides: Sequence[str]) 
     store.store(name="command", node={"defaults": [*layers, "_self_"]})
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            tree = hydra_compose("command", overrides=list(rest))
+            tree = hydra_compose("command")
+        OmegaConf.set_struct(tree, False)  # the schema's own types refuse unknown keys; a dict may grow
+        for word in rest:
+            tree = _with_override(tree, word)
         filled = OmegaConf.to_object(tree)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(_one_sentence(error)) from None
     assert isinstance(filled, schema)
     return filled
+
+
+def _with_override(tree: Any, word: str) -> Any:
+    """`tree` with one `key=value` of hydra's grammar merged into it.
+
+    Hydra itself cannot fill an option that is null or add an entry to a dict of dataclasses; a merge can.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        override = OverridesParser.create().parse_override(word)
+        if override.is_sweep_override():
+            raise ValueError(f"{word!r} holds a comma; put the value into quotes, or a list into [brackets]")
+        value = override.value()
+        for part in reversed(override.key_or_group.split(".")):
+            value = {part: value}
+        return OmegaConf.merge(tree, value)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"{word!r} does not fit: {_one_sentence(error)}") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -114,17 +139,20 @@ def _check_experiment(name: str, config_name: str | None) -> None:
 
 
 def _check_words(schema: type, overrides: Sequence[str], config_name: str | None) -> None:
-    """Every word must be `key=value` with a key that the schema has, down to the first free-form dict."""
+    """Every word must be `key=value` with a key that the schema has; the keys of a dict are free."""
     for word in overrides:
         key, equals, _ = word.partition("=")
         if not equals:
             raise ValueError(f"{word!r} is not of the form key=value")
-        key = key.lstrip("+~")
         if key == "experiment" and config_name:
             continue
         level: Any = schema
         for part in key.split("."):
-            if not dataclasses.is_dataclass(level):
+            if typing.get_origin(level) is dict:
+                level = typing.get_args(level)[1]
+                continue
+            level = next((hint for hint in (level, *typing.get_args(level)) if dataclasses.is_dataclass(hint)), None)
+            if level is None:
                 break
             hints = typing.get_type_hints(level)
             if part not in hints:
@@ -153,7 +181,7 @@ def _one_sentence(error: Exception) -> str:
 
 
 def _described(schema: type, prefix: str) -> list[tuple[str, Any, str]]:
-    """(key, default, comment) of every option, nested dataclasses flattened with dots."""
+    """(key, default, comment) of every option; nested dataclasses, and those in a dict, flattened with dots."""
     comments = _field_comments(schema)
     hints = typing.get_type_hints(schema)
     out: list[tuple[str, Any, str]] = []
@@ -165,8 +193,10 @@ def _described(schema: type, prefix: str) -> list[tuple[str, Any, str]]:
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             out.append((prefix + field.name, "", comments.get(field.name, "")))
             out += _described(hint, f"{prefix}{field.name}.")
-        else:
-            out.append((prefix + field.name, default, comments.get(field.name, "")))
+            continue
+        out.append((prefix + field.name, default, comments.get(field.name, "")))
+        if typing.get_origin(hint) is dict and dataclasses.is_dataclass(entry := typing.get_args(hint)[1]):
+            out += _described(typing.cast(type, entry), f"{prefix}{field.name}.NAME.")
     return out
 
 

@@ -39,6 +39,8 @@ class EditSample:
             value = getattr(self, name)
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"sample {self.id!r}: {name} must be a non-empty text, got {value!r}")
+        if not all(isinstance(choice, str) for choice in self.choices or ()):
+            raise ValueError(f"sample {self.id!r}: choices must be texts, got {self.choices!r}")
         if self.edit_image is not None and self.edit_image.size != self.image.size:
             raise ValueError(
                 f"sample {self.id!r}: edit is {self.edit_image.size}, source is {self.image.size}; they must align"
@@ -92,7 +94,7 @@ def from_row(row: dict[str, Any]) -> EditSample:
         meta = json.loads(row.get("meta") or "{}")
         if not isinstance(meta, dict):
             raise ValueError(f"meta must be a JSON object, got {type(meta).__name__}")
-        edit = row.get("edit_image")
+        edit = row.get("edit_image") or {}
         return EditSample(
             id=_text(row, "id"),
             family=TaskFamily.parse(_text(row, "family")),
@@ -101,10 +103,10 @@ def from_row(row: dict[str, Any]) -> EditSample:
             question=_text(row, "question"),
             answer=_text(row, "answer"),
             choices=tuple(row.get("choices") or ()) or None,
-            edit_image=None if edit is None or edit.get("bytes") is None else _image(edit),
+            edit_image=_image(edit) if edit.get("bytes") is not None or edit.get("path") else None,
             meta=meta,
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"bad row {row_id!r}: {error}") from error
 
 
@@ -115,8 +117,8 @@ def _text(row: dict[str, Any], name: str) -> str:
     return str(value)
 
 
-def _image(cell: dict[str, Any]) -> Image.Image:
-    if not cell.get("bytes"):
+def _image(cell: dict[str, Any] | None) -> Image.Image:
+    if not cell or not cell.get("bytes"):
         raise ValueError("an image must be embedded as bytes")
     return decode_image(cell["bytes"])
 
@@ -154,20 +156,39 @@ def read_parquet(path: str | Path, split: str | None = None) -> "SampleSet":
     Raises a `ValueError` that names the columns seen when the schema does not fit; no image is decoded yet.
     """
     import datasets
+    import pyarrow
 
     path = Path(path)
     files = sorted(path.glob(f"{split or ''}*.parquet")) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise ValueError(f"no Parquet data at {path}; make some with: python -m data_prep all out={path}")
-    table = datasets.Dataset.from_parquet([str(file) for file in files])
+    for file in files:
+        _check_columns(file)
     wanted = features()
-    missing = set(wanted) - set(table.column_names)
-    if missing:
-        raise ValueError(
-            f"{path} is not an EditSample data set: columns {sorted(missing)} are missing, it has {table.column_names}"
-        )
-    table = table.select_columns(list(wanted)).cast(wanted)
+    try:
+        table = datasets.Dataset.from_parquet([str(file) for file in files]).select_columns(list(wanted)).cast(wanted)
+    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, TypeError, ValueError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ValueError(f"{path} is damaged or not an EditSample data set: {reason}") from error
     return SampleSet(table)
+
+
+def _check_columns(file: Path) -> None:
+    """`ValueError` unless `file` is Parquet with every column of the schema, text where text belongs."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        seen = pq.read_schema(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{file} is not a Parquet file: {error}") from None
+    wanted = features().arrow_schema
+    if missing := sorted(set(wanted.names) - set(seen.names)):
+        raise ValueError(f"{file} is not an EditSample data set: columns {missing} are missing, it has {seen.names}")
+    for field in wanted:
+        kind = seen.field(field.name).type
+        if pa.types.is_string(field.type) and kind not in (pa.string(), pa.large_string(), pa.null()):
+            raise ValueError(f"{file} is not an EditSample data set: column {field.name} holds {kind}, not text")
 
 
 class SampleSet:

@@ -28,26 +28,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        folder = RunFolder(config.out) if only_report else evaluate(config)
+        folder = RunFolder(config.out)
+        if not only_report:
+            evaluate(config)
+        elif not folder.exists():
+            raise ValueError(f"no run at {folder.path}; start one with the same command without the word report")
         report = write_reports(folder, config, factory.read_data(config))
-    except* ValueError as group:
-        raise SystemExit(_first(group)) from None
-    except* OSError as group:
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    except OSError as error:
         raise SystemExit(
-            f"cannot write to {config.out}: {_first(group)}. What was recorded before is kept; "
-            "make room and start the same command again"
+            f"cannot go on: {error}. What is recorded in {config.out} is kept; "
+            "put that right, make room for example, and start the same command again"
         ) from None
-    except* KeyboardInterrupt:
+    except KeyboardInterrupt:
         raise SystemExit("interrupted; the same command goes on where this one stopped") from None
     print(markdown(report))
     print(f"report: {folder.path / 'report.html'}")
-
-
-def _first(group: BaseExceptionGroup) -> str:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,19 @@ def build_model(config: ModelConfig) -> MLLM:
 def editor_folder(system: SystemConfig) -> str:
     """Where a system's editor lies; `nano` is the one kept in the repository."""
     if system.editor == "nano":
-        return str(Path(__file__).parent.parent / "etchr" / "editor" / "nano_base")
+        from etchr.editor.klein import NANO_BASE
+
+        return str(NANO_BASE)
     return str(system.editor)
+
+
+def check_editor(system: SystemConfig) -> None:
+    """`ValueError` if a system's editor or its LoRA is plainly none; nothing is loaded."""
+    from etchr.editor.klein import check_folder
+
+    check_folder(editor_folder(system))
+    if system.lora is not None and not Path(system.lora).exists():
+        raise ValueError(f"no LoRA at {system.lora}")
 
 
 def build_editor(system: SystemConfig, editing: EditingConfig) -> Editor:
@@ -59,16 +70,21 @@ def build_editor(system: SystemConfig, editing: EditingConfig) -> Editor:
 
 def read_data(config: EvalConfig) -> dict[str, SampleSet]:
     """The test set of every task; `ValueError` with the command that makes it where one is missing."""
-    sets = {}
+    sets: dict[str, SampleSet] = {}
+    seen: dict[str, Path] = {}  # records are keyed by the id alone
     for task in config.tasks or TASKS:
         path = Path(config.data) / task / "test.parquet"
         if not path.is_file():
             raise ValueError(f"no test data at {path}; make it with: python -m data_prep {task} out={config.data}")
         samples = read_parquet(path)
         count = min(len(samples), config.num_samples or len(samples))
+        if not count:
+            raise ValueError(f"{path} holds no samples")
         sets[task] = SampleSet(samples.table.select(range(count)))
-        if len(set(sets[task].table["id"])) != count:
-            raise ValueError(f"{path} holds an id twice; ids must be unique")
+        for key in sets[task].table["id"]:
+            if key in seen:
+                raise ValueError(f"{path} holds the id {key!r}, which {seen[key]} holds too; ids must be unique")
+            seen[key] = path
     return sets
 
 

@@ -23,10 +23,14 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    def exists(self) -> bool:
+        """Whether a run was ever started here."""
+        return (self.path / "run.json").is_file()
+
     def claim(self, fingerprint: dict[str, Any]) -> None:
         """Make the folder, or go on in it; `ValueError` if what lies there belongs to a run of other results."""
         note = self.path / "run.json"
-        if note.is_file():
+        if self.exists():
             there = json.loads(note.read_text(encoding="utf-8"))
             different = _differences(there, json.loads(json.dumps(fingerprint)))
             if different:

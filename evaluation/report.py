@@ -3,7 +3,6 @@
 Needs neither a model nor an editor, so a report can be made again, or of an unfinished run, at any time.
 """
 
-import base64
 import html
 import json
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from etchr.images import encode_png, to_data_uri
+from etchr.images import open_image, to_data_uri
 from etchr.sample import EditSample, SampleSet
 from evaluation.records import Record, RunFolder
 from evaluation.settings import EvalConfig
@@ -144,9 +143,7 @@ def _edit_uri(folder: RunFolder, edit: dict[str, Any]) -> str | None:
     path = (folder.path / edit["file"]).resolve()
     if not path.is_relative_to(folder.path.resolve()) or not path.is_file():
         return None
-    with Image.open(path) as image:
-        data = encode_png(_small(image.convert("RGB")))
-    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+    return to_data_uri(_small(open_image(path)))
 
 
 def _small(image: Image.Image) -> Image.Image:

@@ -45,19 +45,24 @@ def evaluate(
 
 
 def _check(config: EvalConfig, data: dict[str, SampleSet], router: Router) -> None:
-    from etchr.editor.klein import check_folder
-
     for name, system in config.systems.items():
         RunFolder(config.out).records(name)  # refuses names that are no file names
         if system.editor is not None:
-            check_folder(factory.editor_folder(system))
-        for samples in data.values():
-            first = samples[0]
-            ground_truth(first)
-            if system.editor is not None:
-                edit_prompt(system, first, router)
-            if system.kind == "oracle_edit" and first.edit_image is None:
-                raise ValueError(f"system {name} needs ground-truth edits, task {first.task} has none")
+            factory.check_editor(system)
+    for task, samples in data.items():
+        for sample in tqdm(samples, desc=f"check {task}", unit="sample", leave=False):  # one bad row is found now
+            _check_sample(config, task, sample, router)
+
+
+def _check_sample(config: EvalConfig, task: str, sample: EditSample, router: Router) -> None:
+    if sample.task != task:
+        raise ValueError(f"sample {sample.id!r} lies in the data of {task} but belongs to the task {sample.task!r}")
+    ground_truth(sample)
+    for name, system in config.systems.items():
+        if system.editor is not None:
+            edit_prompt(system, sample, router)
+        if system.kind == "oracle_edit" and sample.edit_image is None:
+            raise ValueError(f"system {name} needs ground-truth edits, sample {sample.id!r} has none")
 
 
 async def _evaluate(
@@ -132,9 +137,12 @@ async def _run_all(
                 bar.set_postfix({"right": f"{100 * right / max(scored, 1):.1f} %"}, refresh=False)
                 bar.update()
 
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(left))):
-                group.create_task(worker())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(concurrency, len(left))):
+                    group.create_task(worker())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
 
 
 def to_record(system: str, sample: EditSample, trace: Trace, folder: RunFolder) -> Record:

@@ -56,6 +56,11 @@ class EditingConfig:
     guidance_scale: float | None = None  # classifier-free guidance; 1 is none
     max_pixels: int | None = None  # larger sources are scaled down
 
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_inference_steps", "max_pixels"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"editing.{name}={value} must be at least 1")
+
 
 @dataclass
 class EvalConfig:

@@ -19,4 +19,4 @@ if ! cmp -s "$stamp" <(cat constraints.txt pyproject.toml); then
   pip install -c constraints.txt -e '.[dev]'
   cat constraints.txt pyproject.toml > "$stamp"
 fi
-export PATH="$PWD/.venv/bin:$PATH" TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1
+export PATH="$PWD/.venv/bin:$PATH" TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1

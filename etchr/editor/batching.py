@@ -79,12 +79,13 @@ class EditBatcher:
         images, prompts, seeds = [r.image for r in batch], [r.prompt for r in batch], [r.seed for r in batch]
         try:
             edits = await loop.run_in_executor(self._thread, self.editor.edit, images, prompts, seeds)
+            pairs = list(zip(batch, edits, strict=True))
         except Exception as error:  # whatever the editor raises is reported with the sample, and the run goes on
             if len(batch) == 1 and not batch[0].done.done():
                 batch[0].done.set_exception(EditFailed(f"the editor failed: {type(error).__name__}: {error}"))
             return False
         seconds = (time.perf_counter() - begin) / len(batch)
-        for request, image in zip(batch, edits, strict=True):
+        for request, image in pairs:
             if not request.done.done():
                 request.done.set_result(Edit(image, seconds))
         return True

@@ -25,6 +25,7 @@ from etchr.flow.steps import euler_step
 
 log = logging.getLogger(__name__)
 
+NANO_BASE = Path(__file__).parent / "nano_base"  # the base editor kept in the repository; see `nano.py`
 SETTINGS_FILE = "editor.json"
 TEXT_CACHE_ENTRIES = 64  # a prompt of klein 9B is 12.6 MB in bf16
 CONDITION_TIME = 10  # time coordinate of the condition image's tokens; target tokens have 0 (BFL, diffusers)
@@ -107,19 +108,17 @@ class KleinEditor:
     ) -> "KleinEditor":
         """Load a klein folder or hub id, with an optional LoRA; `settings` that are not None replace the folder's.
 
-        `device` auto takes a GPU where there is one; `dtype` auto is bfloat16 there and float32 on a CPU.
+        `device` auto takes a GPU where there is one; `dtype` auto is bfloat16 there and float32 on a CPU. On `meta` no
+        weights are read: shapes and parameter counts of a folder without its gigabytes.
         Raises `ValueError` for a folder that is not a FLUX.2-klein.
         """
-        from diffusers import Flux2KleinPipeline
-
         check_folder(folder)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         torch_dtype = (
             getattr(torch, dtype) if dtype != "auto" else (torch.float32 if device == "cpu" else torch.bfloat16)
         )
-        pipeline = Flux2KleinPipeline.from_pretrained(str(folder), torch_dtype=torch_dtype, use_safetensors=True)
-        parts = {name: pipeline.components[name] for name in _COMPONENTS}
+        parts = _empty_parts(Path(folder), torch_dtype) if device == "meta" else _read_parts(folder, torch_dtype)
         for name in ("transformer", "vae", "text_encoder"):
             parts[name].requires_grad_(False).eval().to(device)
         name = Path(folder).name
@@ -289,6 +288,33 @@ class KleinEditor:
 
 
 _COMPONENTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+def _read_parts(folder: str | Path, dtype: torch.dtype) -> dict[str, Any]:
+    from diffusers import Flux2KleinPipeline
+
+    pipeline = Flux2KleinPipeline.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
+    return {name: pipeline.components[name] for name in _COMPONENTS}
+
+
+def _empty_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """The components that a folder's configuration files describe, their weights on the meta device."""
+    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
+    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+
+    with torch.device("meta"):
+        networks = {
+            "transformer": Flux2Transformer2DModel.from_config(
+                Flux2Transformer2DModel.load_config(folder / "transformer")
+            ),
+            "vae": AutoencoderKLFlux2.from_config(AutoencoderKLFlux2.load_config(folder / "vae")),
+            "text_encoder": Qwen3ForCausalLM(Qwen3Config.from_pretrained(folder / "text_encoder")),
+        }
+    return {
+        **{name: torch.nn.Module.to(network, dtype) for name, network in networks.items()},
+        "tokenizer": AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        "scheduler": FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
+    }
 
 
 def check_folder(folder: str | Path) -> None:

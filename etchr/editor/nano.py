@@ -9,7 +9,7 @@ and trains two of them on explicit instructions ("Red box round the blue square 
 4. transformer: flow matching on the latents, as for the full-size model.
 
 The result is a normal klein folder of a few MB. It draws what it is told and has never seen a question: closing that
-gap is what Stage I is for. The folder kept in the repository is `NANO_BASE`; its `README.md` says how it was made.
+gap is what Stage I is for. The folder kept in the repository is `klein.NANO_BASE`; its `README.md` says how it was made.
 """
 
 import hashlib
@@ -35,7 +35,6 @@ from etchr.sample import EditSample, read_parquet
 
 log = logging.getLogger(__name__)
 
-NANO_BASE = Path(__file__).parent / "nano_base"
 SETTINGS = EditorSettings(
     num_inference_steps=8,
     guidance_scale=1.0,

@@ -1,4 +1,4 @@
-"""The one grader: finds the answer in a model's reply and says whether it is right. Rewards and evaluation both call it.
+"""The one grader, of rewards and evaluation alike: finds the answer in a model's reply and says whether it is right.
 
 Reading is tolerant (boxes, LaTeX, "Answer: C", "(B)", option text for a letter, moves as words) but never a guess: a
 reply that gives nothing usable has the answer None, and None is wrong. That is not the same as *unscored*, which means
@@ -37,13 +37,11 @@ _FILLERS = {
     "actions",
     "plan",
 }
-_NUMBER_WORDS = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-}
+_NUMBER_NAMES = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+)  # fmt: skip
+_NUMBER_WORDS = {word: value for value, word in enumerate(_NUMBER_NAMES)}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _NUMBER = re.compile(
     r"(?<![\w.])(?<!\d,)[-+]?(?:\d{1,3}(?:,\d{3}){1,9}|\d{1,30})(?:\.\d{1,30})?(?:e[-+]?\d{1,2})?(?![\d]|\.\d|,\d)",
@@ -54,6 +52,12 @@ _REFUSAL = re.compile(
     r"\b(?:cannot|can not|can't|could not|couldn't|unable|impossible|unclear|unsure|not sure|don't know|do not know|"
     r"not possible|sorry|no way to)\b",
     re.IGNORECASE,
+)
+_OPTION_WORD = re.compile(
+    r"^(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer)\s*[:=]?\s*(?=\W?[A-Z]\b)", re.IGNORECASE
+)
+_SAID_NUMBER = re.compile(
+    r"(?:\b(?:is|are|was|were|equals|reads|shows|at|about|approximately)|[:=≈])\s*([^\d\s]{0,2}\d.*)$"
 )
 _NEGATION = re.compile(r"\b(?:not|no|neither|nor|isn't|aren't|never)\b", re.IGNORECASE)
 _STATEMENT = re.compile(
@@ -160,7 +164,7 @@ def normalise_unicode(text: str) -> str:
 
 
 def last_box(text: str) -> str | None:
-    """What is inside the last complete, non-empty \\boxed{...} (braces may nest); None without one or if it is cut off."""
+    """The inside of the last non-empty \\boxed{...}, braces nested; None without one or if the last is cut off."""
     if _box_is_cut(text):
         return None
     for match in reversed(list(re.finditer(r"\\?\\(?:boxed|fbox)\s*(?=\{)", text))):
@@ -203,7 +207,7 @@ def _box_is_cut(text: str) -> bool:
 
 def _after_thinking(text: str) -> str | None:
     """The reply proper, after a reasoning block; None if that block never ends."""
-    head, closed, tail = text.rpartition("</think>")
+    _, closed, tail = text.rpartition("</think>")
     if closed:
         return tail
     return None if "<think>" in text else text
@@ -233,8 +237,7 @@ def _last_sentence(text: str) -> str:
 def _read_option(text: str, choices: Sequence[str] | None) -> str | None:
     """A letter ("B", "(b)", "B. left", "option B") or the text of exactly one option -> the letter."""
     known = _LETTERS[: len(choices)] if choices else _LETTERS
-    text = re.sub(r"^(?:the\s+)?(?:correct\s+)?(?:option|choice|letter|answer)\s*[:=]?\s*(?=\W?[A-Z]\b)", "", text.strip(" \"'"),
-                  flags=re.IGNORECASE)  # fmt: skip
+    text = _OPTION_WORD.sub("", text.strip(" \"'"))
     match = re.match(r"^[(\[]?([A-Za-z])[)\]]?\s*(?P<mark>[.):,;!-]|$)\s*(?P<rest>.*)$", text)
     if match is None or _more_letters(match["rest"]):
         match = re.match(r"^[(\[]([A-Za-z])[)\]]\s+(?P<rest>.*)$", text)
@@ -350,10 +353,10 @@ def _from_form(text: str, answer_type: str, choices: Sequence[str] | None) -> st
     if answer_type == "option":
         return _option_from_form(text, sentence, choices)
     if answer_type == "number":
-        said = re.search(r"(?:\b(?:is|are|was|were|equals|reads|shows|at|about|approximately)|[:=≈])\s*([^\d\s]{0,2}\d.*)$",
-                         sentence)  # fmt: skip
+        said = _SAID_NUMBER.search(sentence)
         alone = sentence if re.fullmatch(r"\W*[\d.,]+\W*(?:\w+\W*){0,2}|[A-Za-z]+\W*", sentence) else None
-        return _read_number(said[1] if said else alone, choices) if said or alone else None
+        candidate = said[1] if said else alone
+        return _read_number(candidate, choices) if candidate else None
     if answer_type == "moves":
         run = re.findall(r"\b[UDLR](?:\s*(?:,|;|-|→|->|\s)\s*[UDLR])+\b|\b[UDLR]{3,}\b", sentence)
         return _read_moves(run[0] if len(run) == 1 else sentence, choices)

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 # Hue in degrees of the colours the reader has a word for.
 HUES = {"red": 0, "orange": 30, "yellow": 48, "green": 138, "teal": 184, "blue": 228, "purple": 277, "pink": 310}
 INK_BELOW = 95  # a pixel whose brightest channel is below this is ink
-RED_GAIN = 55  # of `_redness`, by which an edit marks a pixel red
+RED_GAIN = 55  # of `_redness`: a pixel that has it, and has gained it, was marked red by the edit
 GLANCE = 16  # blocks a side that a glance resolves
 
 
@@ -73,10 +73,11 @@ def changed(source: Image.Image, edit: Image.Image, outside: Box | None = None) 
 def find_box(source: Image.Image, edit: Image.Image) -> tuple[Box | None, str]:
     """The one red box that the edit adds to the source, and in words why there is none."""
     size = max(edit.size)
-    red = _redness(pixels(edit, size)) - _redness(pixels(source, size)) > RED_GAIN
+    after, before = _redness(pixels(edit, size)), _redness(pixels(source, size))
+    red = (after > RED_GAIN) & (after - before > RED_GAIN)
     if red.sum() < size * size * 0.004:
         return None, "there is no red box"
-    rows, columns = np.flatnonzero(red.sum(1) >= 0.03 * size), np.flatnonzero(red.sum(0) >= 0.03 * size)
+    rows, columns = np.flatnonzero(red.sum(1) >= 0.05 * size), np.flatnonzero(red.sum(0) >= 0.05 * size)
     if not len(rows) or not len(columns):
         return None, "there is no red box"
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
@@ -87,7 +88,7 @@ def find_box(source: Image.Image, edit: Image.Image) -> tuple[Box | None, str]:
     frame[top:bottom, left:right] = True
     frame[top + line : bottom - line, left + line : right - line] = False
     filled, outside = red[frame].mean(), (red & ~frame).sum() / red.sum()
-    if filled < 0.7 or outside > 0.2:
+    if filled < 0.7 or outside > 0.35:
         return None, "the red marks are more or less than one whole box"
     return Box(left / size, top / size, right / size, bottom / size), ""
 

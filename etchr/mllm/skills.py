@@ -205,12 +205,12 @@ def relation(words: re.Match[str], source: Source, edit: Edit) -> Finding:
     if margin < 0.08:
         return Finding(answer, False, "the two stand askew in the new view")
     y, x = spots["anchor"]
-    if abs(x - 0.5) > 0.1 or y < max(spots["first"][0], spots["second"][0]) - 0.05 or y < 0.5:
+    if abs(x - 0.5) > 0.1 or y < max(spots["first"][0], spots["second"][0]) - 0.09 or y < 0.5:
         return Finding(answer, False, f"the new view is not from behind the {words['anchor']} one")
     seen = sight.colour_names(sight.pixels(source, size))
     for role in ("anchor", "first", "second"):
         share = (names == words[role]).sum() / max((seen == words[role]).sum(), 1)
-        if not 0.4 < share < 2.5:
+        if not 0.25 < share < 4:
             return Finding(answer, False, f"the {words[role]} one changed its size")
     return Finding(answer, True, f"the new view has the {words['anchor']} one in front")
 

@@ -224,7 +224,7 @@ def test_grading(reply, sample, right):
     ],
 )
 def test_a_ground_truth_that_cannot_be_graded_is_an_error(sample):
-    with pytest.raises(ValueError, match="sample 's'|one S and a G"):
+    with pytest.raises(ValueError, match=r"sample 's'|one S and a G"):
         ground_truth(sample)
 
 

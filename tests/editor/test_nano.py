@@ -1,0 +1,127 @@
+"""The nano recipe at a small budget: it builds a klein folder, learns, and goes on bit for bit after an interruption."""
+
+import json
+
+import pytest
+import torch
+from diffusers import Flux2KleinPipeline
+
+from data_prep import procedural_tasks
+from data_prep.task import generate
+from etchr.editor import nano
+from etchr.editor.klein import NANO_BASE, EditorSettings, KleinEditor, to_pixels
+from etchr.router import Router
+
+
+@pytest.fixture(scope="module")
+def samples():
+    task = procedural_tasks()["perception"]
+    return list(generate(task, split="train", num_samples=128, seed=0, size=64, kind="instruction"))
+
+
+@pytest.fixture(scope="module")
+def trained(samples, tmp_path_factory):
+    out = tmp_path_factory.mktemp("nano") / "base"
+    config = nano.NanoConfig(
+        out=str(out), vae_steps=160, vae_batch_size=16, steps=300, batch_size=8, checkpoint_every=1000
+    )
+    return out, nano.train(samples, config)
+
+
+def test_a_small_budget_of_the_recipe_learns(trained, samples):
+    out, made = trained
+    curve = made["loss_per_100_steps"]
+    assert curve[-1] < 0.7 * curve[0]
+    editor = KleinEditor.load(out)
+    pixels = to_pixels([sample.image for sample in samples[:16]])
+    tokens, grid = editor.encode_image(pixels)
+    assert (editor.decode(tokens, grid) - pixels).abs().mean() < 0.5 * (pixels - pixels.mean()).abs().mean()
+    # Latents are normalised by the statistics of the *patchified* latents: about mean 0 and variance 1.
+    assert tokens.mean().abs() < 0.15
+    assert 0.7 < tokens.std() < 1.3
+
+
+def test_the_result_is_a_normal_klein_folder(trained):
+    out, _ = trained
+    pipeline = Flux2KleinPipeline.from_pretrained(out)
+    assert sum(weight.numel() for weight in pipeline.transformer.parameters()) == 921_984
+    assert not list(out.rglob("*.pt")), "the checkpoint of a finished training is removed"
+    assert KleinEditor.load(out).settings == nano.SETTINGS
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
+    config = nano.NanoConfig(steps=12, batch_size=4, checkpoint_every=4)
+    sources = ((to_pixels([s.image for s in samples[:16]]) + 1) * 127.5).round().byte()
+    prompts = [sample.question for sample in samples[:16]]
+
+    def fresh():
+        editor = nano.build(prompts, seed=0)
+        nano.set_latent_statistics(editor, sources)
+        return editor, nano.encode_corpus(editor, sources, sources.flip(0), prompts)
+
+    class Killed(Exception):
+        pass
+
+    def interrupt(after):
+        calls = iter(range(after))
+
+        def hook(module, args):
+            if next(calls, None) is None:
+                raise Killed
+
+        return hook
+
+    editor, corpus = fresh()
+    nano.train_transformer(editor, corpus, config)
+    unbroken = editor.transformer.state_dict()
+
+    file = tmp_path / "checkpoint.pt"
+    editor, corpus = fresh()
+    editor.transformer.register_forward_pre_hook(interrupt(after=10))
+    with pytest.raises(Killed):
+        nano.train_transformer(editor, corpus, config, file)
+    editor, corpus = fresh()
+    nano.train_transformer(editor, corpus, config, file)
+    for name, weight in editor.transformer.state_dict().items():
+        assert torch.equal(weight, unbroken[name]), name
+
+    other = nano.NanoConfig(steps=12, batch_size=4, checkpoint_every=4, seed=1)
+    with pytest.raises(ValueError, match="belongs to another configuration"):
+        nano.train_transformer(fresh()[0], corpus, other, file)
+
+
+def test_samples_without_an_edit_are_refused(samples, tmp_path):
+    from dataclasses import replace
+
+    bad = [replace(sample, edit_image=None) for sample in samples[:16]]
+    with pytest.raises(ValueError, match="needs an edit_image"):
+        nano.train(bad, nano.NanoConfig(out=str(tmp_path)))
+
+
+def test_cell_names_and_digits_are_single_tokens():
+    tokenizer = nano.build_tokenizer(["Fill blue: a1 b2", "Put the pieces in the order 2-0-3-1"])
+    assert len(tokenizer("Fill blue: a1 b2 f6")["input_ids"]) == len(tokenizer("Fill blue:")["input_ids"]) + 3
+    assert len(tokenizer("A1 D4")["input_ids"]) == len(tokenizer("A1")["input_ids"]) + 1
+
+
+# ---------------------------------------------------------------------------------- the folder in the repository
+
+
+def test_the_kept_base_is_small_plain_and_says_how_it_was_made():
+    files = [path for path in NANO_BASE.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 10 * 2**20
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md", ".txt"}
+    made = json.loads((NANO_BASE / "training.json").read_text())
+    assert {"config", "num_samples", "vae_seconds", "base_seconds", "torch"} <= set(made)
+
+
+def test_the_kept_bases_tokenizer_covers_every_question():
+    editor = KleinEditor.load(NANO_BASE)
+    assert editor.settings == EditorSettings.read(NANO_BASE) == nano.SETTINGS
+    router = Router.load()
+    for task in procedural_tasks().values():
+        for kind in ("question", "instruction"):
+            for sample in generate(task, split="val", num_samples=20, seed=0, size=64, kind=kind):
+                prompt = router.prompt(sample.question, sample.family) if kind == "question" else sample.question
+                ids = editor.tokenizer(prompt + "<|im_end|>")["input_ids"]
+                assert len(ids) <= nano.SETTINGS.max_sequence_length
