@@ -74,7 +74,8 @@ class Jigsaw(ProceduralTask):
         return image
 
     def instruction(self, scene: Scene, target: Target) -> str:
-        return "Put the pieces in the order " + "-".join(map(str, target["order"]))
+        places = zip(("UL", "UR", "LL", "LR"), target["order"], strict=True)
+        return "Place the pieces: " + " ".join(f"{place}{piece}" for place, piece in places)
 
     def ask(self, scene: Scene, target: Target, rng: random.Random) -> Ask:
         return Ask(

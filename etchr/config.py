@@ -21,9 +21,7 @@ CONFIG_DIR = Path(__file__).parent.parent / "configs"
 T = TypeVar("T")
 
 
-def parse_command(
-    schema: type[T], *, config_name: str | None, argv: Sequence[str], prog: str, description: str
-) -> T:
+def parse_command(schema: type[T], *, config_name: str | None, argv: Sequence[str], prog: str, description: str) -> T:
     """The options of a command as an instance of the dataclass `schema`.
 
     `config_name` names a YAML in `configs/` whose values replace the schema's defaults, below the experiment's and the
@@ -93,7 +91,7 @@ def _with_override(tree: Any, word: str) -> Any:
             value = {part: value}
         return OmegaConf.merge(tree, value)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"{word!r} does not fit: {_one_sentence(error)}") from None
+        raise ValueError(f"{word!r} does not fit: {str(error).splitlines()[0]}") from None
 
 
 def to_dict(config: Any) -> dict[str, Any]:

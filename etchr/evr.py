@@ -13,7 +13,7 @@ from enum import StrEnum
 from PIL import Image
 
 from etchr.editor.batching import EditFailed
-from etchr.mllm.answers import answer_type, extract_answer
+from etchr.mllm.answers import answer_type, extract_answer, last_box, normalise_unicode, plain
 from etchr.mllm.prompts import answer_prompt, verify_prompt
 from etchr.mllm.protocol import MLLM, CallFailed, Reply, user_message
 from etchr.sample import EditSample
@@ -96,9 +96,7 @@ async def edit_verify_reason(
     return trace
 
 
-async def _verify(
-    trace: Trace, sample: EditSample, edit: Image.Image, verifier: MLLM, settings: EvrSettings
-) -> None:
+async def _verify(trace: Trace, sample: EditSample, edit: Image.Image, verifier: MLLM, settings: EvrSettings) -> None:
     trace.verifier = verifier.name
     prompt = verify_prompt(sample.question, sample.choices)
     reply = await _call(trace, "verify", verifier, prompt, [sample.image, edit], settings)
@@ -133,7 +131,6 @@ async def _call(
     return replies[0]
 
 
-_BOX = re.compile(r"\\boxed\s*\{\s*(?:\\(?:text|mathrm|mathbf)\s*\{)?\s*([^{}]*?)\s*\.?\s*\}")
 _STATEMENT = re.compile(r"\b(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(0|1|yes|no)\b", re.IGNORECASE)
 _BARE = re.compile(r"\W*(0|1|yes|no)\W*", re.IGNORECASE)
 _POSITIVE, _NEGATIVE = {"1", "yes", "correct", "true"}, {"0", "no", "incorrect", "wrong", "false"}
@@ -144,9 +141,9 @@ def parse_verdict(text: str) -> Verdict:
 
     Anything else is UNPARSABLE, a third outcome that falls back like a rejection and is counted apart.
     """
-    boxes = _BOX.findall(text)
-    if boxes:
-        word = boxes[-1].lower()
+    text = normalise_unicode(text)
+    if r"\boxed" in text:
+        word = plain(last_box(text) or "").strip(" .").lower()
     elif statements := _STATEMENT.findall(text):
         word = statements[-1].lower()
     else:

@@ -108,7 +108,7 @@ def encode_png(image: Image.Image) -> bytes:
     if image.mode not in ("L", "RGB", "RGBA"):
         image = to_rgb(image)
     buffer = io.BytesIO()
-    Image.frombytes(image.mode, image.size, image.tobytes()).save(buffer, "PNG", compress_level=6)
+    Image.frombytes(image.mode, image.size, image.tobytes()).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 

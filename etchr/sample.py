@@ -174,21 +174,24 @@ def read_parquet(path: str | Path, split: str | None = None) -> "SampleSet":
 
 
 def _check_columns(file: Path) -> None:
-    """`ValueError` unless `file` is Parquet with every column of the schema, text where text belongs."""
+    """`ValueError` unless `file` is Parquet with rows and every column of the schema, text where text belongs."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        seen = pq.read_schema(file)
+        with pq.ParquetFile(file) as parquet:
+            seen, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{file} is not a Parquet file: {error}") from None
     wanted = features().arrow_schema
     if missing := sorted(set(wanted.names) - set(seen.names)):
         raise ValueError(f"{file} is not an EditSample data set: columns {missing} are missing, it has {seen.names}")
-    for field in wanted:
-        kind = seen.field(field.name).type
-        if pa.types.is_string(field.type) and kind not in (pa.string(), pa.large_string(), pa.null()):
-            raise ValueError(f"{file} is not an EditSample data set: column {field.name} holds {kind}, not text")
+    for column in wanted:
+        kind = seen.field(column.name).type
+        if pa.types.is_string(column.type) and kind not in (pa.string(), pa.large_string(), pa.null()):
+            raise ValueError(f"{file} is not an EditSample data set: column {column.name} holds {kind}, not text")
+    if not num_rows:
+        raise ValueError(f"{file} holds no samples")
 
 
 class SampleSet:

@@ -1,12 +1,14 @@
 """From options to objects: the understanding models, editors and data of a run. Heavy imports happen here, late."""
 
 import hashlib
+import inspect
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from etchr.editor.protocol import Editor
 from etchr.families import TASKS
+from etchr.mllm import prompts
 from etchr.mllm.protocol import MLLM
 from etchr.router import DEFAULT_ROUTER, Router
 from etchr.sample import SampleSet, read_parquet
@@ -78,8 +80,6 @@ def read_data(config: EvalConfig) -> dict[str, SampleSet]:
             raise ValueError(f"no test data at {path}; make it with: python -m data_prep {task} out={config.data}")
         samples = read_parquet(path)
         count = min(len(samples), config.num_samples or len(samples))
-        if not count:
-            raise ValueError(f"{path} holds no samples")
         sets[task] = SampleSet(samples.table.select(range(count)))
         for key in sets[task].table["id"]:
             if key in seen:
@@ -91,7 +91,8 @@ def read_data(config: EvalConfig) -> dict[str, SampleSet]:
 def fingerprint(config: EvalConfig) -> dict[str, Any]:
     """What decides a run's results, as JSON: two runs with equal fingerprints may share their records.
 
-    Concurrency, batch size and the gallery do not decide; files count by content, wherever they lie.
+    Concurrency, batch size, the number of samples and the gallery do not decide what a sample's record holds; files
+    count by content, wherever they lie.
     """
     systems = {}
     for name, system in config.systems.items():
@@ -110,11 +111,11 @@ def fingerprint(config: EvalConfig) -> dict[str, Any]:
     return {
         "systems": systems,
         "data": {t: _content(Path(config.data) / t / "test.parquet") for t in config.tasks or TASKS},
-        "num_samples": config.num_samples,
         "editing": editing,
         "router": {str(k): v for k, v in Router.load(config.router or DEFAULT_ROUTER).meta_prompts.items()},
         "temperature": config.temperature,
         "max_tokens": config.max_tokens,
+        "prompts": hashlib.sha256(inspect.getsource(prompts).encode()).hexdigest()[:16],
         **models,
     }
 

@@ -28,17 +28,22 @@ class RunFolder:
         return (self.path / "run.json").is_file()
 
     def claim(self, fingerprint: dict[str, Any]) -> None:
-        """Make the folder, or go on in it; `ValueError` if what lies there belongs to a run of other results."""
+        """Make the folder, or go on in it; `ValueError` if what lies there belongs to a run of other results.
+
+        `fingerprint` is what `factory.fingerprint` gives; its systems and tasks add to those of the folder.
+        """
         note = self.path / "run.json"
         if self.exists():
             there = json.loads(note.read_text(encoding="utf-8"))
-            different = _differences(there, json.loads(json.dumps(fingerprint)))
-            if different:
+            fingerprint = json.loads(json.dumps(fingerprint))
+            for key in ("systems", "data"):  # a run may gain systems and tasks; what is there must stay what it is
+                there[key] = fingerprint[key] | there[key]
+                fingerprint[key] = there[key] | fingerprint[key]
+            if different := _differences(there, fingerprint):
                 raise ValueError(
                     f"{self.path} holds a run with other settings ({'; '.join(different[:3])}); "
                     "choose another out=FOLDER or remove that one"
                 )
-            return
         self.path.mkdir(parents=True, exist_ok=True)
         part = note.with_suffix(".part")
         part.write_text(json.dumps(fingerprint, indent=2) + "\n", encoding="utf-8")
@@ -74,13 +79,18 @@ class RecordFile:
         if self.path.is_file():
             for line in self.path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline is torn or empty
                 if line:
-                    yield json.loads(line)
+                    try:
+                        yield json.loads(line)
+                    except ValueError:
+                        raise ValueError(
+                            f"{self.path} holds a damaged line ({line[:40]!r}); without it its sample is redone"
+                        ) from None
 
     def append(self, record: Record) -> None:
         """Add one record and hand it to the operating system before returning; `OSError` if the disk is full."""
         if self._stream is None:
             self._stream = self._open()
-        self._stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self._stream.write(json.dumps(record).encode("ascii") + b"\n")  # ASCII: lone surrogates of a model pass too
         self._stream.flush()
 
     def _open(self) -> IO[bytes]:

@@ -3,7 +3,10 @@
 Needs neither a model nor an editor, so a report can be made again, or of an unfinished run, at any time.
 """
 
+import base64
 import html
+import io
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +21,8 @@ from evaluation.settings import EvalConfig
 from evaluation.summary import BASELINE, summarise
 
 TEMPLATE = Path(__file__).parent / "report_template.html"
-THUMBNAIL = 384  # px: larger pictures are scaled down in the gallery
+THUMBNAIL = 384  # px: larger pictures are scaled down in the gallery, and are JPEG there
+MAX_GALLERY = 9 * 2**20  # characters of gallery in the page, whatever `gallery_per_task` asks for
 
 
 def write_reports(folder: RunFolder, config: EvalConfig, data: Mapping[str, SampleSet]) -> dict[str, Any]:
@@ -29,12 +33,7 @@ def write_reports(folder: RunFolder, config: EvalConfig, data: Mapping[str, Samp
     report = summarise(records, list(data))
     _write(folder.path / "report.json", json.dumps(report, indent=2) + "\n")
     _write(folder.path / "report.md", markdown(report))
-    gallery = [
-        _gallery_item(samples[index], records, folder)
-        for samples in data.values()
-        for index in range(min(len(samples), config.gallery_per_task))
-    ]
-    _write(folder.path / "report.html", page(report, gallery))
+    _write(folder.path / "report.html", page(report, _gallery(data, records, folder, config.gallery_per_task)))
     return report
 
 
@@ -54,7 +53,8 @@ def markdown(report: dict[str, Any]) -> str:
     lines += _table(["system", *tasks, "mean", f"against {BASELINE}"], _pass_rows(report, tasks))
     unscored = sum(c["num_unscored"] for s in report["systems"].values() for c in s["tasks"].values())
     counts = {cell["num_samples"] for system in report["systems"].values() for cell in system["tasks"].values()}
-    lines += ["", f"Samples per cell: {_range(counts)}. Unscored (a call or an edit failed; in no cell): {unscored}.", ""]
+    note = f"Samples per cell: {_range(counts)}. Unscored (a call or an edit failed; in no cell): {unscored}."
+    lines += ["", note, ""]
     edits = {n: s for n, s in report["systems"].items() if any("edit_correct" in c for c in s["tasks"].values())}
     if edits:
         lines += ["## Edits that match the ground truth, in percent", ""]
@@ -114,6 +114,22 @@ def page(report: dict[str, Any], gallery: list[dict[str, Any]]) -> str:
     return TEMPLATE.read_text(encoding="utf-8").replace("{{TITLE}}", title).replace("{{DATA}}", text)
 
 
+def _gallery(
+    data: Mapping[str, SampleSet], records: Mapping[str, Mapping[str, Record]], folder: RunFolder, per_task: int
+) -> list[dict[str, Any]]:
+    """Up to `per_task` samples of each task, in the tasks' order; as many of each as the page has room for."""
+    items: dict[str, list[dict[str, Any]]] = {task: [] for task in data}
+    room = MAX_GALLERY
+    for index, task in itertools.product(range(per_task), data):
+        if index < len(data[task]):
+            item = _gallery_item(data[task][index], records, folder)
+            room -= len(json.dumps(item))
+            if room < 0:
+                break
+            items[task].append(item)
+    return [item for part in items.values() for item in part]
+
+
 def _gallery_item(sample: EditSample, records: Mapping[str, Mapping[str, Record]], folder: RunFolder) -> dict[str, Any]:
     runs = {}
     for name, rows in records.items():
@@ -133,8 +149,8 @@ def _gallery_item(sample: EditSample, records: Mapping[str, Mapping[str, Record]
         "question": sample.question,
         "choices": list(sample.choices or ()),
         "truth": sample.answer,
-        "source": to_data_uri(_small(sample.image)),
-        "target": sample.edit_image and to_data_uri(_small(sample.edit_image)),
+        "source": _picture(sample.image),
+        "target": sample.edit_image and _picture(sample.edit_image),
         "runs": runs,
     }
 
@@ -143,11 +159,15 @@ def _edit_uri(folder: RunFolder, edit: dict[str, Any]) -> str | None:
     path = (folder.path / edit["file"]).resolve()
     if not path.is_relative_to(folder.path.resolve()) or not path.is_file():
         return None
-    return to_data_uri(_small(open_image(path)))
+    return _picture(open_image(path))
 
 
-def _small(image: Image.Image) -> Image.Image:
-    if max(image.size) > THUMBNAIL:
-        image = image.copy()
-        image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    return image
+def _picture(image: Image.Image) -> str:
+    """A data URI: small pictures pixel by pixel, larger ones as a thumbnail."""
+    if max(image.size) <= THUMBNAIL:
+        return to_data_uri(image)
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

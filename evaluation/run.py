@@ -92,6 +92,7 @@ async def _evaluate(
                 if system.editor is not None:
                     key = (system.editor, system.lora)
                     if key not in editors:
+                        editors.clear()  # one editor in memory at a time
                         editors[key] = await asyncio.to_thread(build_editor, system, config.editing)
                     batcher = await inner.enter_async_context(EditBatcher(editors[key], config.editing.batch_size))
                 inner.callback(records.close)

@@ -38,7 +38,7 @@ def summarise(records: Records, tasks: list[str]) -> dict[str, Any]:
 def _outcomes(rows: Mapping[str, Record], tasks: list[str]) -> dict[str, dict[str, bool]]:
     """task -> sample id -> right, of the scored samples, in the order of their ids."""
     scored = {key: rows[key] for key in sorted(rows) if rows[key]["correct"] is not None}
-    return {task: {key: record["correct"] for key, record in scored.items() if record["task"] == task} for task in tasks}
+    return {task: {key: row["correct"] for key, row in scored.items() if row["task"] == task} for task in tasks}
 
 
 def _cell(rows: Mapping[str, Record], task: str, right: Mapping[str, bool]) -> dict[str, Any]:

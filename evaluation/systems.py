@@ -1,9 +1,9 @@
 """What is compared: each system is a way to get from a sample to a trace, all through one coroutine.
 
-    direct       the model answers from the source
-    evr          the editor proposes, the model verifies, and answers from the edit or falls back
-    always_edit  the edit is used unverified
-    oracle_edit  the ground-truth edit is used: the ceiling. Its verdict is recorded too, to measure the verifier
+direct       the model answers from the source
+evr          the editor proposes, the model verifies, and answers from the edit or falls back
+always_edit  the edit is used unverified
+oracle_edit  the ground-truth edit is used: the ceiling. Its verdict is recorded too, to measure the verifier
 """
 
 import hashlib
@@ -28,9 +28,7 @@ class Models:
     seed: int  # of the edits
 
 
-async def run_system(
-    system: SystemConfig, sample: EditSample, models: Models, batcher: EditBatcher | None
-) -> Trace:
+async def run_system(system: SystemConfig, sample: EditSample, models: Models, batcher: EditBatcher | None) -> Trace:
     """Run one sample through a system; `batcher` holds its editor if it has one."""
 
     async def draw(sample: EditSample) -> Proposal:

@@ -75,6 +75,8 @@ def run(model, propose=propose, verify=True, **options):
         ("The edit is incorrect", "unparsable"),  # prose is not a verdict: "incorrect" contains "correct"
         ("\\boxed{maybe}", "unparsable"),
         ("\\boxed{", "unparsable"),
+        ("\\boxed{1}, no, on a second look it is \\boxed{0", "unparsable"),  # cut off in its last word
+        ("\\boxed{\\textbf{１}}", "accepted"),
         ("\\boxed{10}", "unparsable"),
         ("There is 1 box", "unparsable"),
         ("Yes, there are 2 boxes but none is right", "unparsable"),

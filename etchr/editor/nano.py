@@ -19,7 +19,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,12 @@ SETTINGS = EditorSettings(
 )
 SHIFT = 3.0  # fixed sigma shift of the nano scheduler; the dynamic one is made for a thousand tokens and more
 PAD = "<|endoftext|>"
-# Digits and cell names are one token each: the pre-tokenizer would part letters from digits.
+# Digits, cells (maze, lake) and placed pieces are one token each: the pre-tokenizer would part letters from digits.
 _ATOMS = [
     *"0123456789",
-    *(f"{c}{r}" for c in "abcdef" for r in range(1, 7)),
-    *(f"{c}{r}" for c in "ABCD" for r in range(1, 5)),
+    *(f"{column}{row}" for column in "abcdef" for row in range(1, 7)),
+    *(f"{column}{row}" for column in "ABCD" for row in range(1, 5)),
+    *(f"{place}{piece}" for place in ("UL", "UR", "LL", "LR") for piece in range(4)),
 ]
 CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}<|im_end|>"
 
@@ -64,13 +65,16 @@ class NanoConfig:
     vae_steps: int = 8000
     vae_batch_size: int = 32
     vae_lr: float = 4e-3
-    steps: int = 9000  # of the transformer
+    steps: int = 10000  # of the transformer
     batch_size: int = 16
     muon_lr: float = 0.02  # block matrices
     adamw_lr: float = 2e-3  # all other weights
     warmup_steps: int = 50
     prompt_dropout: float = 0.05  # share of samples that train the unconditional velocity, for guidance
     ema: float = 0.998
+    emphasis: dict[str, int] = field(  # how often a task's samples count in an epoch; moving things is hard to learn
+        default_factory=lambda: {"perception": 2, "maze": 2, "jigsaw": 3, "view3d": 3}
+    )
     checkpoint_every: int = 500  # steps; the same command goes on from the last checkpoint
     threads: int = 0  # 0: all cores
 
@@ -278,7 +282,7 @@ def train_transformer(
     recent = 0.0
     for step in (bar := tqdm(range(start, config.steps), desc="base", unit="step", initial=start, total=config.steps)):
         generator = torch.Generator().manual_seed(hash_seed(config.seed, step))
-        rows = _rows(len(corpus.targets), config.batch_size, step, config.seed)
+        rows = corpus.rows[_batch(len(corpus.rows), config.batch_size, step, config.seed)]
         x0, condition, text = corpus.targets[rows], corpus.sources[rows], corpus.text[corpus.prompt_of[rows]]
         dropped = torch.rand(len(rows), generator=generator) < config.prompt_dropout
         text = torch.where(dropped[:, None, None], empty, text)
@@ -321,11 +325,14 @@ class Corpus:
     targets: Tensor  # (N, T, C) clean latent tokens of the edits
     text: Tensor  # (P, L, D) embeddings of the distinct prompts
     prompt_of: Tensor  # (N,) row of `text`
+    rows: Tensor  # the samples of one epoch, some more than once
     grid: Any  # token grid that all images share
 
 
-def encode_corpus(editor: KleinEditor, sources: Tensor, targets: Tensor, prompts: Sequence[str]) -> Corpus:
-    """Encode uint8 images (N, 3, H, W) and their prompts."""
+def encode_corpus(
+    editor: KleinEditor, sources: Tensor, targets: Tensor, prompts: Sequence[str], repeats: Sequence[int] | None = None
+) -> Corpus:
+    """Encode uint8 images (N, 3, H, W) and their prompts; sample i comes `repeats[i]` times an epoch (default once)."""
 
     def tokens(pixels: Tensor, what: str) -> tuple[Tensor, Any]:
         parts = [editor.encode_image(b.float() / 127.5 - 1) for b in tqdm(pixels.split(64), desc=what, leave=False)]
@@ -339,6 +346,7 @@ def encode_corpus(editor: KleinEditor, sources: Tensor, targets: Tensor, prompts
         targets=tokens(targets, "encode edits")[0],
         text=editor.encode_text(distinct),
         prompt_of=torch.tensor([row[prompt] for prompt in prompts]),
+        rows=torch.arange(len(prompts)).repeat_interleave(torch.tensor(repeats or [1] * len(prompts))),
         grid=grid,
     )
 
@@ -363,8 +371,8 @@ def hash_seed(*numbers: int) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def _rows(count: int, batch_size: int, step: int, seed: int) -> Tensor:
-    """The row numbers of a step's batch: epochs of full batches, each in its own random order."""
+def _batch(count: int, batch_size: int, step: int, seed: int) -> Tensor:
+    """Which of `count` things a step's batch holds: epochs of full batches, each in its own random order."""
     epoch, index = divmod(step, count // batch_size)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(hash_seed(seed, -1, epoch)))
     return order[index * batch_size : (index + 1) * batch_size]
@@ -443,7 +451,7 @@ def train(
         _write_json(record, made)
 
     begin = time.time()
-    corpus = encode_corpus(editor, sources, targets, prompts)
+    corpus = encode_corpus(editor, sources, targets, prompts, [config.emphasis.get(s.task, 1) for s in samples])
     curve = train_transformer(editor, corpus, config, checkpoint)
     editor.save(out)
     made |= {"config": asdict(config), "base_seconds": round(time.time() - begin)}

@@ -28,6 +28,21 @@ def test_the_mean_is_plain_over_tasks_of_any_size():
     assert estimate == mean_over_tasks({"a": [False] + [True] * 9, "b": [True, False]})  # order does not matter
 
 
+def test_the_mean_of_one_task_is_its_wilson_interval():
+    assert mean_over_tasks({"a": [True] * 7 + [False] * 3}) == pytest.approx(wilson(7, 10))
+
+
+def test_a_perfect_mean_still_has_an_interval():
+    estimate = mean_over_tasks({"a": [True] * 50, "b": [True] * 50})
+    assert estimate.value == estimate.high == 100
+    assert 90 < estimate.low < 99
+
+
+def test_a_task_without_outcomes_leaves_no_mean():
+    assert math.isnan(mean_over_tasks({"a": [True], "b": []}).value)
+    assert math.isnan(paired_difference({"a": {"1": True}}, {"a": {"2": True}}).value)
+
+
 def test_the_mean_interval_covers_the_truth_about_95_times_in_100():
     rng, truth = np.random.default_rng(1), {"a": (0.3, 60), "b": (0.8, 200)}
     hits = 0

@@ -1,0 +1,90 @@
+"""A run folder may gain systems and samples; what is recorded there stays what it is, and is not made again."""
+
+import json
+
+import pytest
+
+from etchr.families import TaskFamily
+from evaluation import report as report_module
+from evaluation.records import RecordFile
+from evaluation.settings import SystemConfig
+from tests.evaluation.fakes import Case
+
+CASES = [Case(task, str(i)) for task in ("maze", "jigsaw") for i in range(4)]
+
+
+def test_later_systems_join_the_table_without_repeating_a_call(new_run):
+    run = new_run(CASES)
+    run(run.config())
+    asked = len(run.model.asked)
+    report = run(run.config({"direct": SystemConfig(), "oracle": SystemConfig("oracle_edit")}))
+    assert list(report["systems"]) == ["direct", "oracle"]
+    assert len(run.model.asked) == asked + 2 * len(CASES)  # a verdict and an answer each
+    run(run.config())  # and the smaller table again: nothing to do, and nothing forgotten
+    assert len(run.model.asked) == asked + 2 * len(CASES)
+    assert set(json.loads((run.out / "run.json").read_text())["systems"]) == {"direct", "oracle"}
+
+
+def test_more_samples_and_tasks_go_on_where_fewer_stopped(new_run):
+    run = new_run(CASES)
+    few = run(run.config(tasks=["maze"], num_samples=2))
+    assert few["systems"]["direct"]["tasks"]["maze"]["num_samples"] == 2
+    assert len(run.model.asked) == 2
+    many = run(run.config())
+    assert [cell["num_samples"] for cell in many["systems"]["direct"]["tasks"].values()] == [4, 4]
+    assert len(run.model.asked) == len(set(run.model.asked)) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            {"systems": {"direct": SystemConfig("oracle_edit")}},
+            r"systems\.direct\.kind: \"direct\" there, \"oracle_edit\"",
+        ),
+        ({"temperature": 0.7}, r"temperature: 0\.0 there, 0\.7 here"),
+    ],
+)
+def test_what_is_there_may_not_change_its_meaning(new_run, change, named):
+    run = new_run(CASES)
+    run(run.config())
+    with pytest.raises(ValueError, match=named):
+        run(run.config(**change))
+
+
+def test_other_meta_prompts_are_another_run(new_run, tmp_path):
+    run = new_run(CASES)
+    run(run.config())
+    router = tmp_path / "router.yaml"
+    router.write_text("".join(f"{family}: Draw.\n" for family in TaskFamily))
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(router\.chart: "):
+        run(run.config(router=str(router)))
+
+
+def test_a_damaged_line_is_named_and_a_torn_one_dropped(tmp_path):
+    records = RecordFile(tmp_path / "direct.jsonl")
+    records.append({"sample_id": "a", "text": "lone surrogate \ud800"})
+    records.close()
+    with records.path.open("ab") as stream:
+        stream.write(b'{"sample_id": "b", "te')
+    assert list(records.read()) == ["a"]
+    records.append({"sample_id": "c"})
+    records.close()
+    assert list(records.read()) == ["a", "c"]
+    records.path.write_bytes(b"\0\0\0\n" + records.path.read_bytes())
+    with pytest.raises(ValueError, match=r"direct.jsonl holds a damaged line"):
+        records.read()
+
+
+def test_the_gallery_keeps_to_its_size_and_to_all_tasks(new_run, monkeypatch):
+    run = new_run(CASES)
+    run(run.config())
+    page = (run.out / "report.html").read_text()
+    assert page.count('"source": "data:image/png') == len(CASES)
+    item = len(json.dumps(page)) // len(CASES)
+    monkeypatch.setattr(report_module, "MAX_GALLERY", item)
+    run(run.config())
+    small = (run.out / "report.html").read_text()
+    assert 0 < small.count('"source": "data:image/png') < len(CASES)
+    assert '"task": "maze"' in small
+    assert '"task": "jigsaw"' in small

@@ -1,0 +1,166 @@
+"""Mistakes are found before anything expensive begins, and answered by one sentence."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from etchr.sample import write_parquet
+from evaluation import factory
+from evaluation.__main__ import main
+from evaluation.run import evaluate
+from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
+from tests.evaluation.fakes import Case
+from tests.mllm.fake_server import dead_url
+
+
+@pytest.fixture
+def run(new_run):
+    return new_run([Case("maze", "0"), Case("maze", "1"), Case("chart", "0")])
+
+
+def refuse(run, config, match, build_model=None):
+    """The sentence, and that neither an editor nor, unless given, a model was built before it."""
+
+    def never(*_):
+        raise AssertionError("built")
+
+    with pytest.raises(ValueError, match=match) as caught:
+        evaluate(config, build_model=build_model or never, build_editor=never)
+    assert "\n" not in str(caught.value)
+    assert not (run.out / "records").exists()
+
+
+def rewrite(path, change):
+    """Change the rows of a Parquet file, as whoever made it by other means could have."""
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    pq.write_table(table.from_pylist(rows, schema=table.schema), path)
+
+
+def test_an_endpoint_that_is_down_stops_the_run_before_any_edit(run):
+    url = dead_url()
+    config = run.config(
+        {"base_evr": run.edits()}, reasoner=ModelConfig("http", "m", [url], api_key_env="NO_SUCH_KEY", max_retries=0)
+    )
+    refuse(run, config, f"{url}.* cannot be reached", build_model=factory.build_model)
+
+
+def test_missing_data_names_the_command_that_makes_it(run):
+    refuse(run, run.config(data="nowhere"), "no test data at nowhere/maze/test.parquet; make it with: python -m data_")
+
+
+def test_editors_that_are_none(run):
+    other = Path(run.klein).parent / "other"
+    other.mkdir()
+    refuse(run, run.config({"x": SystemConfig("evr", "./nowhere")}), "no editor folder at ./nowhere")
+    refuse(run, run.config({"x": SystemConfig("evr", str(other))}), "no model_index.json")
+    (other / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    refuse(run, run.config({"x": SystemConfig("evr", str(other))}), "StableDiffusionPipeline, not a Flux2KleinPipeline")
+    refuse(run, run.config({"x": run.edits(lora="./no.safetensors")}), "no LoRA at ./no.safetensors")
+
+
+def test_routers_that_do_not_fit(run):
+    router = run.folder / "router.yaml"
+    router.write_text("logics: Draw the path.")
+    refuse(run, run.config({"x": run.edits()}, router=str(router)), "unknown task family 'logics'; known: perception,")
+    router.write_text("chart: Draw a box.")
+    refuse(run, run.config({"x": run.edits()}, router=str(router)), "no meta-prompt for logic; it has: chart")
+
+
+def test_a_system_name_is_no_path(run):
+    refuse(run, run.config({"../x": SystemConfig()}), "system name '../x' may hold letters")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda rows: rows[1].update(answer=None), "bad row 'maze-1': answer is missing"),
+        (lambda rows: rows[1].update(answer="many"), "sample 'maze-1': its answer 'many' is no number answer"),
+        (lambda rows: rows[1].update(family="mazes"), "bad row 'maze-1': unknown task family 'mazes'; known: perc"),
+        (lambda rows: rows[1]["image"].update(bytes=b"junk"), "bad row 'maze-1': not an image"),
+        (lambda rows: rows[1].update(image={"bytes": None, "path": "/etc/passwd"}), "must be embedded as bytes"),
+        (lambda rows: rows[1].update(id="maze-0"), "holds the id 'maze-0'.* ids must be unique"),
+        (lambda rows: rows[1].update(id="chart-0"), "chart/.*holds the id 'chart-0', which .*maze/.* holds too"),
+        (lambda rows: rows[1].update(task="mice"), "'maze-1' lies in the data of maze but belongs to the task 'mice'"),
+        (lambda rows: rows[1].update(edit_image=None), "oracle needs ground-truth edits, sample 'maze-1' has none"),
+        (lambda rows: rows.clear(), "holds no samples"),
+    ],
+)
+def test_one_bad_row_is_named_before_the_others_cost_anything(run, change, match):
+    """A row found bad in the middle of a run could not be mended without losing the run: its data would change."""
+    rewrite(run.data / "maze" / "test.parquet", change)
+    refuse(run, run.config({"direct": SystemConfig(), "oracle": SystemConfig("oracle_edit")}), match)
+
+
+def test_samples_without_instruction_need_the_question(run):
+    refuse(run, run.config({"x": run.edits(prompt="instruction")}), "'maze-0' has no explicit instruction")
+
+
+def test_rows_beyond_num_samples_do_not_matter(run):
+    rewrite(run.data / "maze" / "test.parquet", lambda rows: rows[1].update(answer=None))
+    assert run(run.config(num_samples=1))["systems"]["direct"]["tasks"]["maze"]["num_samples"] == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: SystemConfig("evrr"), "system kind 'evrr' must be one of direct, evr, always_edit, oracle_edit"),
+        (lambda: SystemConfig("evr"), "a system of kind evr needs an editor"),
+        (lambda: SystemConfig("direct", "nano"), "a system of kind direct has no editor"),
+        (lambda: SystemConfig("evr", "nano", prompt="q"), "system prompt 'q' must be one of question, instruction"),
+        (lambda: ModelConfig("grpc"), "model kind 'grpc' must be reader or http"),
+        (lambda: ModelConfig("http"), "needs model=NAME and base_urls"),
+        (lambda: EditingConfig(batch_size=0), "batch_size=0 must be at least 1"),
+        (lambda: EditingConfig(num_inference_steps=0), "num_inference_steps=0 must be at least 1"),
+        (lambda: EvalConfig(), "no systems to compare"),
+        (lambda: EvalConfig({"x": SystemConfig()}, concurrency=0), "concurrency=0 must be at least 1"),
+        (lambda: EvalConfig({"x": SystemConfig()}, num_samples=0), "num_samples=0 must be at least 1"),
+    ],
+)
+def test_options_that_cannot_be(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+# -------------------------------------------------------------------------------------------------- command line
+
+
+def words(run):
+    return ["systems.direct.kind=direct", f"data={run.data}", f"out={run.out}", "tasks=[maze,chart]"]
+
+
+def test_the_command_evaluates_and_reports_again_from_the_records(run, capsys):
+    main(words(run))
+    first = (run.out / "report.json").read_bytes()
+    printed = capsys.readouterr().out
+    assert "| system | maze | chart | mean | against direct |" in printed
+    (run.out / "report.json").unlink()
+    main(["report", *words(run)])
+    assert (run.out / "report.json").read_bytes() == first
+    assert capsys.readouterr().out.splitlines()[-1] == printed.splitlines()[-1]
+
+
+def test_the_command_exits_with_the_sentence(run):
+    with pytest.raises(SystemExit, match="no run at .*out; start one") as caught:
+        main(["report", *words(run)])
+    assert not run.out.exists()
+    with pytest.raises(SystemExit, match="cannot be reached"):
+        main([*words(run), "reasoner.kind=http", "reasoner.model=m", f"reasoner.base_urls=['{dead_url()}']"])
+    assert isinstance(caught.value.code, str)  # printed, exit status 1
+
+
+def test_a_folder_in_the_way_is_one_sentence(run):
+    run.out.write_text("not a folder")
+    with pytest.raises(SystemExit, match="cannot go on: "):
+        main(words(run))
+
+
+def test_samples_are_written_as_they_are_read(run):
+    """`write_parquet` of a read set gives the same set: what the tests change is what users can change."""
+    path = run.data / "maze" / "test.parquet"
+    before = pq.read_table(path)
+    write_parquet(factory.read_data(run.config())["maze"], path)
+    assert pq.read_table(path).equals(before)

@@ -1,0 +1,192 @@
+"""Killed, out of space, unscored, started with other settings: what is recorded stays, and is not computed again."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from etchr.mllm.protocol import CallFailed
+from etchr.sample import write_parquet
+from evaluation.factory import read_data
+from evaluation.settings import EditingConfig, SystemConfig
+from tests.evaluation import stoppable
+from tests.evaluation.fakes import Case, TableEditor, TableModel, write_data
+
+ROOT = Path(__file__).parents[2]
+ENV = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+CASES = [Case("maze", "0"), Case("maze", "1", source="\\boxed{1}")]
+
+
+@pytest.fixture
+def run(new_run):
+    return new_run(CASES)
+
+
+def lines(path):
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+# ---------------------------------------------------------------------------------------------------------- kill
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path):
+    """30 of its 48 calls are answered; then it waits until it is killed, in the middle of the second system."""
+    data, out, log = write_data(stoppable.CASES, tmp_path / "data"), tmp_path / "out", tmp_path / "log"
+    command = [sys.executable, "-m", "tests.evaluation.stoppable", data, out, log]
+    process = subprocess.Popen([*command, "30"], cwd=ROOT, env=ENV, stderr=subprocess.DEVNULL)
+    records, deadline = out / "records" / "oracle.jsonl", time.monotonic() + 30
+    while len(lines(log)) < 30 or len(lines(records)) < 5:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "report.json").exists()
+    finished = {json.loads(line)["sample_id"] for line in lines(records)}
+    assert 5 <= len(finished) < 16
+    torn = lines(records)[-1][:50]
+    with records.open("a") as stream:
+        stream.write(torn)  # and half of the line that was being written
+    first = len(lines(log))
+
+    subprocess.run([*command, "1000"], cwd=ROOT, env=ENV, stderr=subprocess.DEVNULL, check=True)
+    again = lines(log)[first:]
+    assert not finished & set(again)
+    assert set(again) == {case.id for case in stoppable.CASES} - finished  # and nothing of `direct`, which was whole
+    rows = [json.loads(line) for line in lines(records)]
+    assert sorted(row["sample_id"] for row in rows) == sorted(case.id for case in stoppable.CASES)
+
+    stoppable.run(data, tmp_path / "calm", tmp_path / "calm_log", 1000)
+    for name in ("report.json", "report.md"):
+        assert (out / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+
+
+def test_a_torn_last_line_is_dropped_and_its_sample_done_again(run):
+    report = run(run.config())
+    records = run.out / "records" / "direct.jsonl"
+    whole = records.read_bytes()
+    records.write_bytes(whole[:-20])
+    run.model.asked.clear()
+    assert run(run.config()) == report
+    assert run.model.asked == [("source", "maze-1")]
+    assert records.read_bytes().startswith(whole[: whole.index(b"\n") + 1])
+    assert len(lines(records)) == 2
+
+
+# ------------------------------------------------------------------------------------------------------ unscored
+
+
+def test_what_was_unscored_is_tried_again_at_the_next_start(run):
+    broken = [
+        Case("maze", "0", source=CallFailed("endpoint down"), draws=RuntimeError("no memory")),
+        Case("maze", "1", source="\\boxed{1}"),
+    ]
+    run.model, run.editor = TableModel(broken), TableEditor(broken)
+    config = run.config({"direct": SystemConfig(), "base_evr": run.edits()})
+    for system in run(config)["systems"].values():
+        assert (system["tasks"]["maze"]["num_unscored"], system["tasks"]["maze"]["num_samples"]) == (1, 2)
+    assert run.records("direct")["maze-0"]["correct"] is None
+
+    run.model, run.editor = TableModel(CASES), TableEditor(CASES)
+    report = run(config)
+    assert run.model.asked == [("source", "maze-0"), ("verify", "maze-0"), ("edited", "maze-0")]
+    assert run.editor.drawn == ["maze-0"]
+    shares = {n: (s["mean"], s["tasks"]["maze"]["num_unscored"]) for n, s in report["systems"].items()}
+    assert shares == {"direct": (50, 0), "base_evr": (100, 0)}
+
+
+def test_a_finished_run_asks_nothing_and_loads_no_editor(run):
+    config = run.config({"base_evr": run.edits()})
+    report = run(config)
+    run.model.asked.clear()
+    run.editor = None
+    assert run(config) == report
+    assert not run.model.asked
+
+
+# ------------------------------------------------------------------------------------------------ other settings
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"temperature": 0.5}, r"temperature: 0.0 there, 0.5 here"),
+        ({"editing": EditingConfig(seed=7)}, r"editing.seed: 126 there, 7 here"),
+        ({"systems": {"direct": SystemConfig("oracle_edit")}}, r"systems.direct.kind: .direct. there, .oracle_edit. here"),
+    ],
+)
+def test_a_run_of_other_settings_is_refused(run, change, difference):
+    run(run.config())
+    before = {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=f"other settings .*{difference}.*choose another out="):
+        run(run.config(**change))
+    assert before == {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()}
+
+
+def test_changed_data_is_refused(run):
+    run(run.config())
+    write_parquet([Case("maze", "0").sample()], run.data / "maze" / "test.parquet")
+    with pytest.raises(ValueError, match="data.maze"):
+        run(run.config())
+
+
+def test_what_decides_no_result_may_change(run):
+    systems = {"base_evr": run.edits()}
+    run(run.config(systems))
+    moved = shutil.copytree(run.klein, run.folder / "moved")
+    data = shutil.copytree(run.data, run.folder / "moved_data")
+    run.model = TableModel([])  # knows nothing: it must not be asked
+    systems = {"base_evr": SystemConfig("evr", str(moved))}
+    run(run.config(systems, concurrency=1, data=str(data), editing=EditingConfig(batch_size=3), gallery_per_task=1))
+
+
+def test_another_editor_in_the_same_place_is_refused(run):
+    run(run.config({"base_evr": run.edits()}))
+    (Path(run.klein) / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"systems.base_evr.editor"):
+        run(run.config({"base_evr": run.edits()}))
+
+
+# ----------------------------------------------------------------------------------------------------- disk full
+
+LIMITED = """
+import resource, runpy, sys
+limit = int(sys.argv.pop(1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))  # Python ignores SIGXFSZ: EFBIG is raised
+runpy.run_module("evaluation", run_name="__main__")
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(new_run):
+    run = new_run(Case("maze", str(i)) for i in range(40))
+    out, data = run.out, run.data
+    words = ["systems.direct.kind=direct", f"data={data}", f"out={out}", "tasks=[maze]", "concurrency=4"]
+    read_data(run.config())  # fills the cache of `datasets`, which is no part of what is limited
+    full = subprocess.run(
+        [sys.executable, "-c", LIMITED, "9000", *words], cwd=ROOT, env=ENV, capture_output=True, text=True
+    )
+    assert full.returncode == 1
+    said = full.stderr.splitlines()[-1]
+    assert "Traceback" not in full.stderr
+    assert said.startswith("cannot go on: [Errno 27] File too large")
+    assert f"What is recorded in {out} is kept" in said
+    assert "start the same command again" in said
+    records = out / "records" / "direct.jsonl"
+    kept, _, torn = records.read_bytes().rpartition(b"\n")
+    assert len(kept.splitlines()) > 5
+    assert torn
+
+    done = subprocess.run(
+        [sys.executable, "-m", "evaluation", *words], cwd=ROOT, env=ENV, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"report: {out / 'report.html'}"
+    assert records.read_bytes().startswith(kept + b"\n")
+    assert sorted(run.records("direct")) == sorted(case.id for case in run.cases)
+    assert len(lines(records)) == 40

@@ -1,0 +1,212 @@
+"""The whole run against numbers worked out by hand; overlap, bounds, and what may not stop it."""
+
+import asyncio
+import threading
+
+import pytest
+
+from etchr.mllm.protocol import CallFailed
+from evaluation.settings import SystemConfig
+from tests.evaluation.fakes import MUMBLE, REJECT, Case, TableEditor, TableModel
+
+WRONG = "\\boxed{5}"
+DOWN, NO_MEMORY = CallFailed("endpoint down"), RuntimeError("no memory")
+CASES = [
+    Case("perception", "0", source=WRONG),
+    Case("perception", "1"),
+    Case("perception", "2", source=WRONG, edited=WRONG, draws="wrong"),
+    Case("perception", "3", edited=WRONG, verdict=REJECT, draws="wrong"),
+    Case("chart", "0", source=WRONG, verdict=REJECT),
+    Case("chart", "1", source=DOWN),
+    Case("chart", "2", source="I cannot tell.", verdict=MUMBLE),
+    Case("chart", "3", draws=NO_MEMORY),
+]
+CELL = {"pass_at_1", "low", "high", "num_samples", "num_unscored"}
+
+
+@pytest.fixture
+def run(new_run):
+    return new_run(CASES)
+
+
+@pytest.fixture
+def systems(run):
+    return {
+        "direct": SystemConfig(),
+        "base_evr": run.edits(),
+        "always": run.edits("always_edit"),
+        "oracle": SystemConfig("oracle_edit"),
+    }
+
+
+def test_the_report_holds_the_promised_keys(run, systems):
+    report = run(run.config(systems))
+    assert set(report) == {"systems", "paired", "verification"}
+    assert list(report["systems"]) == list(systems)
+    for name, system in report["systems"].items():
+        assert set(system) == {"mean", "low", "high", "tasks"}
+        assert list(system["tasks"]) == ["perception", "chart"]
+        for cell in system["tasks"].values():
+            assert set(cell) == (CELL if name == "direct" else CELL | {"edit_correct", "edit_used"})
+    assert set(report["paired"]) == set(systems) - {"direct"}
+    assert all(set(pair) == {"difference", "low", "high"} for pair in report["paired"].values())
+
+
+def test_pass_rates_by_hand(run, systems):
+    report = run(run.config(systems))["systems"]
+    shares = {n: {t: (c["pass_at_1"], c["num_unscored"]) for t, c in s["tasks"].items()} for n, s in report.items()}
+    assert shares == {
+        "direct": {"perception": (50, 0), "chart": (33.33, 1)},  # chart 1: the call failed
+        "base_evr": {"perception": (75, 0), "chart": (33.33, 1)},  # chart 3: the edit failed
+        "always": {"perception": (50, 0), "chart": (100, 1)},
+        "oracle": {"perception": (50, 0), "chart": (100, 0)},
+    }
+    assert {name: system["mean"] for name, system in report.items()} == {
+        "direct": 41.67,
+        "base_evr": 54.17,
+        "always": 75,
+        "oracle": 75,
+    }
+    assert all(cell["num_samples"] == 4 for system in report.values() for cell in system["tasks"].values())
+    cells = report["direct"]["tasks"]
+    assert (cells["perception"]["low"], cells["perception"]["high"]) == (15.0, 85.0)  # Wilson for 2 of 4
+    assert (cells["chart"]["low"], cells["chart"]["high"]) == (6.15, 79.23)  # and for 1 of 3
+    assert report["direct"]["low"] <= report["direct"]["mean"] <= report["direct"]["high"]
+    edits = {task: (c["edit_correct"], c["edit_used"]) for task, c in report["base_evr"]["tasks"].items()}
+    assert edits == {"perception": (50, 75), "chart": (100, 25)}
+
+
+def test_a_paired_difference_by_hand(run, systems):
+    """Perception gains one of four, chart none of the two that both have scored."""
+    paired = run(run.config(systems))["paired"]["base_evr"]
+    assert paired == {"difference": 12.5, "low": 0, "high": 37.5}  # Binomial(4, 1/4) lies in 0..3 in 95 %
+
+
+def test_verification_by_hand(run, systems):
+    seen = run(run.config(systems))["verification"]
+    assert list(seen) == ["base_evr", "oracle", "all"]
+    assert seen["base_evr"]["all"] == {
+        "accept_rate": 57.14,  # 4 of 7; there is no verdict on an edit that failed
+        "precision": 75,  # 3 of the 4 accepted
+        "recall": 60,  # 3 of the 5 right
+        "num_verdicts": 7,
+        "num_accepted": 4,
+        "num_unparsable": 1,
+        "num_right": 5,
+        "num_right_accepted": 3,
+    }
+    assert (seen["base_evr"]["perception"]["precision"], seen["base_evr"]["perception"]["recall"]) == (66.67, 100)
+    assert (seen["oracle"]["all"]["precision"], seen["oracle"]["all"]["recall"]) == (100, 62.5)
+    assert (seen["all"]["all"]["precision"], seen["all"]["all"]["recall"]) == (88.89, 61.54)  # 8 of 9, 8 of 13
+
+
+def test_every_intermediate_is_in_the_record(run, systems):
+    run(run.config(systems))
+    record = run.records("base_evr")["perception-3"]
+    assert (record["task"], record["verdict"], record["used_edit"]) == ("perception", "rejected", False)
+    assert (record["verdict_text"], record["answer_text"], record["answer"]) == (REJECT, "\\boxed{7}", "7")
+    assert (record["reasoner"], record["verifier"], record["correct"]) == ("table", "table", True)
+    assert set(record["seconds"]) == {"edit", "verify", "reason"}
+    edit = record["edit"]
+    assert (edit["editor"], edit["size"], edit["matches"]) == ("table-editor", [64, 64], False)
+    assert edit["prompt"].endswith(CASES[3].question)
+    assert len(edit["prompt"]) > len(CASES[3].question)  # the meta-prompt stands in front
+    assert (run.out / edit["file"]).is_file()
+    seeds = [record["edit"]["seed"] for record in run.records("base_evr").values() if record["edit"]]
+    assert len(set(seeds)) == len(seeds) == 7
+    failed = run.records("base_evr")["chart-3"]
+    assert (failed["correct"], failed["edit"]) == (None, None)
+    assert failed["unscored"] == "the editor failed: RuntimeError: no memory"
+
+
+def test_the_editor_is_loaded_once_for_all_its_systems(run, systems):
+    from evaluation.run import evaluate
+
+    loaded = []
+
+    def build_editor(system, editing):
+        loaded.append(system.editor)
+        return run.editor
+
+    evaluate(run.config(systems), build_model=lambda _: run.model, build_editor=build_editor)
+    assert loaded == [run.klein]
+
+
+# --------------------------------------------------------------------------------------------- overlap and bounds
+
+
+def test_edits_and_model_calls_overlap(new_run):
+    """A call waits for the second edit to begin, and the second edit for that call: both go on at once, or neither."""
+    run = new_run([Case("maze", str(i)) for i in range(2)])
+    second_edit, called = threading.Event(), threading.Event()
+    met = []
+
+    class Editor(TableEditor):
+        def edit(self, images, prompts, seeds):
+            if self.drawn:
+                second_edit.set()
+                met.append(called.wait(10))
+            return super().edit(images, prompts, seeds)
+
+    class Model(TableModel):
+        async def think(self, key):
+            met.append(await asyncio.to_thread(second_edit.wait, 10))
+            called.set()
+
+    run.model, run.editor = Model(run.cases), Editor(run.cases)
+    config = run.config({"base_evr": run.edits()})
+    config.editing.batch_size = 1
+    run(config)
+    assert met
+    assert all(met)
+
+
+def test_exactly_so_many_samples_are_in_flight(new_run):
+    """Every call waits until three are there; a fourth would be counted."""
+    run = new_run([Case("maze", str(i)) for i in range(12)])
+    most = 0
+
+    class Model(TableModel):
+        waiting = 0
+        barrier = None
+
+        async def think(self, key):
+            nonlocal most
+            self.barrier = self.barrier or asyncio.Barrier(3)
+            self.waiting += 1
+            most = max(most, self.waiting)
+            await asyncio.wait_for(self.barrier.wait(), 10)
+            await asyncio.sleep(0.01)
+            self.waiting -= 1
+
+    run.model = Model(run.cases)
+    run(run.config(concurrency=3))
+    assert most == 3
+
+
+def test_an_editor_that_loses_edits_leaves_its_samples_unscored(new_run):
+    run = new_run([Case("maze", "0"), Case("maze", "1")])
+
+    class Editor(TableEditor):
+        def edit(self, images, prompts, seeds):
+            return super().edit(images, prompts, seeds)[:1] if len(images) > 1 or "maze 1" in prompts[0] else []
+
+    run.editor = Editor(run.cases)
+    report = run(run.config({"base_evr": run.edits()}))
+    assert report["systems"]["base_evr"]["tasks"]["maze"]["num_unscored"] == 1
+    assert run.records("base_evr")["maze-1"]["correct"]
+
+
+def test_a_stop_leaves_no_thread_behind(new_run):
+    """A defect of the program is no result: it stops the run, and the editor's thread ends with it."""
+    run = new_run([Case("maze", str(i)) for i in range(6)])
+
+    class Model(TableModel):
+        async def think(self, key):
+            if key == "maze-3":
+                raise KeyError("a defect")
+
+    run.model = Model(run.cases)
+    with pytest.raises(KeyError, match="a defect"):
+        run(run.config({"base_evr": run.edits()}))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("editor")]

@@ -1,0 +1,131 @@
+"""The `etchr` command: photographs of any kind, the reader in process and over HTTP, and bad input."""
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from data_prep import procedural_tasks
+from data_prep.task import generate
+from etchr.cli import app
+from etchr.images import open_image
+from etchr.mllm.reader import Reader
+from etchr.mllm.serve import build_app
+from tests.mllm.fake_server import dead_url, serving
+
+ROOT = Path(__file__).parent.parent
+PHOTOS = sorted((ROOT.parent / "shared" / "data" / "photos").glob("*.*"))
+
+
+def etchr(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def chart(tmp_path_factory):
+    sample = next(generate(procedural_tasks()["chart"], split="val", num_samples=1, seed=0, size=64))
+    path = tmp_path_factory.mktemp("chart") / "chart.png"
+    sample.image.save(path)
+    return sample, path
+
+
+def record(out):
+    (path,) = out.rglob("record.json")
+    return json.loads(path.read_text()), path.parent
+
+
+def test_ask_shows_verdict_answer_and_where_the_edit_lies(chart, tmp_path):
+    sample, path = chart
+    done = etchr("ask", "--image", path, "--question", sample.question, "--family", "chart", "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    kept, folder = record(tmp_path)
+    assert open_image(folder / "edit.png").size == (64, 64)
+    assert str(folder / "edit.png") in done.output
+    assert f"verdict  {kept['verdict']}" in done.output
+    assert f"answer   {kept['answer']}" in done.output
+    assert kept["edit"]["prompt"] == f"Draw a red box for the chart question. {sample.question}"
+
+
+@pytest.mark.skipif(not PHOTOS, reason="the shared photographs are not on this machine")
+@pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.name)
+def test_photographs_go_through_an_http_endpoint_and_fall_back(photo, tmp_path):
+    with serving_reader() as url:
+        done = etchr(
+            "ask", "--image", photo, "--question", "On which side of the red circle is its dot?", "--choice", "top",
+            "--choice", "left", "--base-url", url, "--model", "reader", "--out", tmp_path,
+        )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    kept, folder = record(tmp_path)
+    source, edit = open_image(photo), open_image(folder / "edit.png")
+    assert edit.width % 16 == edit.height % 16 == 0
+    assert (edit.width > edit.height) == (source.width > source.height)  # upright like the source
+    assert edit.width / edit.height == pytest.approx(source.width / source.height, rel=0.35)
+    assert kept["verdict"] == "rejected"
+    assert not kept["used_edit"]
+    assert kept["answer"] in ("A", "B")
+
+
+def test_http_and_in_process_give_the_same_record(chart, tmp_path):
+    sample, path = chart
+    words = ["ask", "--image", path, "--question", sample.question, "--family", "chart", "--out"]
+    etchr(*words, tmp_path / "here")
+    with serving_reader() as url:
+        etchr(*words, tmp_path / "there", "--base-url", url, "--model", "reader")
+    here, there = (record(tmp_path / name)[0] for name in ("here", "there"))
+    for key in ("verdict", "verdict_text", "answer", "answer_text", "used_edit", "finish_reasons", "unscored"):
+        assert here[key] == there[key]
+
+
+@contextmanager
+def serving_reader():
+    with serving(build_app(Reader())) as url:
+        yield f"{url}/v1"
+
+
+def test_edit_writes_a_picture(chart, tmp_path):
+    out = tmp_path / "new" / "edit.png"
+    done = etchr("edit", "--image", chart[1], "--prompt", "Red box round the value of bar 1.", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert Image.open(out).size == (64, 64)
+
+
+def test_bad_input_is_one_sentence(chart, tmp_path):
+    path = chart[1]
+    text = tmp_path / "notes.png"
+    text.write_text("not a picture")
+    question = ["--question", "What is it?"]
+    url, host = dead_url(), ["--model", "m", "--out", tmp_path / "x"]
+    for words, message in [
+        (["ask", "--image", tmp_path / "no.png", *question], "no image file at"),
+        (["ask", "--image", text, *question], "not an image"),
+        (["ask", "--image", path, *question, "--family", "sudoku"], "unknown task family 'sudoku'"),
+        (["ask", "--image", path, *question, "--editor", tmp_path / "none"], "no editor folder at"),
+        (["ask", "--image", path, *question, "--editor", tmp_path], "no model_index.json"),
+        (["ask", "--image", path, *question, "--base-url", url], "--base-url needs --model"),
+        (["ask", "--image", path, *question, "--base-url", url, *host], url.split("//")[1].split("/")[0]),
+        (["ask", "--image", path, *question, "--router", tmp_path / "r.yaml"], "no router file at"),
+        (["ask", "--image", path, *question, "--steps", "0"], "num_inference_steps=0"),
+        (["merge", "--base", tmp_path, "--lora", path, "--out", tmp_path / "m"], "model_index.json"),
+        (["export", "--lora", tmp_path / "none", "--out", tmp_path / "e.safetensors"], "none"),
+    ]:
+        done = etchr(*words)
+        assert done.exit_code == 1, (words, done.output)
+        last = done.output.strip().splitlines()[-1]
+        assert last.startswith("etchr: "), done.output
+        assert message in last
+        assert "Traceback" not in done.output
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "etchr.cli", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert time.perf_counter() - begin < 5  # the real figure, about 0.2 s, is in the README; this catches torch
+    assert "ask" in done.stdout
+    code = "import sys, etchr.cli; assert not {'torch', 'PIL', 'hydra', 'openai'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
