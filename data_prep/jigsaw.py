@@ -51,7 +51,9 @@ class Jigsaw(ProceduralTask):
         return {"order": list(rng.choice(ORDERS)), "shown": list(rng.choice(ORDERS))}
 
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
-        shown = target.get("shown", target["order"])  # shown[q]: where the piece of quadrant q lies
+        shown = (
+            target["shown"] if "shown" in target else target["order"]
+        )  # shown[q]: where the piece of quadrant q lies
         picture, half = self._picture(scene, size), size // 2
         image = Image.new("RGB", (size, size))
         for quadrant, place in enumerate(shown):

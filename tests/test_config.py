@@ -1,5 +1,7 @@
 """Commands: what fills the options, and the one sentence for each mistake."""
 
+import inspect
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from etchr.config import CONFIG_DIR, compose, experiments, help_text, parse_command
-from evaluation.settings import EvalConfig, SystemConfig
+from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
 
 
 @dataclass
@@ -106,6 +108,16 @@ def test_help_prints_every_option_with_its_comment(capsys):
     printed = capsys.readouterr().out
     assert "quickstart" in printed
     assert "reasoner.api_key_env" in printed
+
+
+@pytest.mark.parametrize("schema", [SystemConfig, ModelConfig, EditingConfig, EvalConfig])
+def test_every_field_of_an_evaluation_has_a_comment_and_help_prints_it(schema):
+    text = help_text(EvalConfig, "eval", "p", "d")
+    for name in schema.__dataclass_fields__:
+        line = re.search(rf"^    {name}: .*$", inspect.getsource(schema), re.MULTILINE)[0]
+        comment = line.partition("  # ")[2]
+        assert len(comment) > 5
+        assert re.search(rf"^  (\S+\.)?{name}=.* {re.escape(comment)}$", text, re.MULTILINE)
 
 
 def test_importing_the_parser_is_cheap():

@@ -40,9 +40,7 @@ async def propose(sample):
 
 
 def run(model, propose=propose, verify=True, **options):
-    return asyncio.run(
-        edit_verify_reason(SAMPLE, propose, model if verify else None, model, EvrSettings(), **options)
-    )
+    return asyncio.run(edit_verify_reason(SAMPLE, propose, model if verify else None, model, EvrSettings(), **options))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +167,7 @@ def test_requests_share_batches_and_get_their_own_edit():
     edits = asyncio.run(go())
     assert [edit.image.getpixel((0, 0))[0] for edit in edits] == list(range(10))
     assert max(map(len, editor.batches)) == 4
-    assert sorted(sum(editor.batches, [])) == sorted(f"p{i}" for i in range(10))
+    assert sorted(prompt for batch in editor.batches for prompt in batch) == sorted(f"p{i}" for i in range(10))
 
 
 def test_one_bad_sample_does_not_take_its_neighbours_down():

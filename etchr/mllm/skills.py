@@ -15,7 +15,6 @@ from PIL import Image
 
 from etchr.mllm import sight
 
-Source = Edit = Image.Image
 STEPS = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 
 
@@ -35,7 +34,7 @@ def nothing(reason: str) -> Finding:
 # --------------------------------------------------------------------------------------------------------- boxes
 
 
-def dot_side(words: re.Match[str], source: Source, edit: Edit) -> Finding:
+def dot_side(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
     """On which side of the boxed object its dot is."""
     colour = words["colour"]
     box, why = sight.find_box(source, edit)
@@ -58,7 +57,7 @@ def dot_side(words: re.Match[str], source: Source, edit: Edit) -> Finding:
     return Finding(side, True, f"the box is round the {colour} thing and its dot is on the {side}")
 
 
-def chart_value(words: re.Match[str], source: Source, edit: Edit) -> Finding:
+def chart_value(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
     """The number printed in the box, above a bar or a point of the asked colour."""
     colour = words["colour"]
     box, why = sight.find_box(source, edit)
@@ -86,7 +85,8 @@ def chart_value(words: re.Match[str], source: Source, edit: Edit) -> Finding:
 
 def follow(marked: set[tuple[int, int]], start: tuple[int, int], goal: tuple[int, int]) -> tuple[str | None, bool]:
     """Walk from start to goal over marked cells; the moves, and whether the marks are one plain path and no more."""
-    here, moves, left = start, [], set(marked) - {start, goal}
+    here, left = start, set(marked) - {start, goal}
+    moves: list[str] = []
     while True:
         around = {name: (here[0] + dr, here[1] + dc) for name, (dr, dc) in STEPS.items()}
         ahead = [(name, cell) for name, cell in around.items() if cell in left]
@@ -100,7 +100,7 @@ def follow(marked: set[tuple[int, int]], start: tuple[int, int], goal: tuple[int
         left.remove(here)
 
 
-def maze_moves(words: re.Match[str], source: Source, edit: Edit) -> Finding:
+def maze_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
     """The moves along the blue cells from green to red."""
     count = int(words["size"])
     if not 2 <= count <= 40:
@@ -111,7 +111,7 @@ def maze_moves(words: re.Match[str], source: Source, edit: Edit) -> Finding:
     starts, goals = np.argwhere(names == "green"), np.argwhere(names == "red")
     if len(starts) != 1 or len(goals) != 1:
         return nothing("I see no single green and red cell")
-    start, goal = tuple(map(int, starts[0])), tuple(map(int, goals[0]))
+    start, goal = ((int(row), int(column)) for row, column in (starts[0], goals[0]))
     path = {(int(r), int(c)) for r, c in np.argwhere(sight.colour_names(after) == "blue")}
     moves, plain = follow(path, start, goal)
     if moves is None:
@@ -125,7 +125,7 @@ def maze_moves(words: re.Match[str], source: Source, edit: Edit) -> Finding:
     return Finding(moves, True, "a clean blue path leads from green to red")
 
 
-def lake_moves(words: re.Match[str], source: Source, edit: Edit) -> Finding:
+def lake_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
     """The moves along the pink marks from the upper left to the gift in the lower right."""
     count = int(words["size"])
     if not 2 <= count <= 40:
@@ -150,7 +150,7 @@ def lake_moves(words: re.Match[str], source: Source, edit: Edit) -> Finding:
 _PIECE = 32  # samples a side at which pieces are compared
 
 
-def piece_order(words: re.Match[str], source: Source, edit: Edit) -> Finding:
+def piece_order(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
     """Which piece lies in which quarter of the restored picture."""
     size = 2 * _PIECE
     before, after = sight.pixels(source, size), sight.pixels(edit, size)
@@ -186,7 +186,7 @@ def _seam(rgb: np.ndarray, vertical: bool) -> float:
 # ------------------------------------------------------------------------------------------------------- 3D view
 
 
-def relation(words: re.Match[str], source: Source, edit: Edit) -> Finding:
+def relation(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
     """How two solids stand to each other in a view that has the named solid in front."""
     size = 96
     names = sight.colour_names(sight.pixels(edit, size))
@@ -218,7 +218,7 @@ def relation(words: re.Match[str], source: Source, edit: Edit) -> Finding:
 # ------------------------------------------------------------------------------------------------------ questions
 
 _NAMED = r"(?P<{0}>\w+) \w+"
-SKILLS: list[tuple[re.Pattern[str], Callable[[re.Match[str], Source, Edit], Finding]]] = [
+SKILLS: list[tuple[re.Pattern[str], Callable[[re.Match[str], Image.Image, Image.Image], Finding]]] = [
     (re.compile(r"which side of the (?P<colour>\w+) \w+ is its dot"), dot_side),
     (re.compile(r"value of the (?P<colour>\w+) (?P<kind>bar|point)"), chart_value),
     (re.compile(r"from green to red in the (?P<size>\d{1,3})x\d{1,3} maze"), maze_moves),
@@ -234,7 +234,7 @@ SKILLS: list[tuple[re.Pattern[str], Callable[[re.Match[str], Source, Edit], Find
 ]
 
 
-def look(question: str, source: Source, edit: Edit) -> Finding:
+def look(question: str, source: Image.Image, edit: Image.Image) -> Finding:
     """Apply the skill that the question calls for."""
     for pattern, skill in SKILLS:
         words = pattern.search(question)

@@ -48,7 +48,9 @@ def write_folder(folder, tiny, shape):
             "guidance_embeds": False,
         },
         "vae": {"_class_name": "AutoencoderKLFlux2", "block_out_channels": [128, 256, 512, 512], "latent_channels": 32}
-        | {f"{way}_block_types": [f"{name}Block2D"] * 4 for way, name in (("down", "DownEncoder"), ("up", "UpDecoder"))},
+        | {
+            f"{way}_block_types": [f"{name}Block2D"] * 4 for way, name in (("down", "DownEncoder"), ("up", "UpDecoder"))
+        },
         "text_encoder": {
             "architectures": ["Qwen3ForCausalLM"],
             "model_type": "qwen3",

@@ -1,4 +1,4 @@
-"""The nano recipe at a small budget: it builds a klein folder, learns, and goes on bit for bit after an interruption."""
+"""The nano recipe at a small budget: it makes a klein folder, learns, and goes on bit for bit after a kill."""
 
 import json
 
@@ -59,7 +59,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
         nano.set_latent_statistics(editor, sources)
         return editor, nano.encode_corpus(editor, sources, sources.flip(0), prompts)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def interrupt(after):
@@ -67,7 +67,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
 
         def hook(module, args):
             if next(calls, None) is None:
-                raise Killed
+                raise KilledError
 
         return hook
 
@@ -78,7 +78,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
     file = tmp_path / "checkpoint.pt"
     editor, corpus = fresh()
     editor.transformer.register_forward_pre_hook(interrupt(after=10))
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         nano.train_transformer(editor, corpus, config, file)
     editor, corpus = fresh()
     nano.train_transformer(editor, corpus, config, file)

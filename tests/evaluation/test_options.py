@@ -144,7 +144,7 @@ def test_the_command_evaluates_and_reports_again_from_the_records(run, capsys):
 
 
 def test_the_command_exits_with_the_sentence(run):
-    with pytest.raises(SystemExit, match="no run at .*out; start one") as caught:
+    with pytest.raises(SystemExit, match=r"no run at .*out; start one") as caught:
         main(["report", *words(run)])
     assert not run.out.exists()
     with pytest.raises(SystemExit, match="cannot be reached"):

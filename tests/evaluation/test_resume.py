@@ -118,7 +118,10 @@ def test_a_finished_run_asks_nothing_and_loads_no_editor(run):
     [
         ({"temperature": 0.5}, r"temperature: 0.0 there, 0.5 here"),
         ({"editing": EditingConfig(seed=7)}, r"editing.seed: 126 there, 7 here"),
-        ({"systems": {"direct": SystemConfig("oracle_edit")}}, r"systems.direct.kind: .direct. there, .oracle_edit. here"),
+        (
+            {"systems": {"direct": SystemConfig("oracle_edit")}},
+            r"systems.direct.kind: .direct. there, .oracle_edit. here",
+        ),
     ],
 )
 def test_a_run_of_other_settings_is_refused(run, change, difference):
@@ -132,7 +135,7 @@ def test_a_run_of_other_settings_is_refused(run, change, difference):
 def test_changed_data_is_refused(run):
     run(run.config())
     write_parquet([Case("maze", "0").sample()], run.data / "maze" / "test.parquet")
-    with pytest.raises(ValueError, match="data.maze"):
+    with pytest.raises(ValueError, match=r"data\.maze"):
         run(run.config())
 
 
