@@ -13,21 +13,16 @@ and what a server says is cleaned of it before it enters a message: some servers
 import asyncio
 import json
 import logging
-import math
 import os
 import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
-from PIL import Image
-
-from etchr.images import to_data_uri, to_rgb
-from etchr.mllm.protocol import CallFailed, ImagePart, Message, Reply, TextPart
+from etchr.mllm.protocol import CallFailed, Message, Reply
+from etchr.mllm.wire import checked_url, printable, read_logprobs, read_retry_after, token_count, wire_messages
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -63,7 +58,7 @@ class ChatSettings:
     def __post_init__(self) -> None:
         if isinstance(self.base_urls, str) or not self.base_urls:
             raise ValueError("base_urls must be a list of one or more URLs, such as ['http://127.0.0.1:8000/v1']")
-        object.__setattr__(self, "base_urls", tuple(_checked_url(url) for url in self.base_urls))
+        object.__setattr__(self, "base_urls", tuple(checked_url(url) for url in self.base_urls))
         if not self.model.strip():
             raise ValueError("model must be the name under which the endpoint serves it, got an empty text")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):  # the value may be a key: it is not repeated
@@ -172,7 +167,7 @@ class ChatClient:
             raise ValueError(f"n and max_tokens must be 1 or more, got n={n}, max_tokens={max_tokens}")
         session = self._session()
         async with session.slots:  # held while encoding and waiting too: that bounds the images in memory
-            wire = await asyncio.to_thread(_wire_messages, messages, self.settings.max_image_pixels)
+            wire = await asyncio.to_thread(wire_messages, messages, self.settings.max_image_pixels)
             replies: list[Reply] = []
             while len(replies) < n:
                 wanted = 1 if temperature == 0 else n - len(replies)
@@ -328,7 +323,7 @@ class ChatClient:
         reason = f"answered HTTP {status}{said}"
         if status not in RETRIED_STATUS:
             return _Failure(reason, status, retry=False, down=False)
-        wait_s, limit_s = _retry_after_s(headers), self.settings.retry_after_max_s
+        wait_s, limit_s = read_retry_after(headers), self.settings.retry_after_max_s
         if wait_s is not None and wait_s > limit_s:
             reason += f" (it asks to wait {wait_s:.0f} s, cut to retry_after_max_s = {limit_s:g} s)"
             wait_s = limit_s
@@ -338,7 +333,7 @@ class ChatClient:
         """The choices with text in a chat-completions answer; `_Failure` if there are none."""
         answer = answer if isinstance(answer, dict) else {}
         usage = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
-        prompt_tokens, completion_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+        prompt_tokens, completion_tokens = token_count(usage, "prompt_tokens"), token_count(usage, "completion_tokens")
         self.stats.prompt_tokens += prompt_tokens or 0
         self.stats.completion_tokens += completion_tokens or 0
         choices = answer.get("choices")
@@ -354,7 +349,7 @@ class ChatClient:
             reasons.append(reason if isinstance(reason, str) else "stop")
             if isinstance(text, str) and text.strip():
                 counts = (None, None) if replies else (prompt_tokens, completion_tokens)
-                replies.append(Reply(_clean(text), self._quote(reasons[-1]), *counts, _logprobs(choice)))
+                replies.append(Reply(printable(text), self._quote(reasons[-1]), *counts, read_logprobs(choice)))
         if not replies:
             return _Failure(f"sent an empty reply (finish_reason {self._quote(reasons[0])!r})", down=False)
         return replies
@@ -406,90 +401,6 @@ class ChatClient:
     def _quote(self, words: str) -> str:
         """A server's words for a message: without the key, on one line, 200 characters at most."""
         key = self._key()
-        words = _clean(words).replace(key, "[key]") if key else _clean(words)
+        words = printable(words).replace(key, "[key]") if key else printable(words)
         words = " ".join(words.split())
         return words if len(words) <= 200 else words[:197] + "..."
-
-
-def _checked_url(url: str) -> str:
-    """`url` without a trailing slash. Credentials in it are refused, and not repeated."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        raise ValueError("a base URL looks like http://127.0.0.1:8000/v1, got one that is no URL") from None
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("a base URL may hold no user name, password, query or fragment; name the key in api_key_env")
-    if not usable:
-        raise ValueError(f"a base URL looks like http://127.0.0.1:8000/v1, got {url!r}")
-    return url.rstrip("/")
-
-
-def _wire_messages(messages: Sequence[Message], max_pixels: int | None) -> list[dict[str, Any]]:
-    """`messages` in the protocol's JSON; a lone text as a plain string, which text-only servers insist on."""
-    wire = []
-    for message in messages:
-        parts = [_wire_part(part, max_pixels) for part in message["content"]]
-        plain = len(parts) == 1 and parts[0]["type"] == "text"
-        wire.append({"role": message["role"], "content": parts[0]["text"] if plain else parts})
-    return wire
-
-
-def _wire_part(part: TextPart | ImagePart, max_pixels: int | None) -> dict[str, Any]:
-    if part["type"] == "text":
-        return {"type": "text", "text": _clean(part["text"])}
-    image = _capped(to_rgb(part["image"]), max_pixels)
-    return {"type": "image_url", "image_url": {"url": to_data_uri(image)}}
-
-
-def _capped(image: Image.Image, max_pixels: int | None) -> Image.Image:
-    """`image`, scaled down to at most `max_pixels` with its aspect ratio kept."""
-    width, height = image.size
-    if max_pixels is None or width * height <= max_pixels:
-        return image
-    scale = math.sqrt(max_pixels / (width * height))
-    # Where one side would vanish it stays 1, and the other side alone must keep to the limit.
-    size = (min(max_pixels, max(1, int(width * scale))), min(max_pixels, max(1, int(height * scale))))
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def _clean(text: str) -> str:
-    """`text` without lone surrogates: JSON can smuggle them in, and then no file can be written."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _count(usage: dict[str, Any], name: str) -> int | None:
-    value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _logprobs(choice: dict[str, Any]) -> tuple[dict[str, float], ...] | None:
-    """Per token its candidates and their log p, the drawn one among them; None unless every token has some."""
-    block = choice.get("logprobs")
-    tokens = block.get("content") if isinstance(block, dict) else None
-    if not isinstance(tokens, list) or not tokens:
-        return None
-    table = []
-    for token in tokens:
-        token = token if isinstance(token, dict) else {}
-        top = token.get("top_logprobs")
-        best: dict[str, float] = {}
-        for candidate in [token, *(top if isinstance(top, list) else ())]:
-            name, value = (candidate.get("token"), candidate.get("logprob")) if isinstance(candidate, dict) else (0, 0)
-            if isinstance(name, str) and isinstance(value, int | float) and math.isfinite(value):
-                best[_clean(name)] = max(float(value), best.get(_clean(name), -math.inf))
-        if not best:
-            return None
-        table.append(best)
-    return tuple(table)
-
-
-def _retry_after_s(headers: Any) -> float | None:
-    """Seconds in a Retry-After header, given as a number or as an HTTP date; None if absent or unreadable."""
-    value = str(headers.get("retry-after") or "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError, OSError):
-        return None

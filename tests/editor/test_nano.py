@@ -8,7 +8,7 @@ from diffusers import Flux2KleinPipeline
 
 from data_prep import procedural_tasks
 from data_prep.task import generate
-from etchr.editor import nano
+from etchr.editor import nano, nano_model
 from etchr.editor.klein import NANO_BASE, EditorSettings, KleinEditor, to_pixels
 from etchr.router import Router
 
@@ -46,7 +46,7 @@ def test_the_result_is_a_normal_klein_folder(trained):
     pipeline = Flux2KleinPipeline.from_pretrained(out)
     assert sum(weight.numel() for weight in pipeline.transformer.parameters()) == 921_984
     assert not list(out.rglob("*.pt")), "the checkpoint of a finished training is removed"
-    assert KleinEditor.load(out).settings == nano.SETTINGS
+    assert KleinEditor.load(out).settings == nano_model.SETTINGS
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
@@ -55,7 +55,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
     prompts = [sample.question for sample in samples[:16]]
 
     def fresh():
-        editor = nano.build(prompts, seed=0)
+        editor = nano_model.build(prompts, seed=0)
         nano.set_latent_statistics(editor, sources)
         return editor, nano.encode_corpus(editor, sources, sources.flip(0), prompts)
 
@@ -99,7 +99,7 @@ def test_samples_without_an_edit_are_refused(samples, tmp_path):
 
 
 def test_cell_names_and_digits_are_single_tokens():
-    tokenizer = nano.build_tokenizer(["Fill blue: a1 b2", "Put the pieces in the order 2-0-3-1"])
+    tokenizer = nano_model.build_tokenizer(["Fill blue: a1 b2", "Put the pieces in the order 2-0-3-1"])
     assert len(tokenizer("Fill blue: a1 b2 f6")["input_ids"]) == len(tokenizer("Fill blue:")["input_ids"]) + 3
     assert len(tokenizer("A1 D4")["input_ids"]) == len(tokenizer("A1")["input_ids"]) + 1
 
@@ -117,11 +117,11 @@ def test_the_kept_base_is_small_plain_and_says_how_it_was_made():
 
 def test_the_kept_bases_tokenizer_covers_every_question():
     editor = KleinEditor.load(NANO_BASE)
-    assert editor.settings == EditorSettings.read(NANO_BASE) == nano.SETTINGS
+    assert editor.settings == EditorSettings.read(NANO_BASE) == nano_model.SETTINGS
     router = Router.load()
     for task in procedural_tasks().values():
         for kind in ("question", "instruction"):
             for sample in generate(task, split="val", num_samples=20, seed=0, size=64, kind=kind):
                 prompt = router.prompt(sample.question, sample.family) if kind == "question" else sample.question
                 ids = editor.tokenizer(prompt + "<|im_end|>")["input_ids"]
-                assert len(ids) <= nano.SETTINGS.max_sequence_length
+                assert len(ids) <= nano_model.SETTINGS.max_sequence_length

@@ -1,0 +1,98 @@
+"""What goes over the wire of the chat protocol and how it is read back: pure functions, no connection."""
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from etchr.images import to_data_uri, to_rgb
+from etchr.mllm.protocol import ImagePart, Message, TextPart
+
+
+def checked_url(url: str) -> str:
+    """`url` without a trailing slash. Credentials in it are refused, and not repeated."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError("a base URL looks like http://127.0.0.1:8000/v1, got one that is no URL") from None
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("a base URL may hold no user name, password, query or fragment; name the key in api_key_env")
+    if not usable:
+        raise ValueError(f"a base URL looks like http://127.0.0.1:8000/v1, got {url!r}")
+    return url.rstrip("/")
+
+
+def wire_messages(messages: Sequence[Message], max_pixels: int | None) -> list[dict[str, Any]]:
+    """`messages` in the protocol's JSON; a lone text as a plain string, which text-only servers insist on."""
+    wire = []
+    for message in messages:
+        parts = [_wire_part(part, max_pixels) for part in message["content"]]
+        plain = len(parts) == 1 and parts[0]["type"] == "text"
+        wire.append({"role": message["role"], "content": parts[0]["text"] if plain else parts})
+    return wire
+
+
+def _wire_part(part: TextPart | ImagePart, max_pixels: int | None) -> dict[str, Any]:
+    if part["type"] == "text":
+        return {"type": "text", "text": printable(part["text"])}
+    image = _capped(to_rgb(part["image"]), max_pixels)
+    return {"type": "image_url", "image_url": {"url": to_data_uri(image)}}
+
+
+def _capped(image: Image.Image, max_pixels: int | None) -> Image.Image:
+    """`image`, scaled down to at most `max_pixels` with its aspect ratio kept."""
+    width, height = image.size
+    if max_pixels is None or width * height <= max_pixels:
+        return image
+    scale = math.sqrt(max_pixels / (width * height))
+    # Where one side would vanish it stays 1, and the other side alone must keep to the limit.
+    size = (min(max_pixels, max(1, int(width * scale))), min(max_pixels, max(1, int(height * scale))))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def printable(text: str) -> str:
+    """`text` without lone surrogates: JSON can smuggle them in, and then no file can be written."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def token_count(usage: dict[str, Any], name: str) -> int | None:
+    value = usage.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def read_logprobs(choice: dict[str, Any]) -> tuple[dict[str, float], ...] | None:
+    """Per token its candidates and their log p, the drawn one among them; None unless every token has some."""
+    block = choice.get("logprobs")
+    tokens = block.get("content") if isinstance(block, dict) else None
+    if not isinstance(tokens, list) or not tokens:
+        return None
+    table = []
+    for token in tokens:
+        token = token if isinstance(token, dict) else {}
+        top = token.get("top_logprobs")
+        best: dict[str, float] = {}
+        for candidate in [token, *(top if isinstance(top, list) else ())]:
+            name, value = (candidate.get("token"), candidate.get("logprob")) if isinstance(candidate, dict) else (0, 0)
+            if isinstance(name, str) and isinstance(value, int | float) and math.isfinite(value):
+                best[printable(name)] = max(float(value), best.get(printable(name), -math.inf))
+        if not best:
+            return None
+        table.append(best)
+    return tuple(table)
+
+
+def read_retry_after(headers: Any) -> float | None:
+    """Seconds in a Retry-After header, given as a number or as an HTTP date; None if absent or unreadable."""
+    value = str(headers.get("retry-after") or "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError, OSError):
+        return None
