@@ -14,7 +14,7 @@ from etchr.router import DEFAULT_ROUTER, Router
 from etchr.sample import SampleSet, read_parquet
 from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
 
-EDGE_BYTES = 2**20  # of a weight file that go into its fingerprint from either end
+EDGE_BYTES = 32 * 2**20  # of a file that go into its fingerprint from either end: nano and small data whole
 
 
 def build_model(config: ModelConfig) -> MLLM:

@@ -4,9 +4,11 @@ A run folder holds `run.json` (what decides the results), `records/<system>.json
 reports. Kill a run at any moment: lines are complete or dropped, and what is recorded is not computed again.
 """
 
+import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +29,19 @@ class RunFolder:
         """Whether a run was ever started here."""
         return (self.path / "run.json").is_file()
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out; `ValueError` if one is at work here. The system lifts the lock of a dead one."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("wb") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"another process is writing to {self.path}; wait for it or choose another out=FOLDER"
+                ) from None
+            yield
+
     def claim(self, fingerprint: dict[str, Any]) -> None:
         """Make the folder, or go on in it; `ValueError` if what lies there belongs to a run of other results.
 
@@ -44,7 +59,6 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(different[:3])}); "
                     "choose another out=FOLDER or remove that one"
                 )
-        self.path.mkdir(parents=True, exist_ok=True)
         part = note.with_suffix(".part")
         part.write_text(json.dumps(fingerprint, indent=2) + "\n", encoding="utf-8")
         part.replace(note)

@@ -39,8 +39,9 @@ def evaluate(
     router = Router.load(config.router or DEFAULT_ROUTER)
     _check(config, data, router)
     folder = RunFolder(config.out)
-    folder.claim(factory.fingerprint(config))
-    asyncio.run(_evaluate(config, data, router, folder, build_model, build_editor))
+    with folder.locked():
+        folder.claim(factory.fingerprint(config))
+        asyncio.run(_evaluate(config, data, router, folder, build_model, build_editor))
     return folder
 
 

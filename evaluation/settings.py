@@ -81,6 +81,8 @@ class EvalConfig:
     gallery_per_task: int = 40  # samples of each task in report.html
 
     def __post_init__(self) -> None:
+        if "all" in self.systems:
+            raise ValueError("a system may not be called all: the report gives that name to all of them together")
         if not self.systems:
             raise ValueError("no systems to compare; choose an experiment=NAME or set systems")
         for name in ("concurrency", "max_tokens"):

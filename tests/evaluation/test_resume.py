@@ -14,6 +14,7 @@ import pytest
 from etchr.mllm.protocol import CallFailed
 from etchr.sample import write_parquet
 from evaluation.factory import read_data
+from evaluation.records import RunFolder
 from evaluation.settings import EditingConfig, SystemConfig
 from tests.evaluation import stoppable
 from tests.evaluation.fakes import Case, TableEditor, TableModel, write_data
@@ -193,3 +194,15 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(new_run):
     assert records.read_bytes().startswith(kept + b"\n")
     assert sorted(run.records("direct")) == sorted(case.id for case in run.cases)
     assert len(lines(records)) == 40
+
+
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with (
+        folder.locked(),
+        pytest.raises(ValueError, match="another process is writing"),
+        RunFolder(folder.path).locked(),
+    ):
+        pass
+    with folder.locked():  # free again once the first is done
+        pass
