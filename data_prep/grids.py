@@ -50,7 +50,7 @@ def moves(path: list[Cell]) -> str:
 
 
 def random_walk(rng: random.Random, size: int, start: Cell, length: int, grid: list[str] | None = None) -> list[Cell]:
-    """A self-avoiding walk of at most `length` cells from `start`: over free cells of `grid`, or anywhere without it."""
+    """A self-avoiding walk from `start` of at most `length` cells, over free cells where a `grid` is given."""
     grid = grid or ["." * size] * size
     walk = [start]
     while len(walk) < length:
