@@ -137,6 +137,12 @@ class KleinEditor:
 
         parts = {name: getattr(self, name) for name in _COMPONENTS}
         Flux2KleinPipeline(**parts).save_pretrained(str(folder), safe_serialization=True)
+        for path in Path(folder).glob(
+            "*/config.json"
+        ):  # diffusers notes where a part was loaded from; nobody's business
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if config.pop("_name_or_path", None) is not None:
+                path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         text = json.dumps(asdict(self.settings), indent=2) + "\n"
         (Path(folder) / SETTINGS_FILE).write_text(text, encoding="utf-8")
 

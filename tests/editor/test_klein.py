@@ -46,7 +46,8 @@ def test_an_edit_equals_the_diffusers_pipeline(klein_folder, guidance, size):
     assert expected.std() > 0.01  # the comparison is about a picture, not about a constant
     edit = editor.edit([source], [prompt], [7])[0]
     assert edit.size == size
-    assert edit.tobytes() == to_images(expected * 2 - 1)[0].tobytes()
+    difference = (to_pixels([edit]) - to_pixels(to_images(expected * 2 - 1))).abs()
+    assert difference.max() <= 1.01 / 127.5  # one level of 255, where rounding falls either way
 
 
 def test_the_default_settings_are_the_papers(klein_folder):
@@ -75,6 +76,8 @@ def test_a_saved_folder_loads_in_diffusers_and_here(klein_folder, tmp_path):
     for name, weight in pipeline.transformer.state_dict().items():
         assert torch.equal(weight, editor.transformer.state_dict()[name])
     assert not list((tmp_path / "saved").rglob("*.bin"))
+    again.save(tmp_path / "copy")
+    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "copy").rglob("*.json"))
     source = picture(0)
     assert again.edit([source], ["x"], [1])[0].tobytes() == editor.edit([source], ["x"], [1])[0].tobytes()
 
