@@ -4,6 +4,7 @@ Writes `<out>/<task>/<split>.parquet`. A file that the same command has already 
 several tasks goes on where it stopped; two runs with one seed give identical files.
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tasks = procedural_tasks(Path(config.photos) if config.photos else None)
         for name in TASKS if wanted == "all" else [wanted]:
             make(name, tasks, config)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None
 
 
@@ -68,7 +69,8 @@ def make(name: str, tasks: dict, config: DataConfig) -> Path:
 
     path = Path(config.out) / name / f"{config.split}.parquet"
     note = path.with_suffix(".json")
-    options = json.dumps(asdict(config) | {"task": name, "out": None}, indent=2, sort_keys=True) + "\n"
+    made_by = asdict(config) | {"task": name, "out": None, "code": code_digest()}
+    options = json.dumps(made_by, indent=2, sort_keys=True) + "\n"
     if path.is_file() and note.is_file() and note.read_text(encoding="utf-8") == options:
         print(f"{path}: kept")
         return path
@@ -84,6 +86,14 @@ def make(name: str, tasks: dict, config: DataConfig) -> Path:
     note.write_text(options, encoding="utf-8")
     print(f"{path}: {count} samples")
     return path
+
+
+def code_digest() -> str:
+    """A digest of this package's source: data made by other code is made again."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ to the upper left, upper right, lower left and lower right. Pictures are painted
 at full size, cut from a folder of photographs.
 """
 
+import hashlib
 import itertools
 import random
 from functools import lru_cache
@@ -26,16 +27,17 @@ class Jigsaw(ProceduralTask):
 
     def __init__(self, photos: Path | None = None) -> None:
         """With `photos`, pictures are the image files of that folder; `ValueError` if it holds none."""
-        self.photos: list[Path] = []
+        self.photos: dict[str, Path] = {}  # by content, so that a photo keeps its split when others come or go
         if photos is not None:
-            self.photos = sorted(p for p in photos.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+            files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+            self.photos = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in files}
+            self.scenes_repeat = True  # a folder holds few; each gives several puzzles
             if not self.photos:
                 raise ValueError(f"no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}) in {photos}")
 
     def scene(self, rng: random.Random) -> Scene:
         if self.photos:
-            index = rng.randrange(len(self.photos))
-            return {"photo": index, "name": self.photos[index].name}
+            return {"photo": rng.choice(sorted(self.photos))}
         colours = rng.sample(sorted(COLOURS), 3)
         return {
             "corners": [[rng.randrange(40, 256) for _ in range(3)] for _ in range(4)],

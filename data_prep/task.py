@@ -1,8 +1,8 @@
 """What a procedural task is, and how its samples are drawn so that no test scene can occur in training.
 
 A task separates the *scene* (what is in the picture) from the *target* (which edit is wanted). The scene alone decides
-the split: its hash falls into the train, val or test bucket, whatever the seed, so the splits are disjoint by
-construction. Two kinds of samples come from the same scenes:
+the split: its hash falls into the train, val or test bucket, whatever the seed, and scenes that look alike go together,
+so the splits are disjoint by construction. Two kinds of samples come from the same scenes:
 
 - `question`: the question of the task, with the edit that answers it (Stage I, Stage II and evaluation);
 - `instruction`: an explicit instruction with an *arbitrary* target, such as a box round an object that nobody asked
@@ -49,6 +49,11 @@ class ProceduralTask(ABC):
     """One procedural task; every method is a pure function of its arguments."""
 
     name: str
+    scenes_repeat = False  # whether held-out questions may share a scene, with different targets
+
+    def aliases(self, scene: Scene) -> list[Scene]:
+        """All scenes with the same picture, this one among them: what differs between them cannot be seen."""
+        return [scene]
 
     @abstractmethod
     def scene(self, rng: random.Random) -> Scene:
@@ -84,10 +89,11 @@ def scene_hash(scene: Scene) -> str:
     return hashlib.sha256(json.dumps(scene, sort_keys=True).encode()).hexdigest()
 
 
-def split_of(digest: str) -> str:
-    """The split that a scene belongs to."""
-    bucket = int(digest[:8], 16) % 100
-    return next(name for name, buckets in SPLITS.items() if bucket in buckets)
+def place(task: ProceduralTask, scene: Scene) -> tuple[str, str]:
+    """The digest of a scene's picture and its split: the first of train, val, test that one of its aliases falls in."""
+    digests = sorted(scene_hash(alias) for alias in task.aliases(scene))
+    buckets = {int(digest[:8], 16) % 100 for digest in digests}
+    return digests[0], next(name for name, part in SPLITS.items() if not buckets.isdisjoint(part))
 
 
 def generate(
@@ -95,17 +101,17 @@ def generate(
 ) -> Iterator[EditSample]:
     """`num_samples` samples of one split, reproducible from the seed.
 
-    The scenes of a `val` or `test` set of questions are all different; a set larger than the task has scenes is
-    refused. `train` sets and instructions may repeat a scene with another target.
+    The scenes of a `val` or `test` set of questions are all different, unless the task has few (`scenes_repeat`); a set
+    larger than the task has scenes is refused. `train` sets and instructions may repeat a scene with another target.
     """
     rng = random.Random(f"{task.name}/{split}/{kind}/{seed}")
     seen: set[str] = set()
-    may_repeat = split == "train" or kind == "instruction"
+    may_repeat = task.scenes_repeat or split == "train" or kind == "instruction"
     for index in range(num_samples):
         for _ in range(MAX_MISSES):
             scene = task.scene(rng)
-            digest = scene_hash(scene)
-            if split_of(digest) == split and (may_repeat or digest not in seen):
+            digest, where = place(task, scene)
+            if where == split and (may_repeat or digest not in seen):
                 break
         else:
             raise ValueError(
@@ -113,23 +119,23 @@ def generate(
                 f"{num_samples} were asked for; ask for fewer"
             )
         seen.add(digest)
-        yield _sample(task, scene, digest, rng, f"{task.name}-{kind}-{split}-s{seed}-{index:06d}", size, kind)
+        origin = {"kind": kind, "split": split, "scene": digest}
+        yield _sample(task, scene, origin, rng, f"{task.name}-{kind}-{split}-s{seed}-{index:06d}", size)
 
 
 def _sample(
-    task: ProceduralTask, scene: Scene, digest: str, rng: random.Random, sample_id: str, size: int, kind: str
+    task: ProceduralTask, scene: Scene, origin: dict[str, str], rng: random.Random, sample_id: str, size: int
 ) -> EditSample:
-    target = task.target(scene, rng) if kind == "question" else task.any_target(scene, rng)
+    is_question = origin["kind"] == "question"
+    target = task.target(scene, rng) if is_question else task.any_target(scene, rng)
     meta: dict[str, Any] = {
         "source": "procedural",
         "licence": "Apache-2.0",
-        "kind": kind,
-        "split": split_of(digest),
-        "scene": digest,
+        **origin,
         "instruction": task.instruction(scene, target),
         "target": target,
     }
-    if kind == "question":
+    if is_question:
         ask = task.ask(scene, target, rng)
     else:  # an instruction has no answer; the field holds what was asked for
         ask = Ask(meta["instruction"], json.dumps(target, sort_keys=True), "text")

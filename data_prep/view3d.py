@@ -4,7 +4,9 @@ The question asks for a relation as it is seen from behind one of the solids, so
 the scene, and the answer follows from the two camera poses. Pictures are ray-traced; the light goes with the camera.
 """
 
+import itertools
 import random
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -19,6 +21,7 @@ Array = NDArray[np.floating[Any]]
 
 SOLIDS = ("ball", "cube", "cone")
 AZIMUTH = {"south": 0, "east": 90, "north": 180, "west": 270}  # of the camera, degrees, counter-clockwise from above
+ANCHOR = {"east": (1, 0), "north": (0, 1), "west": (-1, 0)}  # cell of the solid that marks the viewpoint
 DISTANCE, ELEVATION, FIELD_OF_VIEW = 9.0, 52.0, 23.0  # board cells, degrees, degrees
 RADIUS = 0.42  # of a solid, in board cells
 BACKGROUND, BOARD = (236, 238, 244), ((214, 206, 190), (196, 186, 168))
@@ -31,12 +34,12 @@ class View3D(ProceduralTask):
     def scene(self, rng: random.Random) -> Scene:
         # The first solid marks the viewpoint: the middle cell of a side other than the south. The others share a row
         # or a column, so that their relation is plain from any side.
-        side = rng.choice(("east", "north", "west"))
-        anchor = {"east": (1, 0), "north": (0, 1), "west": (-1, 0)}[side]
+        side = rng.choice(list(ANCHOR))
+        anchor = ANCHOR[side]
         free = [(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if (x, y) != anchor]
         while True:
             first, second = rng.sample(free, 2)
-            if first[0] == second[0] or first[1] == second[1]:
+            if _aligned(first, second):
                 break
         colours = rng.sample(sorted(COLOURS), 3)
         return {
@@ -46,6 +49,16 @@ class View3D(ProceduralTask):
                 for cell, colour in zip((anchor, first, second), colours, strict=True)
             ],
         }
+
+    def aliases(self, scene: Scene) -> list[Scene]:
+        # Which solid the question is asked from, and in which order it names the others, cannot be seen.
+        sides = {cell: side for side, cell in ANCHOR.items()}
+        orders = [list(order) for order in itertools.permutations(scene["solids"])]
+        return [
+            {"side": sides[tuple(order[0]["at"])], "solids": order}
+            for order in orders
+            if tuple(order[0]["at"]) in sides and _aligned(order[1]["at"], order[2]["at"])
+        ]
 
     def target(self, scene: Scene, rng: random.Random) -> Target:
         return {"side": scene["side"]}
@@ -78,6 +91,10 @@ class View3D(ProceduralTask):
             tuple(choices),
             {"poses": [camera_to_world(AZIMUTH["south"]).tolist(), pose.tolist()]},  # OpenGL camera-to-world
         )
+
+
+def _aligned(a: Sequence[int], b: Sequence[int]) -> bool:
+    return a[0] == b[0] or a[1] == b[1]
 
 
 def camera_to_world(azimuth: float) -> Array:

@@ -94,11 +94,6 @@ def _with_override(tree: Any, word: str) -> Any:
         raise ValueError(f"{word!r} does not fit: {str(error).splitlines()[0]}") from None
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain JSON-able values."""
-    return dataclasses.asdict(config)
-
-
 def experiments(config_name: str | None) -> list[str]:
     """The experiments of a command: those whose YAML says `# command: <config_name>` on its second line.
 

@@ -131,7 +131,10 @@ async def _call(
     return replies[0]
 
 
-_STATEMENT = re.compile(r"\b(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(0|1|yes|no)\b", re.IGNORECASE)
+_STATEMENT = re.compile(  # a line of its own: "the answer is 1" inside a sentence may speak of the question
+    r"^\W*(?:the\s+|my\s+)?(?:final\s+)?(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(0|1|yes|no)\W*$",
+    re.IGNORECASE | re.MULTILINE,
+)
 _BARE = re.compile(r"\W*(0|1|yes|no)\W*", re.IGNORECASE)
 _POSITIVE, _NEGATIVE = {"1", "yes", "correct", "true"}, {"0", "no", "incorrect", "wrong", "false"}
 

@@ -68,6 +68,10 @@ def run(model, propose=propose, verify=True, **options):
         ("verdict is 0", "rejected"),
         ("The final answer is: **1**", "accepted"),
         ("Answer: no", "rejected"),
+        ("The chart shows that the answer is 1, but the box is misplaced.", "unparsable"),
+        ("The answer is 0.8", "unparsable"),
+        ("The answer is no longer hidden; the edit is right.", "unparsable"),
+        ("It is well drawn.\nVerdict: 1", "accepted"),
         ("", "unparsable"),
         ("I cannot tell.", "unparsable"),
         ("The edit is incorrect", "unparsable"),  # prose is not a verdict: "incorrect" contains "correct"

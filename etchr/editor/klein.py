@@ -9,6 +9,7 @@ id loads here.
 import itertools
 import json
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -42,16 +43,18 @@ class EditorSettings:
     max_pixels: int = 1024 * 1024
 
     def __post_init__(self) -> None:
-        if self.num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps={self.num_inference_steps} must be at least 1")
-        if self.guidance_scale < 0:
-            raise ValueError(f"guidance_scale={self.guidance_scale} must not be negative")
+        for name, least in (("num_inference_steps", 1), ("max_sequence_length", 1), ("max_pixels", 256)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
+        if not isinstance(self.guidance_scale, int | float) or not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(f"guidance_scale={self.guidance_scale!r} must be a number from 0 up; 1 is no guidance")
 
     @classmethod
     def read(cls, folder: str | Path, **changes: Any) -> "EditorSettings":
         """The settings in a folder's `editor.json` (the defaults if it has none), with `changes` that are not None."""
         path = Path(folder) / SETTINGS_FILE
-        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        values = _read_json(path) if path.is_file() else {}
         values |= {name: value for name, value in changes.items() if value is not None}
         known = {name: values[name] for name in asdict(cls()) if name in values}
         if "text_encoder_out_layers" in known:
@@ -327,15 +330,32 @@ def check_folder(folder: str | Path) -> None:
     """Refuse, before anything is loaded, what is plainly no FLUX.2-klein; a hub id is left to diffusers."""
     path = Path(folder)
     if not path.exists():
-        if str(folder).count("/") == 1 and not str(folder).startswith((".", "/")):
+        is_hub_id = str(folder).count("/") == 1 and not str(folder).startswith((".", "/")) and not path.parent.exists()
+        if is_hub_id:
             return
         raise ValueError(f"no editor folder at {folder}; give a klein folder, a hub id such as org/name, or 'nano'")
     index = path / "model_index.json"
     if not index.is_file():
         raise ValueError(f"{folder} has no model_index.json, so it is not a FLUX.2-klein folder")
-    found = json.loads(index.read_text(encoding="utf-8")).get("_class_name")
-    if found != "Flux2KleinPipeline":
-        raise ValueError(f"{folder} holds a {found}, not a Flux2KleinPipeline")
+    entries = _read_json(index)
+    if entries.get("_class_name") != "Flux2KleinPipeline":
+        raise ValueError(f"{folder} holds a {entries.get('_class_name')}, not a Flux2KleinPipeline")
+    if entries.get("is_distilled"):
+        raise ValueError(
+            f"{folder} is a distilled klein, made for few steps without guidance; give a klein-base folder"
+        )
+    EditorSettings.read(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; `ValueError` that names the file for anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, not {type(value).__name__}")
+    return value
 
 
 def to_pixels(images: Sequence[Image.Image]) -> Tensor:

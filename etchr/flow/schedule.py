@@ -19,11 +19,6 @@ def inference_sigmas(scheduler: FlowMatchEulerDiscreteScheduler, num_tokens: int
     return scheduler.sigmas.to(torch.float32).cpu()
 
 
-def shift_sigmas(sigmas: Tensor, shift: float) -> Tensor:
-    """Move noise levels towards 1: shift s / (1 + (shift - 1) s) (SD3, arXiv 2403.03206, eq. 23)."""
-    return shift * sigmas / (1 + (shift - 1) * sigmas)
-
-
 def stratified_sigmas(batch_size: int, generator: torch.Generator) -> Tensor:
     """One noise level (B,) per sample, uniform on (0, 1), one in each of B equal slices and in random order.
 

@@ -132,6 +132,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--error-rate", type=float, default=0.0, help="share of wrong decodings at temperature > 0")
     parser.add_argument("--seed", type=int, default=0, help="seed of the errors")
     args = parser.parse_args(argv)
+    if not 0 <= args.error_rate <= 1:
+        parser.error(f"--error-rate {args.error_rate} must lie between 0 and 1")
+    if not 1 <= args.port <= 65535:
+        parser.error(f"--port {args.port} must lie between 1 and 65535")
+    print(f"the reader answers at http://{args.host}:{args.port}/v1 as model {Reader(args.error_rate, args.seed).name}")
     serve.run(Reader(args.error_rate, args.seed), host=args.host, port=args.port)
 
 

@@ -18,6 +18,7 @@ Array = NDArray[Any]
 HUES = {"red": 0, "orange": 30, "yellow": 48, "green": 138, "teal": 184, "blue": 228, "purple": 277, "pink": 310}
 INK_BELOW = 95  # a pixel whose brightest channel is below this is ink
 RED_GAIN = 55  # of `_redness`: a pixel that has it, and has gained it, was marked red by the edit
+MAX_SIDE = 1024  # px to which pictures are brought before they are measured
 GLANCE = 16  # blocks a side that a glance resolves
 
 
@@ -72,7 +73,7 @@ def changed(source: Image.Image, edit: Image.Image, outside: Box | None = None) 
 
 def find_box(source: Image.Image, edit: Image.Image) -> tuple[Box | None, str]:
     """The one red box that the edit adds to the source, and in words why there is none."""
-    size = max(edit.size)
+    size = min(max(edit.size), MAX_SIDE)
     after, before = _redness(pixels(edit, size)), _redness(pixels(source, size))
     red = (after > RED_GAIN) & (after - before > RED_GAIN)
     if red.sum() < size * size * 0.004:
@@ -108,7 +109,9 @@ def crop(image: Image.Image, box: Box, margin: float = 0.035) -> Array:
 
 def cells(image: Image.Image, count: int, border: float = 0.0) -> Array:
     """Mean colours (count, count, 3) of the middles of a grid's cells; `border` is the frame's share of the side."""
-    size = max(image.size)
+    size = min(max(image.size), MAX_SIDE)
+    if (1 - 2 * border) * size < 4 * count:
+        return np.zeros((count, count, 3), np.float32)  # too fine to be seen: black cells
     rgb = pixels(image, size)
     first, step = border * size, (1 - 2 * border) * size / count
     out = np.zeros((count, count, 3), np.float32)

@@ -1,10 +1,12 @@
 """The procedural tasks: answers and edits against independent computations, splits, sizes, reproducibility."""
 
+import random
+
 import numpy as np
 import pytest
 
 from data_prep import procedural_tasks
-from data_prep.task import generate, scene_hash, split_of
+from data_prep.task import generate, place, scene_hash
 from etchr.families import TASK_FAMILY, TASKS
 from etchr.mllm.sight import colour_names, pixels
 from etchr.sample import read_parquet, write_parquet
@@ -35,11 +37,29 @@ def test_no_test_scene_occurs_in_training_whatever_the_seed(name):
         for split in ("train", "val", "test")
         for kind in ("question", "instruction")
     }
-    for (split, _), scenes in sets.items():
-        assert all(split_of(scene) == split for scene in scenes)
     train = sets["train", "question"] | sets["train", "instruction"]
     assert not train & (sets["test", "question"] | sets["test", "instruction"])
     assert not train & (sets["val", "question"] | sets["val", "instruction"])
+
+
+def test_3d_scenes_that_look_alike_share_a_split():
+    task, rng = ALL["view3d"], random.Random(0)
+    for _ in range(200):
+        scene = task.scene(rng)
+        anchor, first, second = scene["solids"]
+        swapped = {"side": scene["side"], "solids": [anchor, second, first]}
+        assert task.source(scene, {}, 64).tobytes() == task.source(swapped, {}, 64).tobytes()
+        assert place(task, scene) == place(task, swapped)
+        assert scene in task.aliases(scene)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_test_picture_is_a_training_picture(name):
+    pictures = {
+        split: {s.image.tobytes() for s in samples(name, 150, split=split, seed=8)} for split in ("train", "test")
+    }
+    assert not pictures["train"] & pictures["test"]
+    assert len(pictures["test"]) == 150
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -136,8 +156,13 @@ def test_jigsaws_are_cut_from_photographs(tmp_path):
     for i in range(40):
         Image.fromarray(rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(tmp_path / f"{i}.JPG")
     task = procedural_tasks(tmp_path)["jigsaw"]
-    made = list(generate(task, split="train", num_samples=5, seed=0, size=128))
-    assert all(s.image.size == (128, 128) for s in made)
+    made = {split: list(generate(task, split=split, num_samples=50, seed=0, size=128)) for split in ("train", "test")}
+    assert all(s.image.size == (128, 128) for part in made.values() for s in part)
+    used = {split: {s.meta["scene"] for s in part} for split, part in made.items()}
+    assert not used["train"] & used["test"]
+    Image.new("RGB", (64, 64)).save(tmp_path / "0a-new.png")  # another photo moves none of the old ones
+    again = generate(procedural_tasks(tmp_path)["jigsaw"], split="test", num_samples=50, seed=1, size=128)
+    assert not {s.meta["scene"] for s in again} & used["train"]
     with pytest.raises(ValueError, match="no photographs"):
         procedural_tasks(tmp_path / "empty")
 
