@@ -37,7 +37,7 @@ Family = Annotated[str, typer.Option(help=f"Kind of edit: {', '.join(TaskFamily)
 EditorPath = Annotated[str, typer.Option("--editor", help="A klein folder, a hub id such as org/name, or nano.")]
 Lora = Annotated[str | None, typer.Option(help="LoRA file or folder for the editor.")]
 RouterPath = Annotated[Path, typer.Option("--router", help="YAML with the meta-prompt of each family.")]
-Seed = Annotated[int, typer.Option(help="Seed of the edit's noise.")]
+Seed = Annotated[int, typer.Option(help="Seed of the edit's noise.", min=0, max=2**63 - 1)]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps; default: the editor's own.")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; default: the editor's own.")]
 
@@ -65,13 +65,11 @@ def ask(
     from etchr.editor.klein import check_folder
     from etchr.evr import EvrSettings, Proposal, edit_verify_reason
     from etchr.images import open_image
+    from etchr.mllm.protocol import opened
     from etchr.sample import EditSample
 
     async def run() -> "Trace":
-        mllm = _model(base_url or [], model, api_key_env)
-        try:
-            if hasattr(mllm, "check"):
-                await mllm.check()  # an endpoint that is down is found before the editor loads
+        async with opened(_model(base_url or [], model, api_key_env)) as mllm:  # a dead endpoint is found first
             klein = await asyncio.to_thread(_load, folder, lora, steps, guidance)
 
             async def propose(sample: EditSample) -> Proposal:
@@ -79,9 +77,6 @@ def ask(
                 return Proposal(edit, klein.name, prompt, seed)
 
             return await edit_verify_reason(sample, propose, mllm, mllm, EvrSettings(seed=seed))
-        finally:
-            if hasattr(mllm, "aclose"):
-                await mllm.aclose()
 
     try:
         folder = _folder(editor)
@@ -144,12 +139,13 @@ def merge(
     lora: Annotated[Path, typer.Option(help="LoRA file or folder, in any of the layouts that are read.")],
     out: Annotated[Path, typer.Option(help="New klein folder.")],
     scale: Annotated[float, typer.Option(help="Strength of the LoRA.")] = 1.0,
+    partial: Annotated[bool, typer.Option(help="Accept a LoRA that was trained on some of the layers only.")] = False,
 ) -> None:
     """Fuse a LoRA into its base; fails unless every targeted weight changed."""
     from etchr.editor.lora_export import merge_folder
 
     try:
-        typer.echo(f"merged into {merge_folder(base, lora, out, scale)}")
+        typer.echo(f"merged into {merge_folder(base, lora, out, scale, partial=partial)}")
     except (ValueError, OSError) as error:
         _stop(error)
 
@@ -179,6 +175,8 @@ def _folder(editor: str) -> str:
 def _load(folder: str, lora: str | None, steps: int | None, guidance: float | None) -> "KleinEditor":
     from etchr.editor.klein import KleinEditor
 
+    if lora is not None and not Path(lora).exists():
+        raise ValueError(f"no LoRA at {lora}")
     return KleinEditor.load(folder, lora=lora, num_inference_steps=steps, guidance_scale=guidance)
 
 

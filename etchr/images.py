@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 MAX_BYTES = 256 * 2**20  # of an encoded image
 MAX_PIXELS = 175 * 10**6  # of a decoded one, just under Pillow's own hard limit; HR-Bench 8K has 33 million
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # no EPS: Pillow hands it to Ghostscript
-DECODE_ERRORS = (OSError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+DECODE_ERRORS = (OSError, SyntaxError, RuntimeError, TypeError, Image.DecompressionBombError)
 TURNS = {  # EXIF orientation -> what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -41,6 +41,8 @@ class EditSample:
                 raise ValueError(f"sample {self.id!r}: {name} must be a non-empty text, got {value!r}")
         if not all(isinstance(choice, str) for choice in self.choices or ()):
             raise ValueError(f"sample {self.id!r}: choices must be texts, got {self.choices!r}")
+        if len(self.choices or ()) > 26:
+            raise ValueError(f"sample {self.id!r} has {len(self.choices or ())} choices; letters reach for 26")
         if self.edit_image is not None and self.edit_image.size != self.image.size:
             raise ValueError(
                 f"sample {self.id!r}: edit is {self.edit_image.size}, source is {self.image.size}; they must align"

@@ -12,7 +12,7 @@ from etchr.editor.batching import EditBatcher
 from etchr.editor.protocol import Editor
 from etchr.evr import EvrSettings, Trace
 from etchr.mllm.answers import ground_truth, is_correct
-from etchr.mllm.protocol import MLLM
+from etchr.mllm.protocol import MLLM, opened
 from etchr.router import DEFAULT_ROUTER, Router
 from etchr.sample import EditSample, SampleSet
 from evaluation import factory
@@ -20,6 +20,8 @@ from evaluation.edit_check import edit_matches
 from evaluation.records import Record, RecordFile, RunFolder
 from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
 from evaluation.systems import Models, edit_prompt, run_system
+
+HOPELESS = 20  # unscored samples without a single scored one, after which a system is given up
 
 BuildModel = Callable[[ModelConfig], MLLM]
 BuildEditor = Callable[[SystemConfig, EditingConfig], Editor]
@@ -75,8 +77,10 @@ async def _evaluate(
     build_editor: BuildEditor,
 ) -> None:
     async with AsyncExitStack() as stack:
-        reasoner = await _open(build_model(config.reasoner), stack)
-        verifier = reasoner if config.verifier is None else await _open(build_model(config.verifier), stack)
+        reasoner = await stack.enter_async_context(opened(build_model(config.reasoner)))
+        verifier = reasoner
+        if config.verifier is not None:
+            verifier = await stack.enter_async_context(opened(build_model(config.verifier)))
         settings = EvrSettings(config.temperature, config.max_tokens, config.editing.seed)
         models = Models(reasoner, verifier, router, settings, config.editing.seed)
         editors: dict[tuple[str | None, str | None], Editor] = {}
@@ -100,14 +104,6 @@ async def _evaluate(
                 await _run_all(name, system, left, total, models, batcher, folder, records, config.concurrency)
 
 
-async def _open(model: MLLM, stack: AsyncExitStack) -> MLLM:
-    """Close the model with the run if it holds connections, and ask first whether its endpoints answer."""
-    if hasattr(model, "check"):
-        await stack.enter_async_context(model)  # type: ignore[arg-type]
-        await model.check()
-    return model
-
-
 def _left(samples: SampleSet, done: set[str]) -> list[int]:
     return [index for index, key in enumerate(samples.table["id"]) if key not in done]
 
@@ -125,17 +121,23 @@ async def _run_all(
 ) -> None:
     """Run the samples that are left, at most `concurrency` at a time; the first error stops the rest."""
     waiting = iter(left)
-    right = scored = 0
+    right = scored = failed = 0
     with tqdm(total=total, initial=total - len(left), desc=name, unit="sample") as bar:
 
         async def worker() -> None:
-            nonlocal right, scored
+            nonlocal right, scored, failed
             for samples, index in waiting:
                 sample = samples[index]
                 trace = await run_system(system, sample, models, batcher)
                 record = to_record(name, sample, trace, folder)
                 records.append(record)
                 right, scored = right + bool(record["correct"]), scored + (record["correct"] is not None)
+                failed += record["correct"] is None
+                if failed >= HOPELESS and not scored:
+                    raise ValueError(
+                        f"{name}: none of the first {failed} samples could be scored; the last one: {trace.unscored}. "
+                        "Mend that and start the same command again"
+                    )
                 bar.set_postfix({"right": f"{100 * right / max(scored, 1):.1f} %"}, refresh=False)
                 bar.update()
 

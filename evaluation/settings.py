@@ -1,5 +1,6 @@
 """Options of `python -m evaluation`: what is compared, on what, with which models."""
 
+import math
 from dataclasses import dataclass, field
 
 KINDS = ("direct", "evr", "always_edit", "oracle_edit")
@@ -42,6 +43,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("reader", "http"):
             raise ValueError(f"model kind {self.kind!r} must be reader or http")
+        if not 0 <= self.error_rate <= 1:
+            raise ValueError(f"error_rate={self.error_rate} must lie between 0 and 1")
         if self.kind == "http" and not (self.model and self.base_urls):
             raise ValueError("a model of kind http needs model=NAME and base_urls=[http://...]")
 
@@ -50,16 +53,18 @@ class ModelConfig:
 class EditingConfig:
     """How editors are run; null takes the setting of the editor's folder."""
 
-    seed: int = 126  # with a sample's id it gives that sample's noise
+    seed: int = 126  # with a sample's id it gives that sample's noise; also the models' sampling seed
     batch_size: int = 16  # edits that run together
     num_inference_steps: int | None = None  # denoising steps
     guidance_scale: float | None = None  # classifier-free guidance; 1 is none
     max_pixels: int | None = None  # larger sources are scaled down
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "num_inference_steps", "max_pixels"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"editing.{name}={value} must be at least 1")
+        for name, least in (("batch_size", 1), ("num_inference_steps", 1), ("max_pixels", 256)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"editing.{name}={value} must be at least {least}")
+        if self.guidance_scale is not None and not 0 <= self.guidance_scale < math.inf:
+            raise ValueError(f"editing.guidance_scale={self.guidance_scale} must be a number from 0 up")
 
 
 @dataclass
@@ -85,6 +90,8 @@ class EvalConfig:
             raise ValueError("a system may not be called all: the report gives that name to all of them together")
         if not self.systems:
             raise ValueError("no systems to compare; choose an experiment=NAME or set systems")
+        if not 0 <= self.temperature <= 2:
+            raise ValueError(f"temperature={self.temperature} must lie between 0 and 2")
         for name in ("concurrency", "max_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")

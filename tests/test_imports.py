@@ -36,7 +36,9 @@ def imports(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} has a relative import; this test could not see where it leads"
+            assert node.module
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 

@@ -183,7 +183,7 @@ def check(weights: LoraWeights, shapes: dict[str, torch.Size], *, partial: bool 
     if missing and not partial:
         raise ValueError(
             f"the LoRA lacks {len(missing)} of {len(shapes)} targeted layers, e.g. {missing[:3]}; "
-            "pass partial=True if it was trained on fewer"
+            "pass --partial (partial=True) if it was trained on fewer"
         )
     for name, layer in weights.layers.items():
         if (layer.b.shape[0], layer.a.shape[1]) != tuple(shapes[name]):

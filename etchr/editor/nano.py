@@ -23,12 +23,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from etchr.editor.klein import KleinEditor, patchify, to_pixels
+from etchr.editor.klein import KleinEditor, patchify
 from etchr.editor.nano_model import build
 from etchr.flow.matching import interpolate, target_velocity
 from etchr.flow.schedule import stratified_sigmas
@@ -60,6 +62,16 @@ class NanoConfig:
     emphasis: dict[str, int] = field(default_factory=EMPHASIS.copy)  # how often a task's samples come in an epoch
     checkpoint_every: int = 500  # steps; the same command goes on from the last checkpoint
     threads: int = 0  # 0: all cores
+
+    def __post_init__(self) -> None:
+        for name in ("vae_steps", "vae_batch_size", "steps", "batch_size", "warmup_steps", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("prompt_dropout", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
+        if bad := {task: count for task, count in self.emphasis.items() if count < 1}:
+            raise ValueError(f"emphasis={bad} must be at least 1 for every task")
 
 
 # ------------------------------------------------------------------------------------------------------ training
@@ -272,33 +284,40 @@ def _finite(loss: Tensor, step: int) -> None:
 # ------------------------------------------------------------------------------------------------------- command
 
 
-def train(
-    samples: Sequence[EditSample], config: NanoConfig, words: Sequence[str] = (), resume: bool = False
-) -> dict[str, Any]:
+def train(samples: Sequence[EditSample], config: NanoConfig, words: Sequence[str] = ()) -> dict[str, Any]:
     """Build and train a nano base editor in `config.out`; what its making cost.
 
-    `words` are further texts that the tokenizer must know. With `resume` an interrupted training in the same folder
-    goes on: a finished VAE is kept, the transformer continues from its last checkpoint.
+    `words` are further texts that the tokenizer must know. An interrupted training in the same folder goes on: a
+    finished VAE is kept, the transformer continues from its last checkpoint, a finished training is left alone.
+    Raises `ValueError` for data that cannot be trained on, or if the folder was made from other options or data.
     """
     if len(samples) < config.batch_size:
         raise ValueError(f"{len(samples)} samples are fewer than one batch of {config.batch_size}")
     if any(sample.edit_image is None for sample in samples):
         raise ValueError("every training sample needs an edit_image")
+    if len({sample.image.size for sample in samples}) > 1:
+        raise ValueError("the training pictures differ in size; make them with one size=N")
     out = Path(config.out)
     prompts = [sample.question for sample in samples]
-    sources = ((to_pixels([s.image for s in samples]) + 1) * 127.5).round().byte()
-    targets = ((to_pixels([s.edit_image for s in samples if s.edit_image]) + 1) * 127.5).round().byte()
+    sources = _to_bytes([sample.image for sample in samples])
+    targets = _to_bytes([sample.edit_image for sample in samples if sample.edit_image])
 
     record, checkpoint = out / "training.json", out / "checkpoint.pt"
-    if resume and record.is_file():
-        editor = KleinEditor.load(out)
+    origin = {"config": asdict(config), "data": _digest(sources, targets, [*prompts, *words])}
+    editor = build([*prompts, *words], config.seed)
+    if record.is_file():
         made = json.loads(record.read_text(encoding="utf-8"))
+        if {key: made.get(key) for key in origin} != origin:
+            raise ValueError(f"{out} was made from other options or data; choose another out=FOLDER or remove that one")
+        if "base_seconds" in made:
+            log.info("the editor in %s is finished", out)
+            return made
+        editor.vae = KleinEditor.load(out, device="cpu", dtype="float32").vae
         log.info("the VAE in %s is kept", out)
     else:
         begin = time.time()
-        editor = build([*prompts, *words], config.seed)
         error = train_vae(editor, torch.cat([sources, targets]), config)
-        made = {"num_samples": len(samples), "torch": torch.__version__, "vae_l1": round(error, 4)}
+        made = {**origin, "num_samples": len(samples), "torch": torch.__version__, "vae_l1": round(error, 4)}
         made["vae_seconds"] = round(time.time() - begin)
         editor.save(out)
         _write_json(record, made)
@@ -307,11 +326,23 @@ def train(
     corpus = encode_corpus(editor, sources, targets, prompts, [config.emphasis.get(s.task, 1) for s in samples])
     curve = train_transformer(editor, corpus, config, checkpoint)
     editor.save(out)
-    made |= {"config": asdict(config), "base_seconds": round(time.time() - begin)}
+    made["base_seconds"] = round(time.time() - begin)
     made["loss_per_100_steps"] = [round(value, 4) for value in curve]
     _write_json(record, made)
     checkpoint.unlink(missing_ok=True)
     return made
+
+
+def _to_bytes(images: Sequence[Image.Image]) -> Tensor:
+    """RGB images of one size to uint8 (N, 3, H, W)."""
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
+
+
+def _digest(sources: Tensor, targets: Tensor, texts: Sequence[str]) -> str:
+    digest = hashlib.sha256("\0".join(texts).encode())
+    for pixels in (sources, targets):
+        digest.update(pixels.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
@@ -335,8 +366,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     samples = _read(config.data, "instruction")
     router = Router.load()
     words = [router.prompt(sample.question, sample.family) for sample in _read(config.questions, "question")]
-    train(samples, config, words, resume=True)
-    log.info("nano base editor written to %s", config.out)
+    try:
+        train(samples, config, words)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    log.info("nano base editor: %s", config.out)
 
 
 def _read(folder: str, kind: str) -> list[EditSample]:

@@ -3,7 +3,8 @@
 Two implementations: `chat.ChatClient` (any OpenAI-compatible endpoint) and `reader.Reader` (embedded). No torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
@@ -56,6 +57,18 @@ class MLLM(Protocol):
     ) -> list[Reply]:
         """`n` completions of the conversation; raises `CallFailed` when there is no reply to be had."""
         ...
+
+
+@asynccontextmanager
+async def opened(model: MLLM) -> AsyncIterator[MLLM]:
+    """A model ready for use: one with endpoints is asked whether they answer, and its connections are closed after."""
+    try:
+        if hasattr(model, "check"):
+            await model.check()
+        yield model
+    finally:
+        if hasattr(model, "aclose"):
+            await model.aclose()
 
 
 def user_message(text: str, *images: Image.Image) -> Message:

@@ -118,7 +118,7 @@ def test_targets_leave_out_what_is_outside_the_blocks(transformer: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_fresh_adapter_changes_nothing_and_alone_is_trainable(transformer: Any, dtype: torch.dtype) -> None:
-    transformer.to(dtype)
+    transformer.to(dtype).requires_grad_(False)
     before = forward(transformer)
     parameters = lora.attach(transformer, RANK, ALPHA)
     assert torch.equal(forward(transformer), before)

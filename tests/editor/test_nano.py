@@ -1,6 +1,7 @@
 """The nano recipe at a small budget: it makes a klein folder, learns, and goes on bit for bit after a kill."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ def test_a_small_budget_of_the_recipe_learns(trained, samples):
     out, made = trained
     curve = made["loss_per_100_steps"]
     assert curve[-1] < 0.7 * curve[0]
-    editor = KleinEditor.load(out)
+    editor = KleinEditor.load(out, device="cpu")
     pixels = to_pixels([sample.image for sample in samples[:16]])
     tokens, grid = editor.encode_image(pixels)
     assert (editor.decode(tokens, grid) - pixels).abs().mean() < 0.5 * (pixels - pixels.mean()).abs().mean()
@@ -90,16 +91,34 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
         nano.train_transformer(fresh()[0], corpus, other, file)
 
 
-def test_samples_without_an_edit_are_refused(samples, tmp_path):
-    from dataclasses import replace
+def test_a_finished_training_is_left_alone_and_another_one_refused(trained, samples):
+    out, made = trained
+    before = (out / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()
+    config = nano.NanoConfig(**made["config"])
+    assert nano.train(samples, config) == made
+    assert (out / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes() == before
+    with pytest.raises(ValueError, match="made from other options or data"):
+        nano.train(samples, replace(config, vae_lr=1e-3))
+    with pytest.raises(ValueError, match="made from other options or data"):
+        nano.train(samples[:100], config)
 
+
+@pytest.mark.parametrize("options", [{"steps": 0}, {"ema": 2.0}, {"emphasis": {"chart": 0}}, {"warmup_steps": 0}])
+def test_bad_options_are_refused_at_once(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}="):
+        nano.NanoConfig(**options)
+
+
+def test_samples_without_an_edit_are_refused(samples, tmp_path):
     bad = [replace(sample, edit_image=None) for sample in samples[:16]]
     with pytest.raises(ValueError, match="needs an edit_image"):
         nano.train(bad, nano.NanoConfig(out=str(tmp_path)))
 
 
 def test_cell_names_and_digits_are_single_tokens():
-    tokenizer = nano_model.build_tokenizer(["Fill blue: a1 b2", "Put the pieces in the order 2-0-3-1"])
+    tokenizer = nano_model.build_tokenizer(["Fill blue: a1 b2", "Place the pieces: UL2 UR0 LL3 LR1"])
+    start = len(tokenizer("Place the pieces:")["input_ids"])
+    assert len(tokenizer("Place the pieces: UL2 UR0 LL3 LR1")["input_ids"]) == start + 4
     assert len(tokenizer("Fill blue: a1 b2 f6")["input_ids"]) == len(tokenizer("Fill blue:")["input_ids"]) + 3
     assert len(tokenizer("A1 D4")["input_ids"]) == len(tokenizer("A1")["input_ids"]) + 1
 
@@ -111,6 +130,7 @@ def test_the_kept_base_is_small_plain_and_says_how_it_was_made():
     files = [path for path in NANO_BASE.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 10 * 2**20
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md", ".txt"}
+    assert "| explicit instruction |" in (NANO_BASE / "README.md").read_text()
     made = json.loads((NANO_BASE / "training.json").read_text())
     assert {"config", "num_samples", "vae_seconds", "base_seconds", "torch"} <= set(made)
 
