@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import inspect
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def fingerprint(config: EvalConfig) -> dict[str, Any]:
     del editing["batch_size"]
     model_keys = ("kind", "model", "error_rate", "seed", "max_image_pixels")
     models = {
-        role: {key: getattr(model, key) for key in model_keys} if model else None
+        role: {key: getattr(model, key) for key in model_keys} | _version(model) if model else None
         for role, model in (("reasoner", config.reasoner), ("verifier", config.verifier))
     }
     return {
@@ -118,6 +119,16 @@ def fingerprint(config: EvalConfig) -> dict[str, Any]:
         "prompts": hashlib.sha256(inspect.getsource(prompts).encode()).hexdigest()[:16],
         **models,
     }
+
+
+def _version(model: ModelConfig) -> dict[str, str]:
+    """For the reader, whose weights are its source, a digest of that."""
+    if model.kind != "reader":
+        return {}
+    from etchr.mllm import reader, sight, skills
+
+    source = "".join(inspect.getsource(module) for module in (reader, sight, skills))
+    return {"version": hashlib.sha256(source.encode()).hexdigest()[:16]}
 
 
 def _content(path: Path) -> str | None:

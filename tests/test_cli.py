@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,9 +51,19 @@ def test_ask_shows_verdict_answer_and_where_the_edit_lies(chart, tmp_path):
     assert kept["edit"]["prompt"] == f"Draw a red box for the chart question. {sample.question}"
 
 
-@pytest.mark.skipif(not PHOTOS, reason="the shared photographs are not on this machine")
-@pytest.mark.parametrize("photo", PHOTOS, ids=lambda path: path.name)
-def test_photographs_go_through_an_http_endpoint_and_fall_back(photo, tmp_path):
+@pytest.fixture(scope="module")
+def sideways(tmp_path_factory):
+    """A 12-megapixel JPEG that lies on its side, as phones write them."""
+    path = tmp_path_factory.mktemp("photo") / "sideways.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to view
+    Image.linear_gradient("L").resize((4032, 3024)).convert("RGB").save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("photo", [None, *PHOTOS], ids=lambda path: path.name if path else "sideways")
+def test_photographs_go_through_an_http_endpoint_and_fall_back(photo, sideways, tmp_path):
+    photo = photo or sideways
     with serving_reader() as url:
         done = etchr(
             "ask", "--image", photo, "--question", "On which side of the red circle is its dot?", "--choice", "top",
@@ -122,10 +131,8 @@ def test_bad_input_is_one_sentence(chart, tmp_path):
         assert "Traceback" not in done.output
 
 
-def test_help_is_quick_and_loads_nothing_heavy():
-    begin = time.perf_counter()
+def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-m", "etchr.cli", "--help"], capture_output=True, text=True, cwd=ROOT)
-    assert time.perf_counter() - begin < 5  # the real figure, about 0.2 s, is in the README; this catches torch
     assert "ask" in done.stdout
     code = "import sys, etchr.cli; assert not {'torch', 'PIL', 'hydra', 'openai'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

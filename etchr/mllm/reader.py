@@ -1,8 +1,9 @@
 """The embedded understanding model: deterministic, given only pictures and text, good enough to prove a method on.
 
-It behaves as a real model does in the small: it answers poorly from a raw picture, because it sees one only coarsely
-and cannot search, and well from a good edit, because it reads what is highlighted. It decides from pixels whether an
-edit is reliable. It never sees ground truth. `python -m etchr.mllm.reader --port 8000` serves it over the OpenAI chat
+It stands for a model that needs the edit. From a raw picture it can only guess, because it neither searches a scene
+nor a maze, nor solves a puzzle; from a good edit it reads what is highlighted, follows what is drawn, compares what was
+put together. It decides from pixels whether an edit is reliable, and never sees ground truth. So the gap between raw
+pictures and good edits is built in: its scores measure *edits*, and say nothing about multimodal models. `python -m etchr.mllm.reader --port 8000` serves it over the OpenAI chat
 protocol.
 """
 

@@ -1,7 +1,7 @@
 """What the embedded reader can see: measurements on pixels, with numpy alone.
 
-The reader has the eyes of a small model. It takes in a picture as a whole only coarsely (`glance`) and reads fine
-detail inside a highlighted region only (`find_box`, then `crop`). All coordinates are fractions of the picture's side,
+Fine detail is read inside a highlighted region only (`find_box`, then `crop`); whether the rest of a picture stayed as
+it was is seen at a glance of 16 x 16 blocks; grids are seen by the colours of their cells. All coordinates are fractions of the picture's side,
 so that a source and an edit of another size compare.
 """
 
@@ -40,7 +40,7 @@ def pixels(image: Image.Image, size: int | None = None) -> Array:
 
 
 def glance(image: Image.Image) -> Array:
-    """The picture as 16 x 16 mean colours: all that is seen without a highlight."""
+    """The picture as 16 x 16 mean colours."""
     return pixels(image, GLANCE)
 
 
