@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import inspect
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

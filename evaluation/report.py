@@ -63,12 +63,12 @@ def markdown(report: dict[str, Any]) -> str:
     if report["verification"]:
         lines += ["## Verification", "", "Precision: accepted edits that match the ground truth."]
         lines += ["Recall: matching edits that were accepted.", ""]
-        heads = ["edits of", "verdicts", "accepted %", "precision %", "recall %", "unparsable"]
+        heads = ["edits of", "verdicts", "accepted %", "precision %", "recall %", "wrong rejected %", "unparsable"]
         rows = []
         for name, parts in report["verification"].items():
             for task, seen in parts.items() if name == "all" else [("all", parts["all"])] if "all" in parts else []:
                 label = name if task == "all" else f"{name}: {task}"
-                shares = [_number(seen[key]) for key in ("accept_rate", "precision", "recall")]
+                shares = [_number(seen[key]) for key in ("accept_rate", "precision", "recall", "specificity")]
                 rows.append([label, str(seen["num_verdicts"]), *shares, str(seen["num_unparsable"])])
         lines += [*_table(heads, rows), ""]
     return "\n".join(lines)

@@ -102,6 +102,12 @@ class Verification(NamedTuple):
         """Percent of right edits that are accepted."""
         return _percent(self.num_right_accepted, self.num_right)
 
+    @property
+    def specificity(self) -> float:
+        """Percent of wrong edits that are not accepted."""
+        num_wrong = self.num_verdicts - self.num_right
+        return _percent(num_wrong - (self.num_accepted - self.num_right_accepted), num_wrong)
+
 
 def _percent(part: int, whole: int) -> float:
     return 100 * part / whole if whole else float("nan")

@@ -73,7 +73,7 @@ def _counts(rows: list[Record]) -> dict[str, Any]:
         num_right=sum(record["edit"]["matches"] for record in rows),
         num_right_accepted=sum(record["edit"]["matches"] for record in accepted),
     )
-    shares = {name: _round(getattr(seen, name)) for name in ("accept_rate", "precision", "recall")}
+    shares = {name: _round(getattr(seen, name)) for name in ("accept_rate", "precision", "recall", "specificity")}
     return {**shares, **seen._asdict()}
 
 

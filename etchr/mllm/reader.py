@@ -3,8 +3,9 @@
 It stands for a model that needs the edit. From a raw picture it can only guess, because it neither searches a scene
 nor a maze, nor solves a puzzle; from a good edit it reads what is highlighted, follows what is drawn, compares what was
 put together. It decides from pixels whether an edit is reliable, and never sees ground truth. So the gap between raw
-pictures and good edits is built in: its scores measure *edits*, and say nothing about multimodal models. `python -m etchr.mllm.reader --port 8000` serves it over the OpenAI chat
-protocol.
+pictures and good edits is built in: its scores measure *edits*, and say nothing about multimodal models.
+
+`python -m etchr.mllm.reader --port 8000` serves it over the OpenAI chat protocol.
 """
 
 import argparse

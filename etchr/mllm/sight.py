@@ -1,8 +1,8 @@
 """What the embedded reader can see: measurements on pixels, with numpy alone.
 
 Fine detail is read inside a highlighted region only (`find_box`, then `crop`); whether the rest of a picture stayed as
-it was is seen at a glance of 16 x 16 blocks; grids are seen by the colours of their cells. All coordinates are fractions of the picture's side,
-so that a source and an edit of another size compare.
+it was is seen at a glance of 16 x 16 blocks; grids are seen by the colours of their cells. All coordinates are
+fractions of the picture's side, so that a source and an edit of another size compare.
 """
 
 from dataclasses import dataclass

@@ -89,6 +89,7 @@ def test_verification_by_hand(run, systems):
         "accept_rate": 57.14,  # 4 of 7; there is no verdict on an edit that failed
         "precision": 75,  # 3 of the 4 accepted
         "recall": 60,  # 3 of the 5 right
+        "specificity": 50,  # 1 of the 2 wrong ones was not accepted
         "num_verdicts": 7,
         "num_accepted": 4,
         "num_unparsable": 1,

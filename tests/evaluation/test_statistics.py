@@ -80,5 +80,5 @@ def test_pairing_narrows_the_interval():
 
 def test_verification_shares():
     seen = Verification(num_verdicts=10, num_accepted=4, num_unparsable=1, num_right=5, num_right_accepted=3)
-    assert (seen.accept_rate, seen.precision, seen.recall) == (40, 75, 60)
+    assert (seen.accept_rate, seen.precision, seen.recall, seen.specificity) == (40, 75, 60, 80)
     assert math.isnan(Verification(0, 0, 0, 0, 0).precision)
