@@ -48,6 +48,7 @@ def ask(
     question: Annotated[str, typer.Option(help="What to ask about the picture.")],
     family: Family = "perception",
     choice: Annotated[list[str] | None, typer.Option(help="An answer option; give it once per option.")] = None,
+    instruction: Annotated[str | None, typer.Option(help="Tell the editor what to draw, instead of asking it.")] = None,
     editor: EditorPath = "nano",
     lora: Lora = None,
     base_url: Annotated[
@@ -81,7 +82,7 @@ def ask(
     try:
         folder = _folder(editor)
         check_folder(folder)
-        prompt = Router.load(router).prompt(question, family)
+        prompt = Router.load(router).prompt(question, family) if instruction is None else instruction
         picture = open_image(image)
         sample = EditSample(
             image.name, TaskFamily.parse(family), "ask", picture, question, "unknown", tuple(choice or ()) or None

@@ -51,6 +51,18 @@ def test_ask_shows_verdict_answer_and_where_the_edit_lies(chart, tmp_path):
     assert kept["edit"]["prompt"] == f"Draw a red box for the chart question. {sample.question}"
 
 
+@pytest.mark.parametrize(("bar", "verdict"), [(3, "accepted"), (2, "rejected")])
+def test_the_readmes_example(bar, verdict, tmp_path):
+    done = etchr(
+        "ask", "--image", ROOT / "docs" / "chart.png", "--family", "chart", "--out", tmp_path,
+        "--question", "What is the value of the green bar?", "--instruction", f"Red box round the value of bar {bar}.",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    kept, _ = record(tmp_path)
+    assert kept["verdict"] == verdict
+    assert kept["answer"] == ("1" if verdict == "accepted" else None)
+
+
 @pytest.fixture(scope="module")
 def sideways(tmp_path_factory):
     """A 12-megapixel JPEG that lies on its side, as phones write them."""
