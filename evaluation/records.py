@@ -49,7 +49,12 @@ class RunFolder:
         """
         note = self.path / "run.json"
         if self.exists():
-            there = json.loads(note.read_text(encoding="utf-8"))
+            try:
+                there = json.loads(note.read_text(encoding="utf-8"))
+            except ValueError:
+                there = None
+            if not isinstance(there, dict):
+                raise ValueError(f"{note} is damaged; choose another out=FOLDER or remove {self.path}")
             fingerprint = json.loads(json.dumps(fingerprint))
             for key in ("systems", "data"):  # a run may gain systems and tasks; what is there must stay what it is
                 there[key] = fingerprint[key] | there[key]

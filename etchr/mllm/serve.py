@@ -22,6 +22,7 @@ from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, Tex
 
 MAX_BODY_BYTES = 256 * 2**20  # an 8K image as PNG takes about 60 million bytes in base64
 MAX_IMAGES = 16  # per request: a small file can hold a large picture
+MAX_REQUEST_PIXELS = 400 * 10**6  # decoded, over all images of a request: 1.2 GB
 MAX_N = 128  # the protocol's own limit
 DEFAULT_TEMPERATURE = 1.0  # the protocol's default, not `MLLM.chat`'s
 
@@ -151,7 +152,14 @@ def _messages(entries: Any) -> list[Message]:
     num_images = sum(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
     if num_images > MAX_IMAGES:  # before any is decoded
         raise ValueError(f"a request may hold {MAX_IMAGES} images, got {num_images}")
-    return [_message(entry) for entry in entries]
+    messages, num_pixels = [], 0
+    for entry in entries:
+        messages.append(_message(entry))
+        pictures = [part["image"] for part in messages[-1]["content"] if part["type"] == "image"]
+        num_pixels += sum(picture.width * picture.height for picture in pictures)
+        if num_pixels > MAX_REQUEST_PIXELS:
+            raise ValueError(f"the images of a request may have {MAX_REQUEST_PIXELS:,} pixels together")
+    return messages
 
 
 def _message(entry: Any) -> Message:

@@ -206,3 +206,10 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
         pass
     with folder.locked():  # free again once the first is done
         pass
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_a_damaged_note_of_a_run_is_named(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
+        RunFolder(tmp_path).claim({"systems": {}, "data": {}})

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from etchr.mllm.protocol import CallFailed
+from evaluation.run import HOPELESS
 from evaluation.settings import SystemConfig
 from tests.evaluation.fakes import MUMBLE, REJECT, Case, TableEditor, TableModel
 
@@ -196,6 +197,17 @@ def test_an_editor_that_loses_edits_leaves_its_samples_unscored(new_run):
     report = run(run.config({"base_evr": run.edits()}))
     assert report["systems"]["base_evr"]["tasks"]["maze"]["num_unscored"] == 1
     assert run.records("base_evr")["maze-1"]["correct"]
+
+
+def test_a_run_in_which_nothing_can_be_scored_is_given_up_with_the_reason_and_goes_on_later(new_run):
+    broken = [Case("maze", str(i), draws=RuntimeError("out of memory")) for i in range(HOPELESS + 10)]
+    run = new_run(broken)
+    with pytest.raises(ValueError, match=r"base_evr: none of the first 20 samples could be scored.*out of memory"):
+        run(run.config({"base_evr": run.edits()}))
+    assert len(run.records("base_evr")) == HOPELESS
+    run.editor = TableEditor([Case("maze", str(i)) for i in range(len(broken))])
+    cell = run(run.config({"base_evr": run.edits()}))["systems"]["base_evr"]["tasks"]["maze"]
+    assert (cell["num_samples"], cell["num_unscored"]) == (len(broken), 0)
 
 
 def test_a_stop_leaves_no_thread_behind(new_run):
