@@ -23,14 +23,11 @@ from PIL import Image
 from etchr.families import TASK_FAMILY
 from etchr.sample import EditSample
 
-Scene = dict[str, Any]  # JSON: everything that is in the picture
+Scene = dict[str, Any]  # JSON: everything that is in the picture, and for 3D the roles of the question
 Target = dict[str, Any]  # JSON: the edit that is wanted
 
-SPLITS = {
-    "train": range(0, 70),
-    "val": range(70, 80),
-    "test": range(80, 100),
-}  # buckets of the scene's hash, in percent
+# Buckets of a scene's hash, in percent.
+SPLITS = {"train": range(0, 70), "val": range(70, 80), "test": range(80, 100)}
 MAX_MISSES = 5_000  # proposals without a new scene before a task is declared exhausted
 
 

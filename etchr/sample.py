@@ -1,6 +1,6 @@
 """`EditSample`: the one record that every data source produces and every stage reads.
 
-On disk a data set is a folder of Parquet files in one schema (`features()`), read and written through `datasets`.
+On disk a data set is a folder of Parquet files in one schema (`features()`), read through `datasets`.
 Loads without torch.
 """
 

@@ -64,9 +64,7 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(different[:3])}); "
                     "choose another out=FOLDER or remove that one"
                 )
-        part = note.with_suffix(".part")
-        part.write_text(json.dumps(fingerprint, indent=2) + "\n", encoding="utf-8")
-        part.replace(note)
+        write_atomically(note, json.dumps(fingerprint, indent=2).encode() + b"\n")
 
     def records(self, system: str) -> "RecordFile":
         """The records of one system."""
@@ -77,9 +75,7 @@ class RunFolder:
         name = hashlib.sha256(sample_id.encode()).hexdigest()[:20] + ".png"
         path = self.path / "edits" / _plain(system) / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_bytes(encode_png(edit))
-        part.replace(path)
+        write_atomically(path, encode_png(edit))
         return path.relative_to(self.path).as_posix()
 
 
@@ -124,6 +120,13 @@ class RecordFile:
         if self._stream is not None:
             stream, self._stream = self._stream, None
             stream.close()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
 
 
 def _plain(system: str) -> str:

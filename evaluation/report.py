@@ -16,7 +16,7 @@ from PIL import Image
 
 from etchr.images import open_image, to_data_uri
 from etchr.sample import EditSample, SampleSet
-from evaluation.records import Record, RunFolder
+from evaluation.records import Record, RunFolder, write_atomically
 from evaluation.settings import EvalConfig
 from evaluation.summary import BASELINE, summarise
 
@@ -31,16 +31,14 @@ def write_reports(folder: RunFolder, config: EvalConfig, data: Mapping[str, Samp
     wanted = {key for samples in data.values() for key in samples.table["id"]}
     records = {name: {key: row for key, row in rows.items() if key in wanted} for name, rows in records.items()}
     report = summarise(records, list(data))
-    _write(folder.path / "report.json", json.dumps(report, indent=2) + "\n")
-    _write(folder.path / "report.md", markdown(report))
-    _write(folder.path / "report.html", page(report, _gallery(data, records, folder, config.gallery_per_task)))
+    files = {
+        "report.json": json.dumps(report, indent=2) + "\n",
+        "report.md": markdown(report),
+        "report.html": page(report, _gallery(data, records, folder, config.gallery_per_task)),
+    }
+    for name, text in files.items():
+        write_atomically(folder.path / name, text.encode())
     return report
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 # ------------------------------------------------------------------------------------------------------- markdown
@@ -66,7 +64,9 @@ def markdown(report: dict[str, Any]) -> str:
         heads = ["edits of", "verdicts", "accepted %", "precision %", "recall %", "wrong rejected %", "unparsable"]
         rows = []
         for name, parts in report["verification"].items():
-            for task, seen in parts.items() if name == "all" else [("all", parts["all"])] if "all" in parts else []:
+            for task, seen in parts.items():
+                if name != "all" and task != "all":
+                    continue  # each task's verdicts are shown over all systems together
                 label = name if task == "all" else f"{name}: {task}"
                 shares = [_number(seen[key]) for key in ("accept_rate", "precision", "recall", "specificity")]
                 rows.append([label, str(seen["num_verdicts"]), *shares, str(seen["num_unparsable"])])

@@ -83,7 +83,8 @@ async def _evaluate(
             verifier = await stack.enter_async_context(opened(build_model(config.verifier)))
         settings = EvrSettings(config.temperature, config.max_tokens, config.editing.seed)
         models = Models(reasoner, verifier, router, settings, config.editing.seed)
-        editors: dict[tuple[str | None, str | None], Editor] = {}
+        editor: Editor | None = None  # one in memory at a time; systems that share it come one after the other
+        loaded: tuple[str | None, str | None] | None = None
         for name, system in config.systems.items():
             records = folder.records(name)
             done = {key for key, record in records.read().items() if record["unscored"] is None}
@@ -95,11 +96,11 @@ async def _evaluate(
             async with AsyncExitStack() as inner:
                 batcher = None
                 if system.editor is not None:
-                    key = (system.editor, system.lora)
-                    if key not in editors:
-                        editors.clear()  # one editor in memory at a time
-                        editors[key] = await asyncio.to_thread(build_editor, system, config.editing)
-                    batcher = await inner.enter_async_context(EditBatcher(editors[key], config.editing.batch_size))
+                    if editor is None or loaded != (system.editor, system.lora):
+                        editor = None  # its memory is free before the next one is read
+                        editor = await asyncio.to_thread(build_editor, system, config.editing)
+                        loaded = (system.editor, system.lora)
+                    batcher = await inner.enter_async_context(EditBatcher(editor, config.editing.batch_size))
                 inner.callback(records.close)
                 await _run_all(name, system, left, total, models, batcher, folder, records, config.concurrency)
 

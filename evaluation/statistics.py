@@ -49,7 +49,7 @@ def mean_over_tasks(outcomes: Mapping[str, Sequence[bool]]) -> Estimate:
     mean = sum(share.value for share in shares) / len(shares)
     below = math.hypot(*(share.value - share.low for share in shares)) / len(shares)
     above = math.hypot(*(share.high - share.value for share in shares)) / len(shares)
-    return Estimate(mean, mean - below, mean + above)
+    return Estimate(mean, max(mean - below, 0.0), min(mean + above, 100.0))
 
 
 def paired_difference(system: Mapping[str, Mapping[str, bool]], baseline: Mapping[str, Mapping[str, bool]]) -> Estimate:

@@ -52,14 +52,16 @@ class EditorSettings:
 
     @classmethod
     def read(cls, folder: str | Path, **changes: Any) -> "EditorSettings":
-        """The settings in a folder's `editor.json` (the defaults if it has none), with `changes` that are not None."""
+        """The settings in a folder's `editor.json` (the defaults if it has none), with `changes` that are not None.
+
+        What a newer version wrote into the file is passed over; a change that is no setting is a `TypeError`.
+        """
         path = Path(folder) / SETTINGS_FILE
         values = _read_json(path) if path.is_file() else {}
-        values |= {name: value for name, value in changes.items() if value is not None}
         known = {name: values[name] for name in asdict(cls()) if name in values}
         if "text_encoder_out_layers" in known:
             known["text_encoder_out_layers"] = tuple(known["text_encoder_out_layers"])
-        return cls(**known)
+        return cls(**known | {name: value for name, value in changes.items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,8 @@ def test_what_is_no_klein_folder_is_refused_before_loading(tmp_path):
 def test_bad_settings_and_unpaired_inputs_are_refused(klein_folder):
     with pytest.raises(ValueError, match="num_inference_steps=0"):
         load(klein_folder, num_inference_steps=0)
+    with pytest.raises(TypeError, match="guidence_scale"):
+        load(klein_folder, guidence_scale=2.0)
     with pytest.raises(ValueError, match="do not pair up"):
         load(klein_folder).edit([picture(0)], ["a", "b"], [1])
 

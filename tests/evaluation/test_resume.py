@@ -148,6 +148,7 @@ def test_what_decides_no_result_may_change(run):
     run.model = TableModel([])  # knows nothing: it must not be asked
     systems = {"base_evr": SystemConfig("evr", str(moved))}
     run(run.config(systems, concurrency=1, data=str(data), editing=EditingConfig(batch_size=3), gallery_per_task=1))
+    assert run.model.asked == []
 
 
 def test_another_editor_in_the_same_place_is_refused(run):
