@@ -9,13 +9,19 @@ import binascii
 import io
 import struct
 import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 MAX_BYTES = 256 * 2**20  # of an encoded image
 MAX_PIXELS = 175 * 10**6  # of a decoded one, just under Pillow's own hard limit; HR-Bench 8K has 33 million
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # no EPS: Pillow hands it to Ghostscript
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 DECODE_ERRORS = (OSError, SyntaxError, RuntimeError, TypeError, Image.DecompressionBombError)
 TURNS = {  # EXIF orientation -> what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,6 +32,7 @@ TURNS = {  # EXIF orientation -> what turns the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = {TURNS[value] for value in (5, 6, 7, 8)}  # these swap width and height
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -43,17 +50,62 @@ def open_image(path: str | Path) -> Image.Image:
 
 def decode_image(data: bytes) -> Image.Image:
     """Encoded bytes to an upright RGB image; `ValueError` for anything that is no image or is over the limits."""
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"image has {len(data):,} bytes; at most {MAX_BYTES:,} are read")
+    with _opened(io.BytesIO(data)) as image:
+        image.load()
+        return upright(image)
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a picture says about itself before its pixels are decoded."""
+
+    size: tuple[int, int]  # (width, height) in pixels, upright
+
+
+def peek_image(stream: IO[bytes]) -> ImageHeader:
+    """The header of an encoded image; `ValueError` as `decode_image`, except that damaged pixels go unnoticed."""
+    with _opened(stream) as image:
+        (width, height), noted = image.size, image
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow swaps the sides of this format alone by itself
+            width, height = (image.tag_v2[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
+        elif image.format == "PNG":  # whose orientation may follow the pixels: Pillow would decode them to get there
+            noted = Image.open(_png_notes(stream), formats=("PNG",))
+        lies = TURNS.get(_orientation(noted)) in SIDEWAYS
+        return ImageHeader((height, width) if lies else (width, height))
+
+
+def _png_notes(stream: IO[bytes]) -> IO[bytes]:
+    """A PNG of one pixel with the metadata that stand before and after the pixels of the one in `stream`."""
+    end = stream.seek(0, io.SEEK_END)
+    at, name, notes = len(PNG_MAGIC), b"", [_png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))]
+    while name != b"IEND" and at + 8 <= end:
+        stream.seek(at)
+        length, name = struct.unpack(">I4s", stream.read(8))
+        at += length + 12
+        if name in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") and at <= end:
+            notes.append(_png_chunk(name, stream.read(length)))
+    pixel = _png_chunk(b"IDAT", zlib.compress(bytes(2)))
+    return io.BytesIO(PNG_MAGIC + b"".join(notes) + pixel + _png_chunk(b"IEND", b""))
+
+
+def _png_chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+@contextmanager
+def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
+    """Pillow's image over `stream`, within the limits; what goes wrong inside becomes one sentence."""
+    num_bytes = stream.seek(0, io.SEEK_END)
+    if num_bytes > MAX_BYTES:
+        raise ValueError(f"image has {num_bytes:,} bytes; at most {MAX_BYTES:,} are read")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the bomb warning (our own limit follows) and complaints about metadata
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(stream, formats=FORMATS)
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"image has {width}x{height} pixels; at most {MAX_PIXELS:,} are decoded")
-            image.load()
-            return upright(image)
+            yield image
     except UnidentifiedImageError:
         raise ValueError(f"not an image; {', '.join(FORMATS)} are read") from None
     except DECODE_ERRORS as error:

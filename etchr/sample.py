@@ -6,7 +6,7 @@ Loads without torch.
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,11 +85,12 @@ def to_row(sample: EditSample) -> dict[str, Any]:
     }
 
 
-def from_row(row: dict[str, Any]) -> EditSample:
+def from_row(row: dict[str, Any], decode: Callable[[Any], Any] = decode_image) -> EditSample:
     """The sample in a Parquet row: the only place where loose rows become typed samples.
 
     Images must be embedded bytes: a path in a row is a label, never opened. Raises a one-sentence `ValueError` that
-    names the row's id for anything that does not fit.
+    names the row's id for anything that does not fit. With another `decode`, such as one that reads headers only, the
+    sample's images are what that makes of the bytes.
     """
     row_id = row.get("id")
     try:
@@ -101,11 +102,11 @@ def from_row(row: dict[str, Any]) -> EditSample:
             id=_text(row, "id"),
             family=TaskFamily.parse(_text(row, "family")),
             task=_text(row, "task"),
-            image=_image(row["image"]),
+            image=_image(row["image"], decode),
             question=_text(row, "question"),
             answer=_text(row, "answer"),
             choices=tuple(row.get("choices") or ()) or None,
-            edit_image=_image(edit) if edit.get("bytes") is not None or edit.get("path") else None,
+            edit_image=_image(edit, decode) if edit.get("bytes") is not None or edit.get("path") else None,
             meta=meta,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -119,10 +120,10 @@ def _text(row: dict[str, Any], name: str) -> str:
     return str(value)
 
 
-def _image(cell: dict[str, Any] | None) -> Image.Image:
+def _image(cell: dict[str, Any] | None, decode: Callable[[Any], Any]) -> Any:
     if not cell or not cell.get("bytes"):
         raise ValueError("an image must be embedded as bytes")
-    return decode_image(cell["bytes"])
+    return decode(cell["bytes"])
 
 
 def write_parquet(samples: Iterable[EditSample], path: Path) -> int:

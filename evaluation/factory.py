@@ -11,10 +11,9 @@ from etchr.families import TASKS
 from etchr.mllm import prompts
 from etchr.mllm.protocol import MLLM
 from etchr.router import DEFAULT_ROUTER, Router
+from etchr.run_folder import content_digest
 from etchr.sample import SampleSet, read_parquet
 from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
-
-EDGE_BYTES = 32 * 2**20  # of a file that go into its fingerprint from either end: nano and small data whole
 
 
 def build_model(config: ModelConfig) -> MLLM:
@@ -53,7 +52,7 @@ def check_editor(system: SystemConfig) -> None:
 
     check_folder(editor_folder(system))
     if system.lora is not None and not Path(system.lora).exists():
-        raise ValueError(f"no LoRA at {system.lora}")
+        raise ValueError(f"no LoRA at {system.lora}; train one first, as scripts/quickstart.sh does, or give another")
 
 
 def build_editor(system: SystemConfig, editing: EditingConfig) -> Editor:
@@ -98,9 +97,9 @@ def fingerprint(config: EvalConfig) -> dict[str, Any]:
     for name, system in config.systems.items():
         systems[name] = asdict(system)
         if system.editor is not None:
-            systems[name]["editor"] = _content(Path(editor_folder(system))) or system.editor
+            systems[name]["editor"] = content_digest(Path(editor_folder(system))) or system.editor
         if system.lora is not None:
-            systems[name]["lora"] = _content(Path(system.lora))
+            systems[name]["lora"] = content_digest(Path(system.lora))
     editing = asdict(config.editing)
     del editing["batch_size"]
     model_keys = ("kind", "model", "error_rate", "seed", "max_image_pixels")
@@ -110,7 +109,7 @@ def fingerprint(config: EvalConfig) -> dict[str, Any]:
     }
     return {
         "systems": systems,
-        "data": {t: _content(Path(config.data) / t / "test.parquet") for t in config.tasks or TASKS},
+        "data": {t: content_digest(Path(config.data) / t / "test.parquet") for t in config.tasks or TASKS},
         "editing": editing,
         "router": {str(k): v for k, v in Router.load(config.router or DEFAULT_ROUTER).meta_prompts.items()},
         "temperature": config.temperature,
@@ -128,18 +127,3 @@ def _version(model: ModelConfig) -> dict[str, str]:
 
     source = "".join(inspect.getsource(module) for module in (reader, sight, skills))
     return {"version": hashlib.sha256(source.encode()).hexdigest()[:16]}
-
-
-def _content(path: Path) -> str | None:
-    """A digest of a file or of a folder's files: names, sizes and both ends; None if there is nothing at `path`."""
-    if not path.exists():
-        return None
-    digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(EDGE_BYTES))
-            stream.seek(max(size - EDGE_BYTES, 0))
-            digest.update(stream.read(EDGE_BYTES))
-    return digest.hexdigest()[:16]

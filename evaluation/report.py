@@ -15,8 +15,9 @@ from typing import Any
 from PIL import Image
 
 from etchr.images import open_image, to_data_uri
+from etchr.run_folder import write_atomically
 from etchr.sample import EditSample, SampleSet
-from evaluation.records import Record, RunFolder, write_atomically
+from evaluation.records import Record, RunFolder
 from evaluation.settings import EvalConfig
 from evaluation.summary import BASELINE, summarise
 

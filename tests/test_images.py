@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from etchr import images
-from etchr.images import decode_image, encode_png, from_data_uri, open_image, to_data_uri, upright
+from etchr.images import decode_image, encode_png, from_data_uri, open_image, peek_image, to_data_uri, upright
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 
@@ -196,12 +196,111 @@ def test_damaged_bytes_are_a_picture_or_a_value_error(kind: str) -> None:
             continue
 
 
+# ------------------------------------------------------------------------------------------------------- headers
+
+
+def peeked(data: bytes) -> tuple[int, int]:
+    return peek_image(io.BytesIO(data)).size
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF"])
+def test_a_header_gives_the_upright_size(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(picture(), kind, exif=exif)
+    assert peeked(data) == decode_image(data).size == ((40, 24) if orientation < 5 else (24, 40))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "AVIF", "GIF", "BMP", "PPM"])
+def test_a_header_without_an_orientation(kind: str) -> None:
+    assert peeked(encoded(picture(), kind)) == (40, 24)
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+NOTES = {
+    "eXIf": (b"eXIf", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
+    "XMP": (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+}
+
+
+@pytest.mark.parametrize("note", NOTES)
+@pytest.mark.parametrize("place", ["before the pixels", "after the pixels"])
+def test_the_orientation_of_a_png_may_stand_anywhere(note: str, place: str) -> None:
+    pixels = (b"IDAT", zlib.compress(bytes((40 * 3 + 1) * 24)))
+    chunks = [NOTES[note], pixels] if place == "before the pixels" else [pixels, NOTES[note]]
+    data = png([header(40, 24), *chunks, (b"IEND", b"")])
+    assert peeked(data) == decode_image(data).size == (24, 40)
+
+
+class Counted(io.BytesIO):
+    """Knows how many bytes were read from it."""
+
+    num_read = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.num_read += len(data)
+        return data
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "BMP", "PPM"])
+def test_no_pixels_are_read_for_a_header(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8))
+    stream = Counted(encoded(noise, kind))
+    assert peek_image(stream).size == (800, 600)
+    assert stream.num_read < len(stream.getvalue()) / 5
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "PPM"])
+def test_a_file_cut_after_its_header_has_one_and_no_pixels(kind: str) -> None:
+    data = encoded(picture(400, 300), kind)[:800]
+    assert peeked(data) == (400, 300)
+    with pytest.raises(ValueError, match="not a readable image"):
+        decode_image(data)
+
+
+@pytest.mark.parametrize("case", ["nothing", "text", "header alone", "no pixels", "text bomb", "svg", "eps"])
+def test_what_is_no_image_has_no_header(case: str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        peeked(HOSTILE[case])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"\w") as decoded:
+        decode_image(HOSTILE[case])
+    assert str(caught.value) == str(decoded.value)
+
+
+@pytest.mark.parametrize(("width", "height"), [(13_300, 13_300), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
+def test_the_header_of_a_decompression_bomb_is_refused(width: int, height: int) -> None:
+    with pytest.raises(ValueError, match=r"at most 175,000,000|exceeds limit|dimensions"):
+        peeked(png([header(width, height), (b"IDAT", zlib.compress(bytes(1000)))]))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_headers_of_damaged_bytes_agree_with_the_pixels(kind: str) -> None:
+    """Pairs are sorted by their headers' sizes into batches of one size: a header must not say something else."""
+    rng = random.Random(1)
+    for number in range(160):
+        exif = Image.Exif()
+        exif[0x0112] = number % 8 + 1
+        data = bytearray(encoded(picture(), kind, **({} if kind in ("GIF", "BMP") else {"exif": exif})))
+        for _ in range(rng.randint(1, 6)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        try:
+            size = decode_image(bytes(data)).size
+        except ValueError:
+            continue
+        assert peeked(bytes(data)) == size
+
+
 def test_too_many_bytes_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(picture(), "PNG")
     (tmp_path / "large.png").write_bytes(data)
     monkeypatch.setattr(images, "MAX_BYTES", len(data) - 1)
     with pytest.raises(ValueError, match="at most"):
         decode_image(data)
+    with pytest.raises(ValueError, match="at most"):
+        peeked(data)
     with pytest.raises(ValueError, match=r"large\.png has .* bytes; at most"):
         open_image(tmp_path / "large.png")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BASE = {"etchr.sample", "etchr.families", "etchr.images", "etchr.config", "etchr.router"}
+_BASE = ("sample", "families", "images", "config", "router", "run_folder", "seeds")
+BASE = {f"etchr.{name}" for name in _BASE}
 
 # layer -> the layers it may import; `base` is BASE
 ALLOWED = {
@@ -18,10 +19,12 @@ ALLOWED = {
     "editor": {"base", "flow", "mllm", "editor"},
     "rewards": {"base", "flow", "mllm", "editor", "rewards"},
     "runtime": {"base"},
+    "checkpoint": {"base"},
+    "publish": {"base", "editor", "publish"},
     "evr": {"base", "mllm", "editor"},
-    "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "sft"},
-    "rl": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "rl"},
-    "cli": {"base", "flow", "mllm", "editor", "evr", "cli"},
+    "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "checkpoint", "sft"},
+    "rl": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "checkpoint", "rl"},
+    "cli": {"base", "flow", "mllm", "editor", "evr", "publish", "cli"},
 }
 LIGHT = ("torch", "diffusers", "transformers", "peft", "accelerate")
 

@@ -1,5 +1,6 @@
 """`EditSample` on disk: what is written is read, and what does not fit is one clear sentence."""
 
+import io
 import json
 import math
 
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from etchr.families import TaskFamily
-from etchr.images import encode_png
+from etchr.images import encode_png, peek_image
 from etchr.sample import EditSample, features, from_row, read_parquet, to_row, write_parquet
 
 PICTURE = Image.effect_mandelbrot((64, 64), (-2, -1, 1, 1), 50).convert("RGB")
@@ -123,6 +124,37 @@ def test_a_row_without_a_column_is_bad():
 @pytest.mark.parametrize("edit", [None, {"bytes": None, "path": None}])
 def test_no_edit_comes_in_two_forms(edit):
     assert from_row(row(edit_image=edit)).edit_image is None
+
+
+def peek(data):
+    return peek_image(io.BytesIO(data))
+
+
+def test_a_row_is_checked_by_headers_alone():
+    sample = from_row(row(), peek)
+    assert sample.edit_image is not None
+    assert (sample.image.size, sample.edit_image.size) == ((64, 64), (64, 64))
+    full = from_row(row())
+    for name in ("id", "family", "task", "question", "answer", "choices", "meta"):
+        assert getattr(sample, name) == getattr(full, name)
+    cut = {"bytes": encode_png(PICTURE)[:-900], "path": None}
+    assert from_row(row(image=cut), peek).image.size == (64, 64)  # damaged pixels go unnoticed
+    assert from_row(row(edit_image=None), peek).edit_image is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"image": {"bytes": b"no picture", "path": None}}, "not an image"),
+        ({"image": {"bytes": None, "path": "picture.png"}}, "an image must be embedded as bytes"),
+        ({"edit_image": {"bytes": encode_png(EDIT.resize((32, 64))), "path": None}}, "they must align"),
+        ({"family": "charts"}, "unknown task family"),
+    ],
+)
+def test_headers_show_what_is_wrong_with_a_row(changes, match):
+    with pytest.raises(ValueError, match=match) as caught:
+        from_row(row(**changes), peek)
+    assert str(caught.value).startswith("bad row 'a-1': ")
 
 
 # -------------------------------------------------------------------------------------------------------- files

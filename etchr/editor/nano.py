@@ -30,11 +30,13 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from etchr.editor.klein import KleinEditor, patchify
+from etchr.editor.klein import KleinEditor
 from etchr.editor.nano_model import build
+from etchr.editor.tokens import patchify
 from etchr.flow.matching import interpolate, target_velocity
 from etchr.flow.schedule import stratified_sigmas
 from etchr.sample import EditSample, read_parquet
+from etchr.seeds import hash_seed
 
 log = logging.getLogger(__name__)
 
@@ -228,12 +230,6 @@ def _optimizers(model: nn.Module, config: NanoConfig) -> list[torch.optim.Optimi
 
 def _warm_then_linear(warmup: int, total: int) -> Any:
     return lambda step: min((step + 1) / warmup, max(total - step, 0) / max(total - warmup, 1), 1.0)
-
-
-def hash_seed(*numbers: int) -> int:
-    """A 63-bit seed from several numbers, so that neighbouring steps draw unrelated noise."""
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 def _batch(count: int, batch_size: int, step: int, seed: int) -> Tensor:

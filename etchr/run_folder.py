@@ -1,0 +1,144 @@
+"""The folder of a run: one writer at a time, one set of options, files that are whole or absent.
+
+Evaluation and training share it, so that they behave alike when they are killed and started again.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+EDGE_BYTES = 32 * 2**20  # of a file that go into its digest from either end: nano and small data whole
+
+
+class RunFolder:
+    """The folder of one run; `run.json` holds what decides its results."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def exists(self) -> bool:
+        """Whether a run was ever started here."""
+        return (self.path / "run.json").is_file()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out; `ValueError` if one is at work here. The system lifts the lock of a dead one."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("wb") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"another process is writing to {self.path}; wait for it or choose another out=FOLDER"
+                ) from None
+            yield
+
+    def claim(self, fingerprint: dict[str, Any], may_grow: tuple[str, ...] = ()) -> None:
+        """Make the folder, or go on in it; `ValueError` if what lies there belongs to a run of other results.
+
+        The entries of the dicts named in `may_grow` add to those of the folder; what is there must stay what it is.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        note = self.path / "run.json"
+        if self.exists():
+            try:
+                there = json.loads(note.read_text(encoding="utf-8"))
+            except ValueError:
+                there = None
+            if not isinstance(there, dict):
+                raise ValueError(f"{note} is damaged; choose another out=FOLDER or remove {self.path}")
+            fingerprint = json.loads(json.dumps(fingerprint))
+            for key in (key for key in may_grow if isinstance(there.get(key), dict)):  # another kind of run has none
+                there[key] = fingerprint[key] | there[key]
+                fingerprint[key] = there[key] | fingerprint[key]
+            if different := _differences(there, fingerprint):
+                raise ValueError(
+                    f"{self.path} holds a run with other settings ({'; '.join(different[:3])}); "
+                    "choose another out=FOLDER or remove that one"
+                )
+        write_atomically(note, json.dumps(fingerprint, indent=2).encode() + b"\n")
+
+
+class JsonLines:
+    """An append-only file of JSON objects, one a line; a line torn by a kill counts as never written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream: IO[bytes] | None = None
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self.path.is_file():
+            for line in self.path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline is torn or empty
+                if line:
+                    try:
+                        yield json.loads(line)
+                    except ValueError:
+                        raise ValueError(
+                            f"{self.path} holds a damaged line ({line[:40]!r}); remove that line and start again"
+                        ) from None
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one object and hand it to the operating system before returning; `OSError` if the disk is full."""
+        if self._stream is None:
+            self._stream = self._open()
+        self._stream.write(json.dumps(record).encode("ascii") + b"\n")  # ASCII: lone surrogates of a model pass too
+        self._stream.flush()
+
+    def replace(self, records: list[dict[str, Any]]) -> None:
+        """Make these objects the file's whole content."""
+        self.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, b"".join(json.dumps(record).encode("ascii") + b"\n" for record in records))
+
+    def _open(self) -> IO[bytes]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        stream = self.path.open("ab")
+        whole = self.path.read_bytes().rfind(b"\n") + 1
+        stream.truncate(whole)  # drop a torn last line, so that the next one starts clean
+        return stream
+
+    def close(self) -> None:
+        """Close the file; it opens again with the next `append`."""
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            stream.close()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _differences(there: Any, here: Any, where: str = "") -> list[str]:
+    """Where two JSON values differ, in words."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = sorted(there.keys() | here.keys())
+        parts = [_differences(there.get(key), here.get(key), f"{where}.{key}".strip(".")) for key in keys]
+        return [difference for part in parts for difference in part]
+    return [] if there == here else [f"{where}: {_short(there)} there, {_short(here)} here"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def content_digest(path: Path) -> str | None:
+    """A digest of a file or of a folder's files: names, sizes and both ends; None if there is nothing at `path`."""
+    if not path.exists():
+        return None
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(EDGE_BYTES))
+            stream.seek(max(size - EDGE_BYTES, 0))
+            digest.update(stream.read(EDGE_BYTES))
+    return digest.hexdigest()[:16]

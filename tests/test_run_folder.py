@@ -1,0 +1,160 @@
+"""A run's folder: whole files, one writer, one set of options."""
+
+import json
+import os
+
+import pytest
+
+from etchr.run_folder import JsonLines, RunFolder, content_digest, write_atomically
+
+# --------------------------------------------------------------------------------------------------------- lines
+
+
+def test_lines_are_there_as_soon_as_they_are_appended(tmp_path):
+    lines = JsonLines(tmp_path / "new" / "x.jsonl")
+    assert list(lines) == []
+    for record in ({"a": 1}, {"text": "ß\n\ud800"}):
+        lines.append(record)
+    assert list(JsonLines(lines.path)) == [{"a": 1}, {"text": "ß\n\ud800"}]
+    lines.close()
+    lines.append({"b": 2})
+    assert len(list(lines)) == 3
+
+
+@pytest.mark.parametrize("torn", [b'{"a": 2', b'{"a": 2}', b"\xff"])
+def test_a_torn_last_line_counts_as_never_written(tmp_path, torn):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + torn)
+    assert list(JsonLines(path)) == [{"a": 1}]
+    JsonLines(path).append({"a": 3})
+    assert path.read_bytes() == b'{"a": 1}\n{"a": 3}\n'
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\0\0", b'{"a": ', b"\xff\xfe"])
+def test_a_damaged_line_is_named(tmp_path, damage):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"a": 1}\n' + damage + b'\n{"a": 3}\n')
+    with pytest.raises(ValueError, match=r"x\.jsonl holds a damaged line .*; remove that line") as caught:
+        list(JsonLines(path))
+    assert repr(damage) in str(caught.value)
+
+
+def test_replace_makes_the_whole_content_and_appending_goes_on_behind_it(tmp_path):
+    lines = JsonLines(tmp_path / "new" / "x.jsonl")
+    lines.replace([{"a": 0}])
+    for number in (1, 2, 3):
+        lines.append({"a": number})
+    lines.replace([{"a": 1}, {"a": 2}])
+    lines.append({"a": 4})
+    assert list(lines) == [{"a": 1}, {"a": 2}, {"a": 4}]
+    assert [file.name for file in lines.path.parent.iterdir()] == ["x.jsonl"]
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "note.json"
+    write_atomically(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomically(path, None)  # type: ignore[arg-type]
+    assert path.read_bytes() == b"old"
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["note.json"]
+
+
+# -------------------------------------------------------------------------------------------------------- claims
+
+
+def test_a_folder_goes_on_with_the_same_settings_only(tmp_path):
+    folder = RunFolder(tmp_path / "a" / "run")
+    assert not folder.exists()
+    folder.claim({"seed": 0, "betas": (0.9, 0.99), "data": {"x": 1}})
+    assert folder.exists()
+    folder.claim({"seed": 0, "betas": [0.9, 0.99], "data": {"x": 1}})
+    with pytest.raises(ValueError, match=r"other settings \(data\.x: 1 there, 2 here; seed: 0 there, 1 here\)"):
+        folder.claim({"seed": 1, "betas": [0.9, 0.99], "data": {"x": 2}})
+    with pytest.raises(ValueError, match=r"data\.y: null there, 2 here"):
+        folder.claim({"seed": 0, "betas": [0.9, 0.99], "data": {"x": 1, "y": 2}})
+    assert json.loads((folder.path / "run.json").read_text())["data"] == {"x": 1}
+
+
+def test_what_may_grow_grows_and_stays_what_it_is(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+
+    def claim(systems, seed=0):
+        folder.claim({"seed": seed, "systems": systems}, may_grow=("systems",))
+        return json.loads((folder.path / "run.json").read_text())["systems"]
+
+    assert claim({"a": {"steps": 1}}) == {"a": {"steps": 1}}
+    assert claim({"b": {"steps": 2}}) == {"a": {"steps": 1}, "b": {"steps": 2}}
+    assert claim({}) == {"a": {"steps": 1}, "b": {"steps": 2}}
+    with pytest.raises(ValueError, match=r"systems\.a\.steps: 1 there, 3 here"):
+        claim({"a": {"steps": 3}, "c": {"steps": 1}})
+    with pytest.raises(ValueError, match="seed: 0 there, 1 here"):
+        claim({"c": {"steps": 1}}, seed=1)
+    assert claim({}) == {"a": {"steps": 1}, "b": {"steps": 2}}
+
+
+@pytest.mark.parametrize("there", [{"seed": 0}, {"seed": 0, "systems": None}, {"seed": 0, "systems": ["a"]}])
+def test_a_run_of_another_kind_is_refused(tmp_path, there):
+    """An evaluation that is sent into the folder of a training, say."""
+    folder = RunFolder(tmp_path)
+    folder.claim(there)
+    with pytest.raises(ValueError, match=r"holds a run with other settings .*systems"):
+        folder.claim({"seed": 0, "systems": {"a": 1}}, may_grow=("systems",))
+
+
+@pytest.mark.parametrize("damage", [b"", b"[1]", b"{", b"\xff"])
+def test_a_damaged_note_is_refused_and_kept(tmp_path, damage):
+    (tmp_path / "run.json").write_bytes(damage)
+    with pytest.raises(ValueError, match=r"run\.json is damaged; choose another out=FOLDER"):
+        RunFolder(tmp_path).claim({"seed": 0})
+    assert (tmp_path / "run.json").read_bytes() == damage
+
+
+def test_one_writer_at_a_time(tmp_path):
+    path = tmp_path / "a" / "run"
+    with RunFolder(path).locked():
+        with pytest.raises(ValueError, match=r"another process is writing to .*run"), RunFolder(path).locked():
+            pass
+        with RunFolder(tmp_path / "other").locked():
+            pass
+    with pytest.raises(KeyError), RunFolder(path).locked():
+        raise KeyError  # a run that fails lets the next one in
+    with RunFolder(path).locked():
+        pass
+
+
+# ------------------------------------------------------------------------------------------------------- digests
+
+
+def test_a_digest_is_of_the_content_wherever_it_lies(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "a").write_bytes(b"content")
+        (tmp_path / name / "b").write_bytes(b"")
+    first = content_digest(tmp_path / "one")
+    assert first == content_digest(tmp_path / "two")
+    assert content_digest(tmp_path / "one" / "sub" / "a") != content_digest(tmp_path / "one" / "b")
+    (tmp_path / "alone").write_bytes(b"content")
+    assert content_digest(tmp_path / "alone") == content_digest(tmp_path / "one" / "sub" / "a")
+    assert content_digest(tmp_path / "none") is None
+    seen = {first}
+    for change in (
+        lambda: (tmp_path / "two" / "sub" / "a").write_bytes(b"Content"),
+        lambda: (tmp_path / "two" / "sub" / "a").rename(tmp_path / "two" / "a"),
+        lambda: (tmp_path / "two" / "c").write_bytes(b""),
+    ):
+        change()
+        seen.add(content_digest(tmp_path / "two"))
+    assert len(seen) == 4
+
+
+def test_a_large_file_is_known_by_its_size_and_both_ends(tmp_path):
+    path, size, seen = tmp_path / "large", 70 * 2**20, set()
+    for place, length in ((0, size), (10, size), (size - 1, size), (0, size + 1)):
+        with path.open("wb") as stream:  # sparse: holes cost nothing
+            stream.truncate(length)
+            stream.seek(place)
+            stream.write(b"x")
+        seen.add(content_digest(path))
+    assert len(seen) == 4
