@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from etchr.editor import geometry
+from etchr.editor import efficiency, geometry
+from etchr.editor.tokens import Grid, image_ids, patchify, text_ids, to_images, to_pixels, unpatchify
 from etchr.flow.schedule import inference_sigmas
 from etchr.flow.steps import euler_step
 
@@ -64,18 +65,6 @@ class EditorSettings:
         return cls(**known | {name: value for name, value in changes.items() if value is not None})
 
 
-@dataclass(frozen=True)
-class Grid:
-    """The token grid of an image: one token is 2x2 VAE latents (16x16 px for klein, 8x8 px for nano)."""
-
-    height: int
-    width: int
-
-    @property
-    def num_tokens(self) -> int:
-        return self.height * self.width
-
-
 class KleinEditor:
     """An `Editor` on FLUX.2-klein weights."""
 
@@ -94,6 +83,7 @@ class KleinEditor:
         self.text_encoder, self.tokenizer = text_encoder, tokenizer
         self.scheduler = scheduler
         self.settings = settings or EditorSettings()
+        efficiency.check_text_layers(self.settings.text_encoder_out_layers, text_encoder.config.num_hidden_layers)
         self.name = name
         self.batch_size = batch_size
         self._text: OrderedDict[str, Tensor] = OrderedDict()
@@ -108,13 +98,15 @@ class KleinEditor:
         device: str = "auto",
         dtype: str = "auto",
         lora: str | Path | None = None,
+        quantisation: str | None = None,
         batch_size: int = 16,
         **settings: Any,
     ) -> "KleinEditor":
         """Load a klein folder or hub id, with an optional LoRA; `settings` that are not None replace the folder's.
 
         `device` auto takes a GPU where there is one; `dtype` auto is bfloat16 there and float32 on a CPU. On `meta` no
-        weights are read: shapes and parameter counts of a folder without its gigabytes.
+        weights are read: shapes and parameter counts of a folder without its gigabytes. `quantisation` int8, fp8 or nf4
+        shrinks the frozen transformer (see `efficiency.quantisation`); an adapter on it trains as usual.
         Raises `ValueError` for a folder that is not a FLUX.2-klein.
         """
         check_folder(folder)
@@ -123,28 +115,37 @@ class KleinEditor:
         torch_dtype = (
             getattr(torch, dtype) if dtype != "auto" else (torch.float32 if device == "cpu" else torch.bfloat16)
         )
-        parts = _empty_parts(Path(folder), torch_dtype) if device == "meta" else _read_parts(folder, torch_dtype)
+        read = EditorSettings.read(folder, **settings)
+        encoder_config = Path(folder) / "text_encoder" / "config.json"
+        if encoder_config.is_file():  # a hub id's is checked once it is there
+            layer_count = _read_json(encoder_config)["num_hidden_layers"]
+            efficiency.check_text_layers(read.text_encoder_out_layers, layer_count)
+        if quantisation is not None:
+            efficiency.check_quantisation(quantisation, device)
+        if device == "meta":
+            parts = _empty_parts(Path(folder), torch_dtype)
+        else:
+            parts = _read_parts(folder, torch_dtype, quantisation)
         for name in ("transformer", "vae", "text_encoder"):
             parts[name].requires_grad_(False).eval().to(device)
-        name = Path(folder).name
+        name = Path(folder).name + (f"+{quantisation}" if quantisation else "")
         if lora is not None:
             from etchr.editor import lora as adapters
 
             adapters.load(parts["transformer"], lora, dtype=torch_dtype)
             parts["transformer"].requires_grad_(False)
             name += f"+{Path(lora).name}"
-        read = EditorSettings.read(folder, **settings)
         return cls(**parts, settings=read, name=name, batch_size=batch_size)
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that `Flux2KleinPipeline.from_pretrained` and `load` read (safetensors only)."""
         from diffusers import Flux2KleinPipeline
 
+        if getattr(self.transformer, "is_quantized", False):
+            raise ValueError(f"{self.name} is quantised and not for saving; save its LoRA, or load it unquantised")
         parts = {name: getattr(self, name) for name in _COMPONENTS}
         Flux2KleinPipeline(**parts).save_pretrained(str(folder), safe_serialization=True)
-        for path in Path(folder).glob(
-            "*/config.json"
-        ):  # diffusers notes where a part was loaded from; nobody's business
+        for path in Path(folder).glob("*/config.json"):  # diffusers notes where a part came from; nobody's business
             config = json.loads(path.read_text(encoding="utf-8"))
             if config.pop("_name_or_path", None) is not None:
                 path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -193,13 +194,9 @@ class KleinEditor:
                 log.warning("prompt of %d tokens is cut to %d: %.60s...", len(ids), length, prompt)
         tokens = self.tokenizer(texts, return_tensors="pt", padding="max_length", truncation=True, max_length=length)
         tokens = tokens.to(self.text_encoder.device)
-        output = self.text_encoder(
-            input_ids=tokens["input_ids"],
-            attention_mask=tokens["attention_mask"],
-            output_hidden_states=True,
-            use_cache=False,
+        layers = efficiency.text_hidden_states(
+            self.text_encoder, self.settings.text_encoder_out_layers, tokens["input_ids"], tokens["attention_mask"]
         )
-        layers = [output.hidden_states[layer] for layer in self.settings.text_encoder_out_layers]
         return torch.cat(layers, dim=-1).to(self.device, self.dtype)
 
     @torch.no_grad()
@@ -227,22 +224,8 @@ class KleinEditor:
     def velocity(
         self, latents: Tensor, sigma: Tensor, text: Tensor, condition: Tensor, grid: Grid, condition_grid: Grid
     ) -> Tensor:
-        """The velocity (B, N, C) of the target tokens.
-
-        `latents` (B, N, C) at noise levels `sigma` (B,) in [0, 1], `text` (B, L, D), `condition` (B, M, C): the
-        source's clean tokens, appended along the sequence with their own time coordinate. Differentiable.
-        """
-        ids = torch.cat([image_ids(grid, 0), image_ids(condition_grid, CONDITION_TIME)])
-        output = self.transformer(
-            hidden_states=torch.cat([latents, condition], dim=1).to(self.dtype),
-            timestep=sigma.to(self.device, self.dtype),
-            encoder_hidden_states=text,
-            txt_ids=text_ids(text.shape[1]).to(self.device),
-            img_ids=ids.to(self.device),
-            guidance=None,
-            return_dict=False,
-        )[0]
-        return output[:, : latents.shape[1]]
+        """The velocity (B, N, C) of the target tokens by this editor's transformer; see `velocity`."""
+        return velocity(self.transformer, latents, sigma, text, condition, grid, condition_grid)
 
     def noise(self, seeds: Sequence[int], grid: Grid) -> Tensor:
         """Initial noise tokens (B, N, C), each from its own seed, equal on every device."""
@@ -298,13 +281,38 @@ class KleinEditor:
         return x
 
 
+def velocity(
+    transformer: Any, latents: Tensor, sigma: Tensor, text: Tensor, condition: Tensor, grid: Grid, condition_grid: Grid
+) -> Tensor:
+    """The velocity (B, N, C) of the target tokens.
+
+    `latents` (B, N, C) at noise levels `sigma` (B,) in [0, 1], `text` (B, L, D), `condition` (B, M, C): the source's
+    clean tokens, appended along the sequence with their own time coordinate. Computed in the dtype and on the device
+    of `text`. Differentiable. `transformer` is only called, so it may be wrapped (DDP).
+    """
+    ids = torch.cat([image_ids(grid, 0), image_ids(condition_grid, CONDITION_TIME)])
+    output = transformer(
+        hidden_states=torch.cat([latents, condition], dim=1).to(text.dtype),
+        timestep=sigma.to(text.device, text.dtype),
+        encoder_hidden_states=text,
+        txt_ids=text_ids(text.shape[1]).to(text.device),
+        img_ids=ids.to(text.device),
+        guidance=None,
+        return_dict=False,
+    )[0]
+    return output[:, : latents.shape[1]]
+
+
 _COMPONENTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
-def _read_parts(folder: str | Path, dtype: torch.dtype) -> dict[str, Any]:
+def _read_parts(folder: str | Path, dtype: torch.dtype, quantisation: str | None) -> dict[str, Any]:
     from diffusers import Flux2KleinPipeline
 
-    pipeline = Flux2KleinPipeline.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
+    config = efficiency.quantisation(quantisation, dtype) if quantisation else None
+    pipeline = Flux2KleinPipeline.from_pretrained(
+        str(folder), dtype=dtype, use_safetensors=True, quantization_config=config
+    )
     return {name: pipeline.components[name] for name in _COMPONENTS}
 
 
@@ -358,43 +366,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} must hold a JSON object, not {type(value).__name__}")
     return value
-
-
-def to_pixels(images: Sequence[Image.Image]) -> Tensor:
-    """RGB images of one size to (B, 3, H, W) in [-1, 1]."""
-    width, height = images[0].size
-    data = torch.frombuffer(bytearray(b"".join(image.tobytes() for image in images)), dtype=torch.uint8)
-    return data.view(len(images), height, width, 3).permute(0, 3, 1, 2) / 127.5 - 1
-
-
-def to_images(pixels: Tensor) -> list[Image.Image]:
-    """(B, 3, H, W) in [-1, 1] to RGB images, clipped and rounded."""
-    data = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().contiguous()
-    return [Image.fromarray(array) for array in data.numpy()]
-
-
-def patchify(latents: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, 4 C, H / 2, W / 2): each 2x2 patch becomes channels, ordered (c, row, column)."""
-    batch, channels, height, width = latents.shape
-    patches = latents.view(batch, channels, height // 2, 2, width // 2, 2)
-    return patches.permute(0, 1, 3, 5, 2, 4).reshape(batch, channels * 4, height // 2, width // 2)
-
-
-def unpatchify(latents: Tensor) -> Tensor:
-    """The inverse of `patchify`."""
-    batch, channels, height, width = latents.shape
-    patches = latents.view(batch, channels // 4, 2, 2, height, width)
-    return patches.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels // 4, height * 2, width * 2)
-
-
-def image_ids(grid: Grid, time: int) -> Tensor:
-    """Positions (N, 4) of an image's tokens as (t, h, w, l), row by row."""
-    return torch.cartesian_prod(
-        torch.tensor([time]), torch.arange(grid.height), torch.arange(grid.width), torch.tensor([0])
-    )
-
-
-def text_ids(length: int) -> Tensor:
-    """Positions (L, 4) of text tokens: only l counts."""
-    zero = torch.tensor([0])
-    return torch.cartesian_prod(zero, zero, zero, torch.arange(length))

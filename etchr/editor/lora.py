@@ -33,8 +33,9 @@ def targeted_linears(transformer: nn.Module) -> list[str]:
 
 
 def targeted_shapes(transformer: nn.Module) -> dict[str, torch.Size]:
-    """(out_features, in_features) of the targeted linear layers by name."""
-    return {name: _weight(transformer, name).shape for name in targeted_linears(transformer)}
+    """(out_features, in_features) of the targeted linear layers by name; of quantised ones what they stand for."""
+    layers: dict[str, Any] = {name: transformer.get_submodule(name) for name in targeted_linears(transformer)}
+    return {name: torch.Size((layer.out_features, layer.in_features)) for name, layer in layers.items()}
 
 
 def _weight(transformer: nn.Module, name: str) -> nn.Parameter:
@@ -103,8 +104,12 @@ def _inject(
         rank_pattern={_exactly(name): other for name, other in ranks.items() if other != rank},
         alpha_pattern={_exactly(name): other for name, other in alphas.items() if other != alpha},
     )
-    with torch.random.fork_rng(devices=[]):  # peft draws a start that is replaced; the caller's stream stays as it is
+    with torch.device("meta"):  # peft would draw a start, two billion numbers at 9B, that is replaced anyway
         transformer.add_adapter(config, adapter_name)
+    for name in ranks:
+        layer = transformer.get_submodule(name)
+        for side in (layer.lora_A, layer.lora_B):
+            side[adapter_name].to_empty(device=layer.get_base_layer().weight.device)
 
 
 def _exactly(name: str) -> str:
@@ -127,19 +132,25 @@ def _own(transformer: nn.Module, adapter_name: str, dtype: torch.dtype) -> list[
 
 
 def save(
-    transformer: Any, folder: str | Path, *, adapter_name: str = "default", dtype: torch.dtype | None = None
+    transformer: Any,
+    folder: str | Path,
+    *,
+    adapter_name: str = "default",
+    dtype: torch.dtype | None = None,
+    weights: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write the adapter to `folder`/pytorch_lora_weights.safetensors as diffusers' pipelines read it; the file.
 
     Rank and alpha travel in the header, cut down to what every peft version knows. Weights keep their dtype unless
-    `dtype` is given (bfloat16 halves the file). The file is complete or absent: it is renamed into place.
+    `dtype` is given (bfloat16 halves the file). `weights` by the transformer's parameter names replace its own, as
+    where it holds a slice of them only. The file is complete or absent: it is renamed into place.
     """
     from diffusers import Flux2KleinPipeline
 
     if adapter_name not in getattr(transformer, "peft_config", {}):
         raise ValueError(f"the transformer has no adapter {adapter_name!r} to save")
     folder = Path(folder)
-    weights = get_peft_model_state_dict(transformer, adapter_name=adapter_name)
+    weights = get_peft_model_state_dict(transformer, state_dict=weights, adapter_name=adapter_name)
     weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
     part = f".{LORA_FILE}.{os.getpid()}.part"
     Flux2KleinPipeline.save_lora_weights(
@@ -214,6 +225,8 @@ def merge(transformer: nn.Module, source: str | Path, scale: float = 1.0, *, par
     Every targeted weight must change or it is a `ValueError`; the others stay bit for bit as they are. Where a file
     does not fit, nothing has been touched; after an error that names a single weight the transformer is half merged.
     """
+    if getattr(transformer, "is_quantized", False):
+        raise ValueError("the transformer is quantised, so nothing can be merged into it; load it without quantisation")
     if getattr(transformer, "peft_config", None):
         raise ValueError("the transformer carries an adapter; merge into one without (transformer.unload_lora())")
     weights = read(source)

@@ -8,7 +8,18 @@ import torch
 from diffusers import Flux2KleinPipeline
 from PIL import Image
 
-from etchr.editor.klein import EditorSettings, Grid, KleinEditor, patchify, to_images, to_pixels, unpatchify
+from etchr.editor import efficiency
+from etchr.editor.klein import (
+    NANO_BASE,
+    EditorSettings,
+    Grid,
+    KleinEditor,
+    patchify,
+    to_images,
+    to_pixels,
+    unpatchify,
+    velocity,
+)
 
 LAYERS, LENGTH = (1, 2, 3), 24
 
@@ -51,8 +62,9 @@ def test_an_edit_equals_the_diffusers_pipeline(klein_folder, guidance, size):
 
 
 def test_the_default_settings_are_the_papers(klein_folder):
-    settings = KleinEditor.load(klein_folder, device="cpu").settings
-    assert settings == EditorSettings(40, 3.5, 512, (9, 18, 27), 1024 * 1024)
+    assert EditorSettings.read(klein_folder) == EditorSettings(40, 3.5, 512, (9, 18, 27), 1024 * 1024)
+    settings = KleinEditor.load(klein_folder, device="cpu", text_encoder_out_layers=LAYERS).settings
+    assert settings == EditorSettings(text_encoder_out_layers=LAYERS)
 
 
 def test_an_edit_does_not_depend_on_its_batch_neighbours(klein_folder):
@@ -85,12 +97,63 @@ def test_a_saved_folder_loads_in_diffusers_and_here(klein_folder, tmp_path):
 def test_text_is_encoded_once_per_distinct_prompt(klein_folder):
     editor = load(klein_folder)
     calls = []
-    editor.text_encoder.register_forward_hook(lambda module, args, output: calls.append(len(output.logits)))
+    embeddings = editor.text_encoder.get_input_embeddings()
+    embeddings.register_forward_hook(lambda module, args, output: calls.append(len(output)))
     embeddings = editor.encode_text(["one", "two", "one"])
     editor.encode_text(["two", "one"])
     assert calls == [2]
     assert embeddings.shape == (3, LENGTH, 48)
     assert torch.equal(embeddings[0], embeddings[2])
+
+
+def count_forwards(modules):
+    calls = [0] * len(modules)
+    for index, module in enumerate(modules):
+        module.register_forward_hook(lambda *_, index=index: calls.__setitem__(index, calls[index] + 1))
+    return calls
+
+
+@pytest.mark.parametrize("model", ["tiny", "nano"])
+@pytest.mark.parametrize("layers", [(1, 2, 3), (2,), (3, 1), (0, 2), (4,), (1, 4), (0,), (2, 2)])
+def test_the_text_encoder_stops_after_the_last_layer_needed(klein_folder, model, layers):
+    editor = load(klein_folder if model == "tiny" else NANO_BASE, text_encoder_out_layers=layers)
+    tokens = editor.tokenizer(["short", "rather longer"], return_tensors="pt", padding="max_length", max_length=LENGTH)
+    inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        full = editor.text_encoder(**inputs, output_hidden_states=True, use_cache=False).hidden_states
+        calls = count_forwards([*editor.text_encoder.model.layers, editor.text_encoder.lm_head])
+        states = efficiency.text_hidden_states(editor.text_encoder, layers, **inputs)
+    assert len(states) == len(layers)
+    for layer, state in zip(layers, states, strict=True):
+        assert torch.equal(state, full[layer])
+    assert calls == [1] * max(layers) + [0] * (4 - max(layers)) + [0]
+    assert not any(torch.equal(full[a], full[b]) for a in range(5) for b in range(a))  # a wrong layer would show
+    expected = torch.cat([full[layer] for layer in layers], dim=-1)
+    editor.tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    assert torch.equal(editor.encode_text(["short", "rather longer"]), expected)
+
+
+def test_a_folder_saved_after_encoding_has_all_layers(klein_folder, tmp_path):
+    editor = load(klein_folder, text_encoder_out_layers=(1, 2))
+    editor.encode_text(["x"])
+    editor.save(tmp_path / "saved")
+    saved = Flux2KleinPipeline.from_pretrained(tmp_path / "saved").text_encoder
+    original = Flux2KleinPipeline.from_pretrained(klein_folder).text_encoder
+    assert saved.config.num_hidden_layers == editor.text_encoder.config.num_hidden_layers == 4
+    assert saved.config.layer_types == original.config.layer_types
+    assert saved.state_dict().keys() == original.state_dict().keys()
+    assert all(torch.equal(saved.state_dict()[name], weight) for name, weight in original.state_dict().items())
+    assert not any(module._forward_hooks for module in editor.text_encoder.modules())  # none is left behind
+
+
+@pytest.mark.parametrize("layers", [(5,), (-1, 2), (), (1.0,)])
+def test_layers_that_the_text_encoder_lacks_are_refused(klein_folder, layers):
+    with pytest.raises(ValueError, match="from 0 to the text encoder's last, 4"):
+        load(klein_folder, text_encoder_out_layers=layers)
+    parts = vars(load(klein_folder))
+    names = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+    with pytest.raises(ValueError, match="from 0 to the text encoder's last, 4"):
+        KleinEditor(*(parts[name] for name in names), settings=EditorSettings(text_encoder_out_layers=layers))
 
 
 def test_a_cut_prompt_is_reported(klein_folder, caplog):
@@ -140,3 +203,20 @@ def test_the_velocity_is_differentiable(klein_folder):
     latents = editor.noise([1], grid).requires_grad_()
     editor.velocity(latents, torch.tensor([0.5]), editor.encode_text(["x"]), condition, grid, grid).sum().backward()
     assert latents.grad.abs().sum() > 0
+
+
+def test_the_velocity_of_a_wrapped_transformer_is_the_editors(klein_folder):
+    editor = load(klein_folder)
+    condition, grid = editor.encode_image(to_pixels([picture(0)]))
+    arguments = editor.noise([1], grid), torch.tensor([0.5]), editor.encode_text(["x"]), condition, grid, grid
+
+    class Wrapped(torch.nn.Module):  # as DDP: no attribute of the model shows
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, **inputs):
+            return self.module(**inputs)
+
+    with torch.no_grad():
+        assert torch.equal(velocity(Wrapped(editor.transformer), *arguments), editor.velocity(*arguments))
