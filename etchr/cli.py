@@ -1,4 +1,4 @@
-"""`etchr ask | edit | merge | export`: one command for each thing a user does with a trained editor.
+"""`etchr ask | edit | merge | export | push`: one command for each thing a user does with a trained editor.
 
 Nothing heavy is imported before a command needs it, so `--help` answers at once.
 """
@@ -163,6 +163,34 @@ def export(
         typer.echo(f"exported to {export_bfl(lora, out)}")
     except (ValueError, OSError) as error:
         _stop(error)
+
+
+@app.command()
+def push(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Adapter folder or klein folder, with a model card README.md.")],
+    repo_id: Annotated[str, typer.Argument(help="Repository as owner/name; made if it does not exist.")],
+    public: Annotated[bool, typer.Option("--public", help="Anybody may see it; else it is private.")] = False,
+    message: Annotated[str | None, typer.Option(help="What changed, for the repository's history.")] = None,
+) -> None:
+    """Upload an adapter or a model to the Hugging Face hub, with the login of `hf auth login` or HF_TOKEN."""
+    from tqdm import tqdm
+
+    from etchr import publish
+
+    try:
+        plan = publish.plan(folder, repo_id)
+        for name, size in plan.sizes.items():
+            typer.echo(f"{tqdm.format_sizeof(size, 'B'):>8}  {name}")
+        typer.echo(f"{len(plan.sizes)} files to {repo_id}, {'public' if public else 'private'}")
+        if public and plan.licence:
+            typer.echo(
+                f"licence  {plan.licence}: binds everybody who downloads this; FLUX's allows non-commercial use only"
+            )
+        url = publish.upload(plan, public=public, message=message, api=context.obj)  # obj: a test's stand-in for HfApi
+    except (ValueError, OSError) as error:
+        _stop(error)
+    typer.echo(url)
 
 
 def _folder(editor: str) -> str:

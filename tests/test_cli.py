@@ -17,6 +17,7 @@ from etchr.images import open_image
 from etchr.mllm.reader import Reader
 from etchr.mllm.serve import build_app
 from tests.mllm.fake_server import dead_url, serving
+from tests.test_publish import ADAPTER_FILES, FakeHub, adapter
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = sorted((ROOT.parent / "shared" / "data" / "photos").glob("*.*"))
@@ -141,6 +142,45 @@ def test_bad_input_is_one_sentence(chart, tmp_path):
         assert last.startswith("etchr: "), done.output
         assert message in last
         assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_push_lists_the_files_and_then_prints_the_url(public, tmp_path):
+    hub, words = FakeHub(), ["--public"] if public else []
+    folder = adapter(tmp_path / "a", "license: other\nlicense_name: flux-non-commercial-license")
+    done = CliRunner().invoke(app, ["push", str(folder), "me/it", "--message", "First", *words], obj=hub)
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert {line.split()[-1] for line in lines[:3]} == ADAPTER_FILES
+    assert "   2.00B  training.json" in lines
+    assert lines[3] == f"3 files to me/it, {'public' if public else 'private'}"
+    assert ("flux-non-commercial-license: " in lines[4]) == public
+    assert len(lines) == 5 + public
+    assert lines[-1] == "https://huggingface.co/me/it"
+    assert (hub.message, hub.private) == ("First", {"me/it": not public})
+
+
+def test_a_public_apache_adapter_is_pushed_without_a_word_on_its_licence(tmp_path):
+    done = CliRunner().invoke(app, ["push", str(adapter(tmp_path / "a")), "me/it", "--public"], obj=FakeHub())
+    assert done.exit_code == 0, done.output
+    assert "licence" not in done.output
+
+
+def test_a_push_that_cannot_be_is_one_sentence(tmp_path):
+    hub, folder = FakeHub(me__it=False), adapter(tmp_path / "a")
+    for words, message in [
+        ([tmp_path / "none", "me/it"], "no folder at"),
+        ([folder, "it"], "give owner/name"),
+        ([folder, "me/it"], "the repository exists and is public"),
+        ([folder, "me/new", "--message", ""], "the message of the upload is empty"),
+    ]:
+        done = CliRunner().invoke(app, ["push", *map(str, words)], obj=hub)
+        assert done.exit_code == 1, (words, done.output)
+        last = done.output.strip().splitlines()[-1]
+        assert last.startswith("etchr: "), done.output
+        assert message in last
+        assert "Traceback" not in done.output
+    assert hub.uploaded == {}
 
 
 def test_help_loads_nothing_heavy():
