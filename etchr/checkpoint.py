@@ -1,0 +1,128 @@
+"""Everything a run needs to go on exactly: adapter weights, their average, optimizer states and the step.
+
+A checkpoint is a folder of safetensors files that appears whole or not at all. It is the same whether one process made
+it, many with copies of the model (DDP) or many with slices of it (FSDP2): tensors are gathered under their names.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+GATHER = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+LOCAL = StateDictOptions(ignore_frozen_params=True)
+SPREAD = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
+
+Tensors = dict[str, Tensor]
+
+
+class Checkpoints:
+    """The checkpoints of a run folder, oldest first; `keep` of them stay."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+
+    def steps(self) -> list[int]:
+        """Steps after which there is a complete checkpoint."""
+        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_*") if path.is_dir())
+
+    def save(
+        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: EMAModel | None, is_main: bool
+    ) -> None:
+        """Write the state after `step` steps; all processes call it, the main one writes.
+
+        Raises `OSError` if it cannot be written, in which case the checkpoints before it are as they were.
+        """
+        files = {"adapter": trainable(model)}
+        if average is not None:
+            with averaged(model, average):
+                files["average"] = trainable(model)
+        state: Any = get_optimizer_state_dict(model, optimizer, options=GATHER)  # empty but in the main process
+        files["optimizer"] = _flat(state.get("state", {}))
+        if not is_main:
+            return
+        part = self.folder / f".step_{step:08d}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir(parents=True)
+            for name, tensors in files.items():
+                save_file({key: value.contiguous() for key, value in tensors.items()}, part / f"{name}.safetensors")
+            (part / "state.json").write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
+            final = self.folder / f"step_{step:08d}"
+            shutil.rmtree(final, ignore_errors=True)
+            part.rename(final)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(part, ignore_errors=True)
+            kept = f"the one of step {self.steps()[-1]} is whole" if self.steps() else "there is none yet"
+            raise OSError(f"cannot write the checkpoint of step {step} to {self.folder} ({error}); {kept}") from None
+        for old in self.steps()[: -self.keep]:
+            shutil.rmtree(self.folder / f"step_{old:08d}")
+
+    def read(self, step: int, name: str) -> Tensors:
+        """One file of a checkpoint: adapter, average or optimizer. `ValueError` if it is damaged."""
+        path = self.folder / f"step_{step:08d}" / f"{name}.safetensors"
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); remove {path.parent} to go on from the one before"
+            ) from None
+
+    def restore(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: EMAModel | None) -> None:
+        """Put the state after `step` steps into a model, optimizer and average built from the same options."""
+        if average is not None:  # the average takes its tensors from the model, which then gets its own
+            set_model_state_dict(model, dict(self.read(step, "average")), options=SPREAD)
+            average.optimization_step = step
+            average.shadow_params = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+        set_model_state_dict(model, dict(self.read(step, "adapter")), options=SPREAD)
+        groups = get_optimizer_state_dict(model, optimizer, options=LOCAL)["param_groups"]
+        state: Any = {"state": _nested(self.read(step, "optimizer")), "param_groups": groups}
+        set_optimizer_state_dict(model, optimizer, state, options=SPREAD)
+
+
+def trainable(model: nn.Module) -> Tensors:
+    """A copy of the trainable weights by name, whole and on the CPU (in the main process, if the model is sharded)."""
+    state: dict[str, Any] = get_model_state_dict(model, options=GATHER)
+    return {name: value.clone() for name, value in state.items()}
+
+
+@contextmanager
+def averaged(model: nn.Module, average: EMAModel | None) -> Iterator[None]:
+    """Inside, the model holds the averaged weights; with None its own."""
+    if average is None:
+        yield
+        return
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    average.store(parameters)
+    average.copy_to(parameters)
+    try:
+        yield
+    finally:
+        average.restore(parameters)
+
+
+def _flat(state: dict[str, dict[str, Any]]) -> Tensors:
+    return {f"{name}|{part}": torch.as_tensor(value) for name, parts in state.items() for part, value in parts.items()}
+
+
+def _nested(tensors: Tensors) -> dict[str, dict[str, Tensor]]:
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, part = key.partition("|")
+        state.setdefault(name, {})[part] = value
+    return state

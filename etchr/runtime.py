@@ -1,0 +1,146 @@
+"""Processes, devices and trackers: the one file that knows ranks. A single process is the simple case of many."""
+
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
+
+
+class Runtime:
+    """What a trainer needs to know of the processes that train together; made by `accelerate launch`, or just one."""
+
+    def __init__(self, device: str = "auto", autocast: bool = False, threads: int = 0) -> None:
+        if threads:
+            torch.set_num_threads(threads)
+        self.accelerator = Accelerator(mixed_precision="bf16" if autocast else "no", cpu=device == "cpu")
+        self.device = self.accelerator.device
+        self.rank = self.accelerator.process_index
+        self.num_processes = self.accelerator.num_processes
+        self.is_main = self.accelerator.is_main_process
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a slice of the model (FSDP) rather than a copy (DDP)."""
+        return self.accelerator.distributed_type == DistributedType.FSDP
+
+    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        """Model and optimizer as accelerate wraps them for these processes."""
+        return self.accelerator.prepare(model, optimizer)
+
+    def accumulating(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Gradients are exchanged on leaving the last micro-batch of a step only."""
+        return nullcontext() if last else self.accelerator.no_sync(model)
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass; processes average their gradients."""
+        self.accelerator.backward(loss)
+
+    def sum(self, *values: float) -> list[float]:
+        """Each value summed over the processes."""
+        if self.num_processes == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
+        return self.accelerator.reduce(total.to(self.device), "sum").tolist()
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.accelerator.wait_for_everyone()
+
+    def main_first(self) -> AbstractContextManager[Any]:
+        """The main process runs the block before the others."""
+        return self.accelerator.main_process_first()
+
+    def close(self) -> None:
+        """Leave the process group."""
+        self.accelerator.end_training()
+
+    def peak_memory_gb(self) -> float:
+        """Of this process since it began, in 1e9 bytes: GPU memory, or resident memory on a CPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 1e9
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def grad_norm(parameters: Iterable[nn.Parameter], clip: float | None) -> float:
+    """The norm of all gradients together, which are scaled down to `clip` if they are above it."""
+    norm = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # a sharded model's norm is a DTensor
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int | None = None, seconds: float = 0.3) -> float:
+    """Measured FLOP/s of square matrix products: what the hardware gives, to hold a training's FLOPs against."""
+    size = size or (8192 if device.type == "cuda" else 1024)
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best, end = float("inf"), time.perf_counter() + seconds
+    while best == float("inf") or time.perf_counter() < end:
+        begin = time.perf_counter()
+        for _ in range(4):
+            a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, (time.perf_counter() - begin) / 4)
+    return 2 * size**3 / best
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Hardware and versions, for whoever reads a number later; nothing that names a machine or a user."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    versions = {package: metadata.version(package) for package in PACKAGES}
+    return {"device": name, "cpus": os.cpu_count(), "threads": torch.get_num_threads(), **versions}
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+class Tracker:
+    """Weights & Biases where it is asked for, in the main process; `metrics.jsonl` is written in any case."""
+
+    def __init__(self, mode: str, project: str, folder: Path, config: dict[str, Any]) -> None:
+        self._run: Any = None
+        if mode != "disabled":
+            import wandb
+
+            name = folder.resolve().name
+            identity = folder / "wandb_id"  # a run that is started again goes on in the same curve
+            if not identity.is_file():
+                identity.write_text(f"{os.urandom(6).hex()}", encoding="utf-8")
+            self._run = wandb.init(
+                project=project,
+                name=name,
+                id=identity.read_text(encoding="utf-8").strip(),
+                resume="allow",
+                dir=str(folder),
+                mode=mode,  # type: ignore[arg-type]
+                config=config,
+                save_code=False,
+            )
+
+    def log(self, step: int, values: dict[str, float], picture: str | None = None) -> None:
+        """Numbers, and a picture file, of a step."""
+        if self._run is not None:
+            import wandb
+
+            pictures = {} if picture is None else {"validation/edits": wandb.Image(picture)}
+            self._run.log({**values, **pictures}, step=step)
+
+    def close(self) -> None:
+        """Flush what is left."""
+        if self._run is not None:
+            self._run.finish(quiet=True)

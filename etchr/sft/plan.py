@@ -1,0 +1,95 @@
+"""Which pairs a step trains on, and which process takes which: pure functions of seed and step.
+
+A global batch holds pairs of one size wherever that is possible, so all processes have equal work. One process and many
+see the same global batches; a run that is killed and started again sees the rest of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from etchr.seeds import hash_seed
+
+Rows = np.ndarray  # of row numbers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order of the training pairs. `buckets` (R,) numbers each row's size, `costs` (R,) its pixels."""
+
+    buckets: np.ndarray
+    costs: np.ndarray
+    repeats: np.ndarray  # (R,) how often a row comes in an epoch; the fraction by lot
+    global_batch_size: int
+    seed: int
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full global batches in one pass; less than one batch of pairs is left out at its end, others each time."""
+        return self._rows_per_epoch() // self.global_batch_size
+
+    def _rows_per_epoch(self) -> int:
+        whole = np.floor(self.repeats)
+        return int(whole.sum() + sum(count for count, _ in self._fractions()))
+
+    def _fractions(self) -> list[tuple[int, np.ndarray]]:
+        """Per distinct fraction: how many of the rows with that fraction come once more, and which rows those are."""
+        rest = np.round(self.repeats - np.floor(self.repeats), 6)
+        return [
+            (round(part * (rest == part).sum()), np.flatnonzero(rest == part)) for part in np.unique(rest[rest > 0])
+        ]
+
+    def batch(self, step: int) -> Rows:
+        """The rows (G,) of the global batch of a step."""
+        epoch, index = divmod(step, self.batches_per_epoch)
+        return self.epoch(epoch)[index]
+
+    def epoch(self, epoch: int) -> np.ndarray:
+        """The global batches (batches_per_epoch, G) of one pass over the data, in order."""
+        rng = np.random.default_rng(hash_seed(self.seed, -1, epoch))
+        rows = np.repeat(np.arange(len(self.repeats)), np.floor(self.repeats).astype(int))
+        extra = [rng.choice(chosen, count, replace=False) for count, chosen in self._fractions()]
+        rows = rng.permutation(np.concatenate([rows, *extra]))
+        full: list[Rows] = []
+        left: list[Rows] = []
+        size = self.global_batch_size
+        for bucket in np.unique(self.buckets[rows]):
+            same = rows[self.buckets[rows] == bucket]
+            whole = len(same) // size * size
+            full += list(same[:whole].reshape(-1, size))
+            left.append(same[whole:])
+        mixed = rng.permutation(np.concatenate(left))
+        mixed = mixed[: len(mixed) // size * size]
+        mixed = mixed[np.lexsort((self.buckets[mixed], self.costs[mixed]))]  # sizes that are alike go together
+        batches = np.concatenate([np.reshape(full, (-1, size)).astype(int), mixed.reshape(-1, size)])
+        return rng.permutation(batches)
+
+
+def share(buckets: Sequence[int], costs: Sequence[int], num_processes: int, batch_size: int) -> list[list[list[int]]]:
+    """Micro-batches of every process: positions in the global batch, of one size each, `batch_size` at most.
+
+    Processes get equally many pairs and nearly equal costs. Each gets equally many micro-batches, an empty one where
+    its pairs need fewer: processes that hold slices of one model must do equally many forwards.
+    """
+    order = sorted(range(len(costs)), key=lambda position: (-costs[position], buckets[position], position))
+    shares: list[list[int]] = [[] for _ in range(num_processes)]
+    for turn in range(0, len(order), num_processes):
+        least_first = sorted(range(num_processes), key=lambda process: _cost(shares[process], costs))
+        for process, position in zip(least_first, order[turn : turn + num_processes], strict=False):
+            shares[process].append(position)
+    split = [_micro_batches(mine, buckets, batch_size) for mine in shares]
+    most = max(map(len, split))
+    return [mine + [[]] * (most - len(mine)) for mine in split]
+
+
+def _cost(positions: list[int], costs: Sequence[int]) -> int:
+    return sum(costs[position] for position in positions)
+
+
+def _micro_batches(positions: list[int], buckets: Sequence[int], batch_size: int) -> list[list[int]]:
+    batches = []
+    for bucket in dict.fromkeys(buckets[position] for position in positions):
+        same = sorted(position for position in positions if buckets[position] == bucket)
+        batches += [same[start : start + batch_size] for start in range(0, len(same), batch_size)]
+    return batches

@@ -1,0 +1,128 @@
+"""Evidence while a training runs: the loss on held-out pairs at fixed noise levels, and pictures to look at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from etchr.editor.klein import KleinEditor
+from etchr.flow.schedule import NoiseLevels
+from etchr.runtime import Runtime
+from etchr.sample import EditSample, from_row
+from etchr.sft.data import MicroBatch, PairData, StepLoader
+from etchr.sft.encode import PairEncoder
+from etchr.sft.objective import pair_noise, sft_loss
+from etchr.sft.settings import ValidationConfig
+
+CELL = 192  # px of a picture's longer side in the sheet, at least
+
+
+@dataclass
+class Validation:
+    """Held-out pairs and how they are looked at; the same at every call."""
+
+    config: ValidationConfig
+    data: PairData
+    loader: StepLoader
+    encoder: PairEncoder
+    batch_size: int
+
+    @property
+    def indices(self) -> list[int]:
+        """The pairs that the loss is measured on."""
+        return even(self.data.tasks, self.config.num_samples)
+
+    @torch.no_grad()
+    def loss(self, model: Any, runtime: Runtime) -> dict[str, float]:
+        """Mean velocity error at every sigma of the options and over all of them, unweighted.
+
+        The processes share the work; each does equally many forwards, as sharded models need.
+        """
+        batches = self._batches(self.indices)
+        rounds = -(-len(batches) // runtime.num_processes)
+        sums = [0.0] * len(self.config.sigmas)
+        count = 0.0
+        for turn in range(rounds):
+            number = turn * runtime.num_processes + runtime.rank
+            batch = batches[min(number, len(batches) - 1)]
+            counts = torch.tensor(batch.counts, dtype=torch.float32) * (number < len(batches))
+            pairs = self.encoder(batch)
+            noise = pair_noise(pairs.target.shape, batch.positions, self.config.seed, 0)
+            for index, sigma in enumerate(self.config.sigmas):
+                level = torch.full((len(counts),), sigma)
+                losses = sft_loss(model, pairs, noise, NoiseLevels(level, level, torch.ones_like(level)))
+                sums[index] += float((losses.cpu() * counts).sum())
+            count += float(counts.sum())
+        *sums, count = runtime.sum(*sums, count)
+        sigmas = self.config.sigmas
+        means = {f"val_loss_{sigma:g}": total / max(count, 1) for sigma, total in zip(sigmas, sums, strict=True)}
+        return {"val_loss": sum(means.values()) / len(means), **means} if means else {}
+
+    def _batches(self, indices: Sequence[int]) -> list[MicroBatch]:
+        by_size: dict[Any, list[int]] = {}
+        for index in indices:
+            by_size.setdefault(self.data.sizes[index], []).append(index)
+        size = self.batch_size
+        chunks = [same[start : start + size] for same in by_size.values() for start in range(0, len(same), size)]
+        return [self.loader.read(chunk, chunk) for chunk in chunks]
+
+    def pictures(self, editor: KleinEditor) -> Image.Image | None:
+        """A sheet of source, edit and ground truth, one sample a row, edited as at inference."""
+        indices = even(self.data.tasks, self.config.num_pictures)
+        samples: list[EditSample] = []
+        prompts: list[str] = []
+        for index in indices:
+            try:
+                samples.append(from_row(self.data.row(index)))
+            except ValueError:  # counted where the loss is measured
+                continue
+            prompts.append(self.data.prompts[index])
+        if not samples:
+            return None
+        seeds = [self.config.seed + number for number in range(len(samples))]
+        edits = editor.edit([sample.image for sample in samples], prompts, seeds)
+        rows = [
+            (prompt, [sample.image, edit, sample.edit_image or sample.image])
+            for sample, prompt, edit in zip(samples, prompts, edits, strict=True)
+        ]
+        return sheet(["source", "edit", "ground truth"], rows)
+
+
+def even(tasks: Sequence[str], count: int) -> list[int]:
+    """Up to `count` indices, evenly over the tasks, the first ones of each."""
+    by_task: dict[str, list[int]] = {}
+    for index, task in enumerate(tasks):
+        by_task.setdefault(task, []).append(index)
+    turns = max(map(len, by_task.values()), default=0)
+    order = [rows[turn] for turn in range(turns) for rows in by_task.values() if turn < len(rows)]
+    return order[:count]
+
+
+def sheet(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
+    """Rows of pictures under a caption each, columns under `heads`."""
+    font = ImageFont.load_default(14)
+    gap, line = 8, 22
+    height = line + sum(line + CELL + gap for _ in rows)
+    page = Image.new("RGB", (len(heads) * (CELL + gap) + gap, height), "white")
+    pen = ImageDraw.Draw(page)
+    for column, head in enumerate(heads):
+        pen.text((gap + column * (CELL + gap), 3), head, "black", font)
+    top = line
+    for caption, images in rows:
+        pen.text((gap, top + 3), _fitting(caption, page.width - 2 * gap, font), "dimgray", font)
+        for column, image in enumerate(images):
+            scale = CELL / max(image.size)
+            size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+            way = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+            page.paste(image.resize(size, way), (gap + column * (CELL + gap), top + line))
+        top += line + CELL + gap
+    return page
+
+
+def _fitting(text: str, width: int, font: Any) -> str:
+    text = " ".join(text.split())[:300]
+    while text and font.getlength(text) > width:
+        text = text[:-4].rstrip(". ") + "..." if len(text) > 7 else ""
+    return text

@@ -1,0 +1,95 @@
+"""A training that is killed and started again ends as an unbroken one."""
+
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+
+from etchr.sft.trainer import train
+from tests.sft.runs import ROOT, command, environment, metrics, options, weights, words
+
+MORE = ("optim.ema=0.9", "data.prompt_dropout=0.3", "adapter.dropout=0.2", "optim.schedule=cosine")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny, pairs, tmp_path_factory):
+    """A run of 6 steps with a checkpoint after each; the data hold 5 batches, so it enters the second epoch."""
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    train(options(tiny, pairs, out, *MORE, "save_every=1", "keep_checkpoints=9", "data.weights.chart=0.75"))
+    return out
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4, 5])
+def test_a_run_goes_on_exactly_from_every_checkpoint(unbroken, tiny, pairs, tmp_path, last):
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    shutil.rmtree(out / "adapter")
+    for step in range(last + 1, 7):
+        shutil.rmtree(out / "checkpoints" / f"step_{step:08d}")
+    train(options(tiny, pairs, out, *MORE, "save_every=1", "keep_checkpoints=9", "data.weights.chart=0.75"))
+    for name in (
+        "adapter/pytorch_lora_weights",
+        "checkpoints/step_00000006/average",
+        "checkpoints/step_00000006/optimizer",
+    ):
+        there, here = weights(unbroken, name), weights(out, name)
+        assert there.keys() == here.keys()
+        assert all(torch.equal(there[key], here[key]) for key in there), name
+    assert metrics(out) == metrics(unbroken)
+
+
+@pytest.mark.parametrize("cache", ["disk", "memory"])
+def test_a_killed_run_ends_as_an_unbroken_one(tiny, pairs, tmp_path, cache):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    more = ("steps=40", "save_every=3", f"data.cache={cache}", f"data.cache_dir={tmp_path / 'cache'}")
+    process = subprocess.Popen(
+        command(*words(tiny, pairs, broken, *more)), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
+    )
+    journal = broken / "metrics.jsonl"
+    while process.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") >= 5):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    assert not (broken / "adapter").exists()
+    train(options(tiny, pairs, broken, *more))
+    train(options(tiny, pairs, whole, *more))
+    there, here = weights(whole), weights(broken)
+    assert all(torch.equal(there[key], here[key]) for key in there)
+    assert metrics(broken) == metrics(whole)
+    assert list(metrics(broken)) == list(range(1, 41))
+
+
+def test_checkpoints_rotate_and_the_last_one_stays(tiny, pairs, tmp_path):
+    out = tmp_path / "run"
+    train(options(tiny, pairs, out, "steps=7", "save_every=2", "keep_checkpoints=2"))
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step_00000006", "step_00000007"]
+
+
+def test_a_finished_run_is_left_as_it_is(tiny, pairs, tmp_path):
+    out = tmp_path / "run"
+    config = options(tiny, pairs, out)
+    train(config)
+    before = weights(out), metrics(out)
+    train(config)
+    assert metrics(out) == before[1]
+    assert all(torch.equal(value, before[0][key]) for key, value in weights(out).items())
+
+
+def test_other_options_are_refused_in_the_same_folder(tiny, pairs, tmp_path):
+    out = tmp_path / "run"
+    train(options(tiny, pairs, out, "steps=2"))
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(optim.lr: 0.01 there, 0.02 here\)"):
+        train(options(tiny, pairs, out, "steps=2", "optim.lr=0.02"))
+
+
+def test_a_damaged_checkpoint_is_named_with_the_way_out(tiny, pairs, tmp_path):
+    out = tmp_path / "run"
+    config = options(tiny, pairs, out)
+    train(config)
+    path = out / "checkpoints" / "step_00000006" / "optimizer.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"optimizer.safetensors is damaged .*; remove .*step_00000006 to go on"):
+        train(config)

@@ -1,0 +1,217 @@
+"""Trainings through the public command: what they learn, leave and refuse."""
+
+import json
+import resource
+import shutil
+import signal
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from etchr.config import compose
+from etchr.editor.klein import NANO_BASE, KleinEditor
+from etchr.sft.__main__ import main
+from etchr.sft.settings import SftConfig
+from etchr.sft.trainer import train
+from tests.sft.runs import ROOT, launch, metrics, options, weights, words
+
+QUESTION = "Draw a red box for the chart question. What is the value of the green bar?"
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def close(a, b, tolerance):
+    return a.keys() == b.keys() and all(torch.allclose(a[key], b[key], atol=tolerance, rtol=0) for key in a)
+
+
+def test_a_run_learns_and_leaves_an_adapter_that_loads(pairs, tmp_path):
+    out = tmp_path / "run"
+    more = ["experiment=nano_sft", f"out={out}", f"data.paths=[{pairs / 'chart'}]", "steps=30", "global_batch_size=8"]
+    more += ["batch_size=8", "log_every=5", "optim.warmup_steps=2", "adapter.rank=8", "adapter.alpha=16"]
+    more += ["validation.every=15", "validation.num_samples=4", "validation.num_pictures=2", "threads=1"]
+    main(more)
+    losses = metrics(out)
+    assert losses[30] < 0.8 * losses[5]
+    assert metrics(out, "val_loss")[30] < metrics(out, "val_loss")[15]
+    line = json.loads((out / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"loss", "lr", "grad_norm", "pairs_per_s", "mfu", "peak_memory_gb"} <= line.keys()
+    assert 0 < line["mfu"] < 1.5
+    with Image.open(out / "validation" / "step_00000030.png") as sheet:
+        assert sheet.width > 500
+    editor = KleinEditor.load(NANO_BASE, device="cpu", lora=out / "adapter")
+    plain = KleinEditor.load(NANO_BASE, device="cpu")
+    source = Image.new("RGB", (64, 64), "white")
+    assert editor.edit([source], [QUESTION], [1])[0].tobytes() != plain.edit([source], [QUESTION], [1])[0].tobytes()
+    card = (out / "adapter" / "README.md").read_text()
+    assert "rank, alpha | 8, 16" in card
+    assert yaml.safe_load((out / "config.yaml").read_text())["adapter"]["rank"] == 8
+
+
+def test_two_processes_give_the_curve_of_one(tiny, pairs, tmp_path):
+    more = ("steps=5", "validation.every=5", "optim.ema=0.9", "data.weights.chart=0.5")
+    train(options(tiny, pairs, tmp_path / "one", *more, "batch_size=4"))
+    done = launch("configs/accelerate/cpu.yaml", *words(tiny, pairs, tmp_path / "two", *more))
+    assert done.returncode == 0, done.stderr[-2000:]
+    for key in ("loss", "grad_norm", "val_loss"):
+        one, two = metrics(tmp_path / "one", key), metrics(tmp_path / "two", key)
+        assert one.keys() == two.keys()
+        assert [one[step] for step in one] == pytest.approx([two[step] for step in one], rel=2e-5)
+    assert close(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
+
+
+def test_slices_of_the_model_on_two_processes_give_the_curve_of_one(tiny, pairs, tmp_path):
+    config = yaml.safe_load((ROOT / "configs/accelerate/fsdp2.yaml").read_text())
+    file = tmp_path / "fsdp.yaml"
+    file.write_text(yaml.safe_dump(config | {"use_cpu": True, "num_processes": 2}))
+    more = ("steps=4", "save_every=2", "optim.ema=0.9")
+    train(options(tiny, pairs, tmp_path / "one", *more))
+    two = tmp_path / "two"
+    done = launch(file, *words(tiny, pairs, two, *more))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert metrics(two) == pytest.approx(metrics(tmp_path / "one"), rel=2e-5)
+    shutil.rmtree(two / "checkpoints" / "step_00000004")  # and it goes on from its own checkpoint
+    shutil.rmtree(two / "adapter")
+    done = launch(file, *words(tiny, pairs, two, *more))
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("adapter/pytorch_lora_weights", "checkpoints/step_00000004/optimizer"):
+        assert close(weights(tmp_path / "one", name), weights(two, name), 1e-5)
+
+
+def test_what_saves_time_or_memory_does_not_change_the_weights(tiny, pairs, tmp_path):
+    train(options(tiny, pairs, tmp_path / "plain"))
+    cache = f"data.cache_dir={tmp_path / 'cache'}"
+    for name, more in {
+        "memory": ["data.cache=memory"],
+        "disk": ["data.cache=disk", cache],
+        "again": ["data.cache=disk", cache],
+        "workers": ["data.num_workers=1"],
+        "checkpointing": ["model.gradient_checkpointing=2"],
+    }.items():
+        train(options(tiny, pairs, tmp_path / name, *more))
+        assert equal(weights(tmp_path / "plain"), weights(tmp_path / name)), name
+    train(options(tiny, pairs, tmp_path / "filled", "data.cache=memory", "data.precompute=true"))
+    assert close(weights(tmp_path / "plain"), weights(tmp_path / "filled"), 1e-5)  # encoded in batches: other rounding
+    train(options(tiny, pairs, tmp_path / "accumulated", "batch_size=1"))
+    assert close(weights(tmp_path / "plain"), weights(tmp_path / "accumulated"), 1e-5)
+
+
+def test_options_that_matter_change_the_weights(tiny, pairs, tmp_path):
+    train(options(tiny, pairs, tmp_path / "plain", "steps=2"))
+    for number, more in enumerate(
+        [
+            "seed=1",
+            "flow.draw=uniform",
+            "data.prompt_dropout=0.9",
+            "optim.clip=0.001",
+            "data.router=configs/router/none.yaml",
+        ]
+    ):
+        train(options(tiny, pairs, tmp_path / str(number), "steps=2", more))
+        assert not equal(weights(tmp_path / "plain"), weights(tmp_path / str(number))), more
+
+
+def test_the_released_recipe_trains_in_bfloat16(tiny, pairs, tmp_path):
+    out = tmp_path / "run"
+    more = ["model.dtype=bfloat16", "adapter.dtype=bfloat16", "flow.draw=released", "flow.stratified=false"]
+    more += ["flow.released_rounding=true", "optim.schedule=released", "optim.clip=null", "steps=2"]
+    train(options(tiny, pairs, out, *more, "global_batch_size=2"))
+    assert {tensor.dtype for tensor in weights(out).values()} == {torch.bfloat16}
+    states = weights(out, "checkpoints/step_00000002/optimizer")
+    assert {t.dtype for key, t in states.items() if key.endswith("exp_avg_sq")} == {torch.bfloat16}
+    assert metrics(out, "lr") == pytest.approx({1: 0.01 / 3, 2: 0.01 / 3}, rel=1e-5)
+
+
+def test_training_goes_on_from_an_adapter(tiny, pairs, tmp_path):
+    train(options(tiny, pairs, tmp_path / "first"))
+    first = tmp_path / "first" / "adapter"
+    train(options(tiny, pairs, tmp_path / "second", f"adapter.init={first}", "steps=1", "optim.lr=1e-9"))
+    assert close(weights(tmp_path / "first"), weights(tmp_path / "second"), 1e-6)
+
+
+def test_wandb_runs_offline(tiny, pairs, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    train(options(tiny, pairs, tmp_path / "run", "steps=2", "wandb.mode=offline", "validation.every=2"))
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+# ------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("adapter.rank=99", r"LoRA rank must be between 1 and 32, the smaller side of transformer_blocks"),
+        ("model.base=nowhere", r"no editor folder at nowhere"),
+        ("data.paths=[nowhere]", r"no train data at nowhere; make some with: python -m data_prep"),
+        ("global_batch_size=99", r"24 training pairs are fewer than one global batch of 99"),
+        ("data.weights.maze=2", r"data.weights names \['maze'\]; the data hold: chart, perception"),
+        ("model.quantisation=int3", r"int3"),
+        ("model.attention=none_such", r"none_such"),
+        ("adapter.init=nowhere", r"no adapter at adapter.init=nowhere"),
+        ("data.router=nowhere.yaml", r"no router file at nowhere.yaml"),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(tiny, pairs, tmp_path, word, message):
+    with pytest.raises((ValueError, SystemExit), match=message) as caught:
+        train(options(tiny, pairs, tmp_path / "run", word))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["optim.name=sgd", "steps=0", "data.cache=ram", "optim.lr=0", "flow.draw=odd", "validation.sigmas=[2.0]"],
+)
+def test_options_out_of_range_are_refused_before_anything_is_read(word):
+    with pytest.raises(ValueError, match=word.partition("=")[0].rpartition(".")[2]):
+        compose(SftConfig, "sft", [word])
+
+
+def test_a_base_that_is_not_klein_is_refused(pairs, tmp_path):
+    folder = tmp_path / "flux1"
+    folder.mkdir()
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(ValueError, match="holds a FluxPipeline, not a Flux2KleinPipeline"):
+        train(options(folder, pairs, tmp_path / "run"))
+
+
+def test_a_cache_of_another_model_is_refused(tiny, pairs, tmp_path):
+    cache = ["data.cache=disk", f"data.cache_dir={tmp_path / 'cache'}", "steps=1"]
+    train(options(tiny, pairs, tmp_path / "tiny", *cache))
+    with pytest.raises(ValueError, match=r"latents was filled by another model or with other preprocessing"):
+        train(options(NANO_BASE, pairs / "chart", tmp_path / "nano", *cache))
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tiny, pairs, tmp_path):
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step \d+; lower optim.lr"):
+        train(options(tiny, pairs, tmp_path / "run", "optim.lr=1e30", "optim.clip=null"))
+    for path in (tmp_path / "run" / "checkpoints").glob("step_*"):
+        assert all(t.isfinite().all() for t in weights(tmp_path / "run", f"checkpoints/{path.name}/adapter").values())
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_whole(tiny, pairs, tmp_path):
+    out = tmp_path / "run"
+    train(options(tiny, pairs, out, "save_every=3", "keep_checkpoints=1"))
+    shutil.rmtree(out / "checkpoints")
+    shutil.rmtree(out / "adapter")
+    train(options(tiny, pairs, out, "save_every=3", "keep_checkpoints=1"))
+    kept = {path: path.read_bytes() for path in (out / "checkpoints").rglob("*.safetensors")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    second = tmp_path / "second"
+    shutil.copytree(out, second)
+    note = json.loads((second / "run.json").read_text())
+    (second / "run.json").write_text(json.dumps(note | {"steps": 8}))
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        with pytest.raises(OSError, match=r"cannot write the checkpoint of step 8 .*; the one of step 6 is whole"):
+            train(options(tiny, pairs, second, "save_every=8", "keep_checkpoints=1", "steps=8"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert {path.relative_to(out): data for path, data in kept.items()} == {
+        path.relative_to(second): path.read_bytes() for path in (second / "checkpoints").rglob("*.safetensors")
+    }
