@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# From nothing to a table and pictures: held-out data, edits by the nano base editor, verification, answers, report.
-# `quickstart.sh smoke` does the same on few samples. Interrupted, the same command goes on where it stopped.
+# From nothing to a table and pictures: data, Stage I on the nano base editor, edits, verification, answers, report.
+# `quickstart.sh smoke` does the same in small. Interrupted, the same command goes on where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-name=quickstart samples=200
+name=quickstart samples=200 pairs=2000 sft=()
 case "${1:-}" in
   "") ;;
-  smoke) name=quickstart-smoke samples=12 ;;
+  smoke) name=quickstart-smoke samples=12 pairs=32 sft=(steps=20 validation.num_samples=12 validation.num_pictures=6) ;;
   *) echo "usage: bash scripts/quickstart.sh [smoke]" >&2; exit 2 ;;
 esac
+python -m data_prep all split=train seed=1 num_samples=$pairs out=outputs/data/$name
+python -m data_prep all split=val seed=2 num_samples=16 out=outputs/data/$name
 python -m data_prep all split=test seed=2026 num_samples=$samples out=outputs/data/$name
-python -m evaluation experiment=quickstart data=outputs/data/$name out=outputs/$name
-echo "done: open outputs/$name/report.html in a browser; the numbers are in outputs/$name/report.json"
+python -m etchr.sft experiment=nano_sft data.paths=[outputs/data/$name] out=outputs/$name-sft "${sft[@]}"
+python -m evaluation experiment=quickstart data=outputs/data/$name out=outputs/$name \
+  systems.sft_evr.lora=outputs/$name-sft/adapter
+echo "done: open outputs/$name/report.html in a browser; the numbers are in outputs/$name/report.json,"
+echo "the training in outputs/$name-sft"
