@@ -39,7 +39,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps after which there is a complete checkpoint."""
-        return sorted(int(path.name.removeprefix("step_")) for path in self.folder.glob("step_*") if path.is_dir())
+        names = [path.name for path in self.folder.glob("step_*") if path.is_dir()]
+        return sorted(int(name[5:]) for name in names if name[5:].isdecimal())
 
     def save(
         self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: EMAModel | None, is_main: bool
@@ -56,8 +57,9 @@ class Checkpoints:
         files["optimizer"] = _flat(state.get("state", {}))
         if not is_main:
             return
+        for stale in self.folder.glob(".step_*.part"):  # of a run that was killed while it wrote
+            shutil.rmtree(stale, ignore_errors=True)
         part = self.folder / f".step_{step:08d}.part"
-        shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir(parents=True)
             for name, tensors in files.items():

@@ -37,30 +37,36 @@ class RunFolder:
                 ) from None
             yield
 
-    def claim(self, fingerprint: dict[str, Any], may_grow: tuple[str, ...] = ()) -> None:
-        """Make the folder, or go on in it; `ValueError` if what lies there belongs to a run of other results.
+    def check(self, fingerprint: dict[str, Any], may_grow: tuple[str, ...] = ()) -> dict[str, Any]:
+        """What `run.json` is to hold; `ValueError` if what lies there belongs to a run of other results.
 
         The entries of the dicts named in `may_grow` add to those of the folder; what is there must stay what it is.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        fingerprint = json.loads(json.dumps(fingerprint))
+        if not self.exists():
+            return fingerprint
         note = self.path / "run.json"
-        if self.exists():
-            try:
-                there = json.loads(note.read_text(encoding="utf-8"))
-            except ValueError:
-                there = None
-            if not isinstance(there, dict):
-                raise ValueError(f"{note} is damaged; choose another out=FOLDER or remove {self.path}")
-            fingerprint = json.loads(json.dumps(fingerprint))
-            for key in (key for key in may_grow if isinstance(there.get(key), dict)):  # another kind of run has none
-                there[key] = fingerprint[key] | there[key]
-                fingerprint[key] = there[key] | fingerprint[key]
-            if different := _differences(there, fingerprint):
-                raise ValueError(
-                    f"{self.path} holds a run with other settings ({'; '.join(different[:3])}); "
-                    "choose another out=FOLDER or remove that one"
-                )
-        write_atomically(note, json.dumps(fingerprint, indent=2).encode() + b"\n")
+        try:
+            there = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError:
+            there = None
+        if not isinstance(there, dict):
+            raise ValueError(f"{note} is damaged; choose another out=FOLDER or remove {self.path}")
+        for key in (key for key in may_grow if isinstance(there.get(key), dict)):  # another kind of run has none
+            there[key] = fingerprint[key] | there[key]
+            fingerprint[key] = there[key] | fingerprint[key]
+        if different := _differences(there, fingerprint):
+            raise ValueError(
+                f"{self.path} holds a run with other settings ({'; '.join(different[:3])}); "
+                "choose another out=FOLDER or remove that one"
+            )
+        return fingerprint
+
+    def claim(self, fingerprint: dict[str, Any], may_grow: tuple[str, ...] = ()) -> None:
+        """Make the folder, or go on in it, if `check` lets it."""
+        checked = self.check(fingerprint, may_grow)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "run.json", json.dumps(checked, indent=2).encode() + b"\n")
 
 
 class JsonLines:

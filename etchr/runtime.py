@@ -7,41 +7,67 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 
 class Runtime:
-    """What a trainer needs to know of the processes that train together; made by `accelerate launch`, or just one."""
+    """What a trainer needs to know of the processes that train together; made by `accelerate launch`, or just one.
+
+    Processes hold copies of the model (DDP) unless accelerate's config says `distributed_type: FSDP`; then each holds a
+    slice (FSDP2). With `autocast` matrix products run in bfloat16 while the adapter's weights, gradients and their
+    exchange between processes stay in fp32, in both cases.
+    """
 
     def __init__(self, device: str = "auto", autocast: bool = False, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self.accelerator = Accelerator(mixed_precision="bf16" if autocast else "no", cpu=device == "cpu")
+        use_cpu = device == "cpu" or not torch.cuda.is_available()
+        patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))  # the main process may prepare data for hours
+        self.accelerator = Accelerator(cpu=use_cpu, mixed_precision="no", kwargs_handlers=[patience])
         self.device = self.accelerator.device
         self.rank = self.accelerator.process_index
         self.num_processes = self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
+        self.is_sharded = self.num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP") == "true"
+        self._autocast = autocast
+
+    def prepare(self, model: Any) -> Any:
+        """The model as these processes train it; build the optimizer afterwards, from the slices that FSDP makes."""
+        if not self.is_sharded:
+            return self.accelerator.prepare(model)
+        # accelerate would cast what goes into every block to the autocast dtype, positions too, and reduce in it
+        mesh = init_device_mesh(self.device.type, (self.num_processes,))
+        policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+        for block in [module for module in model.modules() if type(module).__name__ in model._no_split_modules]:
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        return fully_shard(model, mesh=mesh, mp_policy=policy)
 
     @property
-    def is_sharded(self) -> bool:
-        """Whether each process holds a slice of the model (FSDP) rather than a copy (DDP)."""
-        return self.accelerator.distributed_type == DistributedType.FSDP
+    def distribution(self) -> str:
+        """How the processes hold the model."""
+        return "FSDP2" if self.is_sharded else "DDP" if self.num_processes > 1 else "one process"
 
-    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-        """Model and optimizer as accelerate wraps them for these processes."""
-        return self.accelerator.prepare(model, optimizer)
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Round every forward pass; does nothing unless it was asked for."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
 
     def accumulating(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Gradients are exchanged on leaving the last micro-batch of a step only."""
+        if self.is_sharded:
+            model.set_requires_gradient_sync(last)  # type: ignore[operator]
+            return nullcontext()
         return nullcontext() if last else self.accelerator.no_sync(model)
 
     def backward(self, loss: Tensor) -> None:

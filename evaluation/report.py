@@ -19,7 +19,7 @@ from etchr.run_folder import write_atomically
 from etchr.sample import EditSample, SampleSet
 from evaluation.records import Record, RunFolder
 from evaluation.settings import EvalConfig
-from evaluation.summary import BASELINE, summarise
+from evaluation.summary import summarise
 
 TEMPLATE = Path(__file__).parent / "report_template.html"
 THUMBNAIL = 384  # px: larger pictures are scaled down in the gallery, and are JPEG there
@@ -31,7 +31,7 @@ def write_reports(folder: RunFolder, config: EvalConfig, data: Mapping[str, Samp
     records = {name: folder.records(name).read() for name in config.systems}
     wanted = {key for samples in data.values() for key in samples.table["id"]}
     records = {name: {key: row for key, row in rows.items() if key in wanted} for name, rows in records.items()}
-    report = summarise(records, list(data))
+    report = summarise(records, list(data), config.reference)
     files = {
         "report.json": json.dumps(report, indent=2) + "\n",
         "report.md": markdown(report),
@@ -49,7 +49,7 @@ def markdown(report: dict[str, Any]) -> str:
     """The tables as Markdown."""
     tasks = list(next(iter(report["systems"].values()))["tasks"])
     lines = ["# Pass@1 in percent, with 95 % intervals", ""]
-    lines += _table(["system", *tasks, "mean", f"against {BASELINE}"], _pass_rows(report, tasks))
+    lines += _table(["system", *tasks, "mean", f"against {report['reference']}"], _pass_rows(report, tasks))
     unscored = sum(c["num_unscored"] for s in report["systems"].values() for c in s["tasks"].values())
     counts = {cell["num_samples"] for system in report["systems"].values() for cell in system["tasks"].values()}
     note = f"Samples per cell: {_range(counts)}. Unscored (a call or an edit failed; in no cell): {unscored}."
@@ -108,7 +108,7 @@ def _range(counts: set[int]) -> str:
 
 def page(report: dict[str, Any], gallery: list[dict[str, Any]]) -> str:
     """The HTML page: report and gallery go in as JSON, which the page shows as text only."""
-    text = json.dumps({"report": report, "gallery": gallery, "baseline": BASELINE})
+    text = json.dumps({"report": report, "gallery": gallery})
     for mark in "<>&\u2028\u2029":  # nothing in the data can end the script element or start another
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     title = html.escape(" / ".join(report["systems"]))

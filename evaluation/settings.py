@@ -71,7 +71,8 @@ class EditingConfig:
 class EvalConfig:
     """Options of `python -m evaluation`."""
 
-    systems: dict[str, SystemConfig] = field(default_factory=dict)  # rows of the table; `direct` is the reference
+    systems: dict[str, SystemConfig] = field(default_factory=dict)  # rows of the table
+    reference: str = "direct"  # the row that the others are compared with, sample by sample
     data: str = "outputs/data"  # folder with <task>/test.parquet, made by python -m data_prep
     tasks: list[str] = field(default_factory=list)  # folders below data; empty: all six procedural tasks
     num_samples: int | None = None  # per task, the first ones; null: all

@@ -6,17 +6,18 @@ from typing import Any
 from evaluation.records import Record
 from evaluation.statistics import Estimate, Verification, mean_over_tasks, paired_difference, wilson
 
-BASELINE = "direct"
 Records = Mapping[str, Mapping[str, Record]]  # system -> sample id -> record
 
 
-def summarise(records: Records, tasks: list[str]) -> dict[str, Any]:
+def summarise(records: Records, tasks: list[str], reference: str) -> dict[str, Any]:
     """The table: per system its mean over tasks, each task's Pass@1, edits, verification and the paired difference.
+
+    Differences are against the system `reference`.
 
     Unscored samples (failed calls) are in no denominator; their number stands beside each cell. Percent throughout.
     """
     outcomes = {name: _outcomes(rows, tasks) for name, rows in records.items()}
-    report: dict[str, Any] = {"systems": {}, "paired": {}, "verification": {}}
+    report: dict[str, Any] = {"reference": reference, "systems": {}, "paired": {}, "verification": {}}
     for name, rows in records.items():
         mean = mean_over_tasks({task: list(right.values()) for task, right in outcomes[name].items()})
         report["systems"][name] = {
@@ -25,8 +26,8 @@ def summarise(records: Records, tasks: list[str]) -> dict[str, Any]:
             "high": _round(mean.high),
             "tasks": {task: _cell(rows, task, outcomes[name][task]) for task in tasks},
         }
-        if BASELINE in records and name != BASELINE:
-            report["paired"][name] = _interval("difference", paired_difference(outcomes[name], outcomes[BASELINE]))
+        if reference in records and name != reference:
+            report["paired"][name] = _interval("difference", paired_difference(outcomes[name], outcomes[reference]))
         if any(record["verdict"] for record in rows.values()):
             report["verification"][name] = _verification(rows.values(), tasks)
     every = [record for rows in records.values() for record in rows.values() if record["verdict"]]

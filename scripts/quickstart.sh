@@ -12,7 +12,7 @@ esac
 python -m data_prep all split=train seed=1 num_samples=$pairs out=outputs/data/$name
 python -m data_prep all split=val seed=2 num_samples=16 out=outputs/data/$name
 python -m data_prep all split=test seed=2026 num_samples=$samples out=outputs/data/$name
-python -m etchr.sft experiment=nano_sft data.paths=[outputs/data/$name] out=outputs/$name-sft "${sft[@]}"
+python -m etchr.sft experiment=nano_sft data.paths=[outputs/data/$name] out=outputs/$name-sft ${sft[@]+"${sft[@]}"}
 python -m evaluation experiment=quickstart data=outputs/data/$name out=outputs/$name \
   systems.sft_evr.lora=outputs/$name-sft/adapter
 echo "done: open outputs/$name/report.html in a browser; the numbers are in outputs/$name/report.json,"

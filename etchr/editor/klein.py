@@ -251,15 +251,16 @@ class KleinEditor:
         for indices in by_size.values():
             for start in range(0, len(indices), self.batch_size):
                 chunk = indices[start : start + self.batch_size]
-                made = self._edit_batch(
-                    [sources[i] for i in chunk], [prompts[i] for i in chunk], [seeds[i] for i in chunk]
-                )
+                text = self.encode_text([prompts[i] for i in chunk])
+                made = self.edit_batch([sources[i] for i in chunk], text, [seeds[i] for i in chunk])
                 edits.update(zip(chunk, made, strict=True))
         return [edits[index] for index in range(len(images))]
 
-    def _edit_batch(self, sources: list[Image.Image], prompts: list[str], seeds: list[int]) -> list[Image.Image]:
+    @torch.no_grad()
+    def edit_batch(self, sources: Sequence[Image.Image], text: Tensor, seeds: Sequence[int]) -> list[Image.Image]:
+        """Edits of sources of one size that `geometry.fit` has seen, with encoded prompts `text` (B, L, D)."""
         condition, grid = self.encode_image(to_pixels(sources))
-        tokens = self.sample(self.noise(seeds, grid), self.encode_text(prompts), condition, grid)
+        tokens = self.sample(self.noise(seeds, grid), text, condition, grid)
         return to_images(self.decode(tokens, grid))
 
     def sample(self, noise: Tensor, text: Tensor, condition: Tensor, grid: Grid) -> Tensor:

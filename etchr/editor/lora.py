@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from etchr.editor.lora_files import LORA_FILE, LORA_TARGETS, LoraLayer, LoraWeights, check, read
@@ -143,7 +144,8 @@ def save(
 
     Rank and alpha travel in the header, cut down to what every peft version knows. Weights keep their dtype unless
     `dtype` is given (bfloat16 halves the file). `weights` by the transformer's parameter names replace its own, as
-    where it holds a slice of them only. The file is complete or absent: it is renamed into place.
+    where it holds a slice of them only. The file is complete or absent: it is renamed into place. Raises `OSError`
+    where it cannot be written.
     """
     from diffusers import Flux2KleinPipeline
 
@@ -153,12 +155,16 @@ def save(
     weights = get_peft_model_state_dict(transformer, state_dict=weights, adapter_name=adapter_name)
     weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
     part = f".{LORA_FILE}.{os.getpid()}.part"
-    Flux2KleinPipeline.save_lora_weights(
-        folder,
-        transformer_lora_layers=weights,
-        transformer_lora_adapter_metadata=_header(transformer.peft_config[adapter_name]),
-        weight_name=part,
-    )
+    try:
+        Flux2KleinPipeline.save_lora_weights(
+            folder,
+            transformer_lora_layers=weights,
+            transformer_lora_adapter_metadata=_header(transformer.peft_config[adapter_name]),
+            weight_name=part,
+        )
+    except SafetensorError as error:
+        (folder / part).unlink(missing_ok=True)
+        raise OSError(f"cannot write the adapter to {folder}: {error}") from None
     os.replace(folder / part, folder / LORA_FILE)
     return folder / LORA_FILE
 

@@ -5,9 +5,12 @@ from torch import Tensor
 
 
 def interpolate(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """x_sigma = (1 - sigma) x_0 + sigma e, for tokens (B, N, C) and levels (B,); in fp32, returned in x_0's dtype."""
+    """x_sigma = (1 - sigma) x_0 + sigma e, for tokens (B, N, C) and levels (B,), in x_0's dtype.
+
+    Sigma stays fp32; both products and the sum are rounded to that dtype, as where sigma is a number.
+    """
     s = sigma.view(-1, *[1] * (x0.ndim - 1)).to(x0.device).float()
-    return ((1 - s) * x0 + s * noise).to(x0.dtype)
+    return ((1 - s) * x0).to(x0.dtype) + (s * noise).to(x0.dtype)
 
 
 def target_velocity(x0: Tensor, noise: Tensor) -> Tensor:

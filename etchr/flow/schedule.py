@@ -12,9 +12,10 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from torch import Tensor
 
+from etchr.flow import DRAWS
+
 RELEASED_MU = 0.8  # shift e^0.8 = 2.2255 at every picture size
 RELEASED_STEPS = 1000
-DRAWS = ("inference", "uniform", "logit_normal", "released")
 
 
 # ------------------------------------------------------------------------------------------------------- inference

@@ -126,13 +126,13 @@ class PairData:
         number: dict[tuple[Size, Size], int] = {}
         return np.array([number.setdefault(sizes, len(number)) for sizes in self.sizes])
 
-    def plan(self, weights: dict[str, float], global_batch_size: int, seed: int) -> Plan:
+    def plan(self, weights: dict[str, float], global_batch_size: int, seed: int, bucketing: bool = True) -> Plan:
         """The order in which the pairs are trained on; `ValueError` for weights of unknown tasks or too few pairs."""
         if unknown := sorted(set(weights) - set(self.tasks)):
             raise ValueError(f"data.weights names {unknown}; the data hold: {', '.join(sorted(set(self.tasks)))}")
         costs = np.array([tw * th + cw * ch for (tw, th), (cw, ch) in self.sizes])
         repeats = np.array([weights.get(task, 1.0) for task in self.tasks])
-        plan = Plan(self.buckets(), costs, repeats, global_batch_size, seed)
+        plan = Plan(self.buckets(), costs, repeats, global_batch_size, seed, bucketing)
         if not plan.batches_per_epoch:
             raise ValueError(
                 f"{int(repeats.sum())} training pairs are fewer than one global batch of {global_batch_size}; "

@@ -5,6 +5,8 @@ import math
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,13 +25,22 @@ class Journal:
     """The main process writes; the others keep silent. Times leave validation and checkpoints out."""
 
     def __init__(
-        self, config: SftConfig, runtime: Runtime, folder: RunFolder, editor: KleinEditor, data: PairData, start: int
+        self,
+        config: SftConfig,
+        runtime: Runtime,
+        folder: RunFolder,
+        editor: KleinEditor,
+        data: PairData,
+        start: int,
+        total: int,
     ) -> None:
-        self.config, self.runtime, self.data = config, runtime, data
+        self.config, self.runtime, self.data, self.total = config, runtime, data, total
         self.pictures = folder.path / "validation"
         self.last: dict[str, float] = {}  # the newest value of every measure
-        self._editor, self._flops = editor, StepFlops(dict(editor.transformer.config), config.adapter.rank)
+        rank = editor.transformer.peft_config["default"].r
+        self._editor, self._flops = editor, StepFlops(dict(editor.transformer.config), rank)
         self._side = pixel_side(editor)
+        self._pair_flops(0)  # the first count takes seconds, which belong to no step
         self._rate = matmul_rate(runtime.device, editor.dtype) * runtime.num_processes
         self._lines = JsonLines(folder.path / "metrics.jsonl")
         self._tracker: Tracker | None = None
@@ -38,10 +49,11 @@ class Journal:
             self._lines.replace(kept)
             for line in kept:
                 self.last |= line
-            note = {"options": sys.argv[1:], "num_processes": runtime.num_processes, **environment(runtime.device)}
+            note: dict[str, Any] = {"options": sys.argv[1:], "num_processes": runtime.num_processes}
+            note |= {"distribution": runtime.distribution, **environment(runtime.device)}
             note["matmul_tflops_per_process"] = round(self._rate / runtime.num_processes / 1e12, 4)
             write_atomically(folder.path / "environment.json", json.dumps(note, indent=2).encode() + b"\n")
-            self._tracker = Tracker(config.wandb.mode, config.wandb.project, folder.path, asdict(config))
+            self._tracker = Tracker(config.wandb.mode, config.wandb.project, folder.path, _shareable(asdict(config)))
         self._begin()
 
     def _begin(self) -> None:
@@ -51,13 +63,13 @@ class Journal:
         self._since = time.perf_counter()
 
     def step(self, step: int, loss: float, norm: float, lr: float, rows: np.ndarray, num_counted: float) -> None:
-        """Take note of a step; every `log_every` steps a line with their means is written."""
+        """Take note of a step; every `log_every` steps, and at the last, a line with their means."""
         self._losses.append(loss)
         self._norms.append(norm)
         self._pairs += num_counted
         self._skipped += len(rows) - num_counted
         self._work += sum(self._pair_flops(int(row)) for row in rows)
-        if step % self.config.log_every:
+        if step % self.config.log_every and step != self.total:
             return
         seconds = time.perf_counter() - self._since - self._pause
         self.write(
@@ -107,6 +119,19 @@ class Journal:
         self._lines.close()
         if self._tracker is not None:
             self._tracker.close()
+
+
+def _shareable(options: dict[str, Any]) -> dict[str, Any]:
+    """Options without the places of files on this machine: of a path its last part is kept."""
+
+    def share(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: share(part) for name, part in value.items()}
+        if isinstance(value, list):
+            return [share(part) for part in value]
+        return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", ".")) else value
+
+    return share(options)
 
 
 def _mean(values: list[float]) -> float:

@@ -23,6 +23,7 @@ class Plan:
     repeats: np.ndarray  # (R,) how often a row comes in an epoch; the fraction by lot
     global_batch_size: int
     seed: int
+    bucketing: bool = True  # global batches of one size wherever that is possible
 
     @property
     def batches_per_epoch(self) -> int:
@@ -40,20 +41,17 @@ class Plan:
             (round(part * (rest == part).sum()), np.flatnonzero(rest == part)) for part in np.unique(rest[rest > 0])
         ]
 
-    def batch(self, step: int) -> Rows:
-        """The rows (G,) of the global batch of a step."""
-        epoch, index = divmod(step, self.batches_per_epoch)
-        return self.epoch(epoch)[index]
-
     def epoch(self, epoch: int) -> np.ndarray:
         """The global batches (batches_per_epoch, G) of one pass over the data, in order."""
         rng = np.random.default_rng(hash_seed(self.seed, -1, epoch))
         rows = np.repeat(np.arange(len(self.repeats)), np.floor(self.repeats).astype(int))
         extra = [rng.choice(chosen, count, replace=False) for count, chosen in self._fractions()]
         rows = rng.permutation(np.concatenate([rows, *extra]))
+        size = self.global_batch_size
+        if not self.bucketing:
+            return rows[: len(rows) // size * size].reshape(-1, size)
         full: list[Rows] = []
         left: list[Rows] = []
-        size = self.global_batch_size
         for bucket in np.unique(self.buckets[rows]):
             same = rows[self.buckets[rows] == bucket]
             whole = len(same) // size * size

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-DRAWS = ("inference", "uniform", "logit_normal", "released")
+from etchr.flow import DRAWS
+
 SCHEDULES = ("constant", "linear", "cosine", "released")
 
 
@@ -43,6 +44,7 @@ class DataConfig:
     router: str | None = None  # YAML of meta-prompts; null: configs/router/default.yaml
     prompt_dropout: float = 0.0  # share of samples trained without a prompt, for classifier-free guidance
     geometry: str = "native"  # native: pairs at their own size, as at inference; released: as the released code
+    bucketing: bool = True  # fill global batches with one size wherever possible; false: sizes mix, as released
     bucket_step: int = 16  # sides are floored to multiples of this: larger means fewer, fuller size buckets
     bad_rows: str = "stop"  # stop, or skip: leave unreadable rows out and count them
     cache: str = "none"  # of latents and text embeddings: none, memory, disk
@@ -176,6 +178,10 @@ class SftConfig:
             raise ValueError("data.precompute=true fills a cache; choose data.cache=memory or disk")
         if self.data.cache == "memory" and self.data.num_workers:
             raise ValueError("data.cache=memory lives in the main process; set data.num_workers=0 or data.cache=disk")
+        if self.optim.ema and self.adapter.dtype == "bfloat16":
+            raise ValueError(
+                "optim.ema averages in the adapter's dtype, and bfloat16 loses it; use adapter.dtype=float32"
+            )
         if self.flow.released_rounding and self.flow.draw != "released":
             raise ValueError("flow.released_rounding=true belongs to flow.draw=released")
 

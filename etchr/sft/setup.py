@@ -1,7 +1,7 @@
 """What a training is made of, checked before it is built: base, data, adapter, optimizer, caches."""
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,13 @@ class Training:
 
     editor: KleinEditor
     model: Any  # the transformer as accelerate wraps it
-    optimizer: Any
+    optimizer: torch.optim.Optimizer
     parameters: list[nn.Parameter]  # the adapter's
     average: EMAModel | None
     encoder: PairEncoder
     loader: StepLoader
     validation: Validation | None
+    measures: dict[str, float] = field(default_factory=dict)  # the newest values, for the model card
 
 
 def base_dtype(config: SftConfig) -> str:
@@ -93,7 +94,7 @@ def read_inputs(config: SftConfig, runtime: Runtime) -> Inputs:
                 held_out = PairData(paths, config.validation.split, prompt_of, sizing, config.data.bad_rows)
             except ValueError as error:
                 raise ValueError(f"{error}; or train without looking, validation.every=0") from None
-    plan = data.plan(config.data.weights, config.global_batch_size, config.seed)
+    plan = data.plan(config.data.weights, config.global_batch_size, config.seed, config.data.bucketing)
     return Inputs(base, router, data, held_out, plan)
 
 
@@ -105,6 +106,7 @@ def fingerprint(config: SftConfig, inputs: Inputs) -> dict[str, Any]:
     options["data"]["files"] = [content_digest(file) for file in inputs.data.files]
     options["data"]["meta_prompts"] = {str(k): v for k, v in inputs.router.meta_prompts.items()}
     options["model"]["base"] = content_digest(Path(inputs.base)) or inputs.base
+    options["model"]["dtype"] = base_dtype(config)
     if config.adapter.init is not None:
         options["adapter"]["init"] = content_digest(Path(config.adapter.init))
     return options
@@ -118,10 +120,12 @@ def build(config: SftConfig, runtime: Runtime, inputs: Inputs) -> Training:
         dtype=base_dtype(config),
         max_pixels=config.model.max_pixels,
         quantisation=config.model.quantisation,
+        batch_size=config.batch_size,
     )
-    optimizer = build_optimizer(attach(editor.transformer, config), config.optim)
-    model, optimizer = runtime.prepare(editor.transformer, optimizer)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]  # slices, under FSDP
+    attach(editor.transformer, config)
+    model = runtime.prepare(editor.transformer)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = build_optimizer(parameters, config.optim)
     average = EMAModel(parameters, decay=config.optim.ema) if config.optim.ema else None
     with runtime.main_first():
         latents, texts = open_caches(config.data.cache, config.data.cache_dir, editor)

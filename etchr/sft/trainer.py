@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from etchr.checkpoint import Checkpoints, averaged, trainable
+from etchr.editor.card import CARD_FILE
 from etchr.editor.klein import KleinEditor
 from etchr.flow.schedule import inference_mu
 from etchr.run_folder import RunFolder, write_atomically
@@ -44,32 +45,43 @@ def train(config: SftConfig) -> Path:
     autocast = base_dtype(config) == "bfloat16" and config.adapter.dtype == "float32"
     runtime = Runtime(config.device, autocast, config.threads)
     inputs = read_inputs(config, runtime)
+    total = config.steps or max(int(config.epochs * inputs.plan.batches_per_epoch), 1)
     folder = RunFolder(config.out)
     checkpoints = Checkpoints(folder.path / "checkpoints", config.keep_checkpoints)
+    adapter = folder.path / "adapter"
     with folder.locked() if runtime.is_main else nullcontext():
         if runtime.is_main:
-            if not checkpoints.steps():  # nothing to protect: a start that failed may be mended with other options
-                (folder.path / "run.json").unlink(missing_ok=True)
-            folder.claim(fingerprint(config, inputs))
-            write_atomically(folder.path / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False).encode())
+            folder.check(fingerprint(config, inputs))
         runtime.wait()
-        adapter = _fit(config, runtime, inputs, build(config, runtime, inputs), checkpoints, folder)
+        if total in checkpoints.steps() and (adapter / CARD_FILE).is_file():
+            log.info("%s is finished", adapter)
+        else:
+            run = build(config, runtime, inputs)
+            if runtime.is_main:  # only now: a start that failed leaves nothing that other options would have to fit
+                folder.claim(fingerprint(config, inputs))
+                write_atomically(folder.path / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False).encode())
+            _fit(config, runtime, inputs, run, checkpoints, folder, total)
+            _finish(config, runtime, inputs, run, adapter, total)
         runtime.close()
     return adapter
 
 
 def _fit(
-    config: SftConfig, runtime: Runtime, inputs: Inputs, run: Training, checkpoints: Checkpoints, folder: RunFolder
-) -> Path:
-    """From the last checkpoint to the finished adapter."""
-    total = config.steps or max(int(config.epochs * inputs.plan.batches_per_epoch), 1)
+    config: SftConfig,
+    runtime: Runtime,
+    inputs: Inputs,
+    run: Training,
+    checkpoints: Checkpoints,
+    folder: RunFolder,
+    total: int,
+) -> None:
+    """From the last checkpoint to the last step."""
     factor = lr_factor(config.optim, total, config.global_batch_size)
-    inner = getattr(run.optimizer, "optimizer", run.optimizer)  # without accelerate's wrapper
     start = max(checkpoints.steps(), default=0)
     if start:
-        checkpoints.restore(start, run.model, inner, run.average)
+        checkpoints.restore(start, run.model, run.optimizer, run.average)
         log.info("going on from step %d", start)
-    journal = Journal(config, runtime, folder, run.editor, inputs.data, start)
+    journal = Journal(config, runtime, folder, run.editor, inputs.data, start, total)
     stream = _stream(run.loader, start, total, config.data.num_workers)
     run.model.train()
     bar = tqdm(range(start, total), "SFT", initial=start, total=total, unit="step", disable=not runtime.is_main)
@@ -83,17 +95,20 @@ def _fit(
             _validate(run, runtime, journal, done)
         if done % config.save_every == 0 or done == total:
             begin = time.perf_counter()
-            checkpoints.save(done, run.model, inner, run.average, runtime.is_main)
+            checkpoints.save(done, run.model, run.optimizer, run.average, runtime.is_main)
             journal.pause(time.perf_counter() - begin)
+    run.measures = journal.last
     journal.close()
+
+
+def _finish(config: SftConfig, runtime: Runtime, inputs: Inputs, run: Training, adapter: Path, total: int) -> None:
+    """Write the adapter and its model card."""
     with averaged(run.model, run.average):
         weights = trainable(run.model)
-    adapter = folder.path / "adapter"
     if runtime.is_main:
-        write_adapter(adapter, config, run.editor, weights, inputs.router, inputs.data, total, journal.last)
+        write_adapter(adapter, config, run.editor, weights, inputs.router, inputs.data, total, run.measures)
         log.info("adapter: %s", adapter)
     runtime.wait()
-    return adapter
 
 
 def _step(
@@ -111,15 +126,18 @@ def _step(
         noise = pair_noise(pairs.target.shape, batch.positions, config.seed, step)
         counts = torch.tensor(batch.counts, dtype=torch.float32, device=runtime.device)
         with runtime.accumulating(run.model, last=number == len(batches) - 1):
-            levels = draws.levels[batch.positions]
-            losses = sft_loss(run.model, pairs, noise, levels, config.flow.released_rounding)
+            with runtime.autocast():
+                levels = draws.levels[batch.positions]
+                losses = sft_loss(run.model, pairs, noise, levels, config.flow.released_rounding)
             loss = (losses * counts).sum() / num_pairs
             runtime.backward(loss * runtime.num_processes)  # processes average their gradients
         total += float(loss.detach())
     (total,) = runtime.sum(total)
-    if not math.isfinite(total):
-        raise ValueError(f"the loss is {total} at step {step}; lower optim.lr, or set optim.clip")
     norm = grad_norm(run.parameters, config.optim.clip)
+    if not math.isfinite(total + norm):
+        raise ValueError(
+            f"the loss is {total}, its gradient norm {norm} at step {step}; lower optim.lr, or set optim.clip"
+        )
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     run.optimizer.step()
@@ -161,7 +179,7 @@ def _validate(run: Training, runtime: Runtime, journal: Journal, step: int) -> N
     assert run.validation is not None
     begin = time.perf_counter()
     run.model.eval()
-    with averaged(run.model, run.average):
+    with averaged(run.model, run.average), runtime.autocast():
         losses = run.validation.loss(run.model, runtime)
         page = run.validation.pictures(run.editor)
     run.model.train()

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from etchr.editor import geometry
 from etchr.editor.klein import KleinEditor
 from etchr.flow.schedule import NoiseLevels
 from etchr.runtime import Runtime
 from etchr.sample import EditSample, from_row
-from etchr.sft.data import MicroBatch, PairData, StepLoader
+from etchr.sft.data import PairData, StepLoader
 from etchr.sft.encode import PairEncoder
 from etchr.sft.objective import pair_noise, sft_loss
 from etchr.sft.settings import ValidationConfig
@@ -40,14 +41,15 @@ class Validation:
 
         The processes share the work; each does equally many forwards, as sharded models need.
         """
-        batches = self._batches(self.indices)
-        rounds = -(-len(batches) // runtime.num_processes)
+        chunks = self._chunks()
+        rounds = -(-len(chunks) // runtime.num_processes)
         sums = [0.0] * len(self.config.sigmas)
         count = 0.0
         for turn in range(rounds):
             number = turn * runtime.num_processes + runtime.rank
-            batch = batches[min(number, len(batches) - 1)]
-            counts = torch.tensor(batch.counts, dtype=torch.float32) * (number < len(batches))
+            chunk = chunks[min(number, len(chunks) - 1)]
+            batch = self.loader.read(chunk, chunk)
+            counts = torch.tensor(batch.counts, dtype=torch.float32) * (number < len(chunks))
             pairs = self.encoder(batch)
             noise = pair_noise(pairs.target.shape, batch.positions, self.config.seed, 0)
             for index, sigma in enumerate(self.config.sigmas):
@@ -60,13 +62,13 @@ class Validation:
         means = {f"val_loss_{sigma:g}": total / max(count, 1) for sigma, total in zip(sigmas, sums, strict=True)}
         return {"val_loss": sum(means.values()) / len(means), **means} if means else {}
 
-    def _batches(self, indices: Sequence[int]) -> list[MicroBatch]:
+    def _chunks(self) -> list[list[int]]:
+        """The pairs in groups of one size, `batch_size` at most."""
         by_size: dict[Any, list[int]] = {}
-        for index in indices:
+        for index in self.indices:
             by_size.setdefault(self.data.sizes[index], []).append(index)
         size = self.batch_size
-        chunks = [same[start : start + size] for same in by_size.values() for start in range(0, len(same), size)]
-        return [self.loader.read(chunk, chunk) for chunk in chunks]
+        return [same[start : start + size] for same in by_size.values() for start in range(0, len(same), size)]
 
     def pictures(self, editor: KleinEditor) -> Image.Image | None:
         """A sheet of source, edit and ground truth, one sample a row, edited as at inference."""
@@ -76,13 +78,17 @@ class Validation:
         for index in indices:
             try:
                 samples.append(from_row(self.data.row(index)))
-            except ValueError:  # counted where the loss is measured
+            except ValueError:  # has no weight in the loss either
                 continue
             prompts.append(self.data.prompts[index])
         if not samples:
             return None
-        seeds = [self.config.seed + number for number in range(len(samples))]
-        edits = editor.edit([sample.image for sample in samples], prompts, seeds)
+        edits: list[
+            Image.Image
+        ] = []  # one by one: a picture of 9B with guidance fills what a training step leaves free
+        for number, (sample, prompt) in enumerate(zip(samples, prompts, strict=True)):
+            source = geometry.fit(sample.image, max_pixels=editor.settings.max_pixels)
+            edits += editor.edit_batch([source], self.encoder.text([prompt]), [self.config.seed + number])
         rows = [
             (prompt, [sample.image, edit, sample.edit_image or sample.image])
             for sample, prompt, edit in zip(samples, prompts, edits, strict=True)

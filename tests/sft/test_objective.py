@@ -90,7 +90,7 @@ def test_the_released_rounding_of_noise_and_target_is_to_bfloat16():
     rounded = sft_loss(Echo(), pairs, noise, levels, bf16=True)
     x0, e = pairs.target.bfloat16(), noise.bfloat16()
     s = levels.sigma[:, None, None]
-    mixed = ((1 - s) * x0.float() + s * e.float()).bfloat16()
+    mixed = ((1 - s) * x0.float()).bfloat16() + (s * e.float()).bfloat16()
     factor = 0.3 + levels.time + pairs.text.mean((1, 2))
     error = mixed.float() * factor[:, None, None] - (e - x0).float()
     expected = levels.weight * error.square().mean((1, 2))

@@ -30,10 +30,11 @@ def test_epochs_differ_in_order_and_in_what_is_left_out_and_repeat_with_the_seed
     assert not np.array_equal(first, make(seed=4).epoch(0))
 
 
-def test_steps_walk_through_the_epochs():
-    plan = make()
-    assert np.array_equal(plan.batch(3), plan.epoch(0)[3])
-    assert np.array_equal(plan.batch(plan.batches_per_epoch + 2), plan.epoch(1)[2])
+def test_without_bucketing_sizes_mix_freely():
+    plan = Plan(*(getattr(make(1000), name) for name in ("buckets", "costs", "repeats")), 8, 3, bucketing=False)
+    batches = plan.epoch(0)
+    assert len(set(batches.ravel())) == batches.size == 1000
+    assert sum(len(set(plan.buckets[batch])) > 1 for batch in batches) > 120
 
 
 def test_nearly_all_global_batches_hold_one_size():
