@@ -105,9 +105,14 @@ def _base(base: str) -> tuple[str, bool]:
     return name, False
 
 
+def is_non_commercial(base: str) -> bool:
+    """Whether a base, by its name, is a klein of 9B, and what is made from it so under the non-commercial licence."""
+    return bool(KLEIN_9B.search(base))
+
+
 def _licence(name: str) -> tuple[dict[str, str], str]:
     """The front matter's licence entries and the sentence that says the same."""
-    if KLEIN_9B.search(name):
+    if is_non_commercial(name):
         front = {"license": "other", "license_name": NON_COMMERCIAL, "license_link": NON_COMMERCIAL_LINK}
         return front, (
             "**Non-commercial.** This adapter is made from FLUX.2-klein 9B and is, like its base, under Black Forest "

@@ -18,7 +18,7 @@ class ModelConfig:
     quantisation: str | None = None  # of the frozen base: int8, fp8 (torchao) or nf4 (bitsandbytes)
     gradient_checkpointing: int = 0  # 0: none, 1: every block, n: every n-th block
     compile: str | None = None  # torch.compile backend for the blocks, such as inductor
-    attention: str | None = None  # attention backend of diffusers, such as native, flash, sage
+    attention: str | None = None  # attention backend of diffusers, such as native or _native_cudnn; null: its default
     max_pixels: int | None = None  # area of a picture; null: the base's setting
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from etchr.checkpoint import Checkpoints, averaged, trainable
-from etchr.editor.card import CARD_FILE
+from etchr.editor.card import CARD_FILE, is_non_commercial
 from etchr.editor.klein import KleinEditor
 from etchr.flow.schedule import inference_mu
 from etchr.run_folder import RunFolder, write_atomically
@@ -52,6 +52,8 @@ def train(config: SftConfig) -> Path:
     with folder.locked() if runtime.is_main else nullcontext():
         if runtime.is_main:
             folder.check(fingerprint(config, inputs))
+            if is_non_commercial(inputs.base):
+                log.info("%s is under FLUX's non-commercial licence, and so is what is trained from it", inputs.base)
         runtime.wait()
         if total in checkpoints.steps() and (adapter / CARD_FILE).is_file():
             log.info("%s is finished", adapter)
