@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from etchr.editor import geometry
+from etchr.families import TASKS
 from etchr.images import peek_image
 from etchr.router import Router
 from etchr.sample import EditSample, from_row, read_parquet
@@ -128,7 +129,7 @@ class PairData:
 
     def plan(self, weights: dict[str, float], global_batch_size: int, seed: int, bucketing: bool = True) -> Plan:
         """The order in which the pairs are trained on; `ValueError` for weights of unknown tasks or too few pairs."""
-        if unknown := sorted(set(weights) - set(self.tasks)):
+        if unknown := sorted(set(weights) - set(self.tasks) - set(TASKS)):  # a preset's weights fit part of its data
             raise ValueError(f"data.weights names {unknown}; the data hold: {', '.join(sorted(set(self.tasks)))}")
         costs = np.array([tw * th + cw * ch for (tw, th), (cw, ch) in self.sizes])
         repeats = np.array([weights.get(task, 1.0) for task in self.tasks])

@@ -1,5 +1,6 @@
 """Evidence while a training runs: the loss on held-out pairs at fixed noise levels, and pictures to look at."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from etchr.sft.data import PairData, StepLoader
 from etchr.sft.encode import PairEncoder
 from etchr.sft.objective import pair_noise, sft_loss
 from etchr.sft.settings import ValidationConfig
+
+log = logging.getLogger(__name__)
 
 CELL = 192  # px of a picture's longer side in the sheet, at least
 
@@ -49,6 +52,8 @@ class Validation:
             number = turn * runtime.num_processes + runtime.rank
             chunk = chunks[min(number, len(chunks) - 1)]
             batch = self.loader.read(chunk, chunk)
+            for failure in batch.failures:
+                log.warning("left out of the validation: %s", failure)
             counts = torch.tensor(batch.counts, dtype=torch.float32) * (number < len(chunks))
             pairs = self.encoder(batch)
             noise = pair_noise(pairs.target.shape, batch.positions, self.config.seed, 0)

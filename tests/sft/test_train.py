@@ -3,7 +3,7 @@
 import json
 import resource
 import shutil
-import signal
+import subprocess
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from etchr.editor.klein import NANO_BASE, KleinEditor
 from etchr.sft.__main__ import main
 from etchr.sft.settings import SftConfig
 from etchr.sft.trainer import train
-from tests.sft.runs import ROOT, launch, metrics, options, weights, words
+from tests.sft.runs import ROOT, command, environment, launch, metrics, options, weights, words
 
 QUESTION = "Draw a red box for the chart question. What is the value of the green bar?"
 
@@ -173,7 +173,7 @@ def test_wandb_runs_offline(tiny, pairs, tmp_path, monkeypatch):
         ("model.base=nowhere", r"no editor folder at nowhere"),
         ("data.paths=[nowhere]", r"no train data at nowhere; make some with: python -m data_prep"),
         ("global_batch_size=99", r"24 training pairs are fewer than one global batch of 99"),
-        ("data.weights.maze=2", r"data.weights names \['maze'\]; the data hold: chart, perception"),
+        ("data.weights.mase=2", r"data.weights names \['mase'\]; the data hold: chart, perception"),
         ("model.quantisation=int3", r"int3"),
         ("model.attention=none_such", r"none_such"),
         ("adapter.init=nowhere", r"no adapter at adapter.init=nowhere"),
@@ -243,24 +243,19 @@ def test_a_picture_that_breaks_off_is_left_out_and_counted_or_stops_the_run(tiny
 
 def test_a_full_disk_leaves_the_checkpoint_before_whole(tiny, pairs, tmp_path):
     out = tmp_path / "run"
-    train(options(tiny, pairs, out, "save_every=3", "keep_checkpoints=1"))
-    shutil.rmtree(out / "checkpoints")
+    more = ("save_every=3", "keep_checkpoints=9")
+    train(options(tiny, pairs, out, *more))
+    shutil.rmtree(out / "checkpoints" / "step_00000006")
     shutil.rmtree(out / "adapter")
-    train(options(tiny, pairs, out, "save_every=3", "keep_checkpoints=1"))
-    kept = {path: path.read_bytes() for path in (out / "checkpoints").rglob("*.safetensors")}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    second = tmp_path / "second"
-    shutil.copytree(out, second)
-    note = json.loads((second / "run.json").read_text())
-    (second / "run.json").write_text(json.dumps(note | {"steps": 8}))
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
-        with pytest.raises(OSError, match=r"cannot write the checkpoint of step 8 .*; the one of step 6 is whole"):
-            train(options(tiny, pairs, second, "save_every=8", "keep_checkpoints=1", "steps=8"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert {path.relative_to(out): data for path, data in kept.items()} == {
-        path.relative_to(second): path.read_bytes() for path in (second / "checkpoints").rglob("*.safetensors")
-    }
+    kept = {path: path.read_bytes() for path in (out / "checkpoints").rglob("*.*")}
+
+    def no_room() -> None:  # in the child alone: files of 8 kB at most; a checkpoint is larger
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    run = command(*words(tiny, pairs, out, *more))
+    done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, env=environment(), preexec_fn=no_room)
+    assert done.returncode == 1
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("cannot go on: cannot write the checkpoint of step 6")
+    assert "the one of step 3 is whole" in sentence
+    assert {path: path.read_bytes() for path in (out / "checkpoints").rglob("*.*")} == kept
