@@ -42,7 +42,7 @@ def systems(run):
 
 def test_the_report_holds_the_promised_keys(run, systems):
     report = run(run.config(systems))
-    assert set(report) == {"systems", "paired", "verification"}
+    assert set(report) == {"reference", "systems", "paired", "verification"}
     assert list(report["systems"]) == list(systems)
     for name, system in report["systems"].items():
         assert set(system) == {"mean", "low", "high", "tasks"}
@@ -51,6 +51,15 @@ def test_the_report_holds_the_promised_keys(run, systems):
             assert set(cell) == (CELL if name == "direct" else CELL | {"edit_correct", "edit_used"})
     assert set(report["paired"]) == set(systems) - {"direct"}
     assert all(set(pair) == {"difference", "low", "high"} for pair in report["paired"].values())
+
+
+def test_any_row_may_be_the_one_that_others_are_compared_with(run, systems):
+    to_direct = run(run.config(systems))["paired"]["oracle"]
+    report = run(run.config(systems, reference="oracle"))
+    assert report["reference"] == "oracle"
+    assert set(report["paired"]) == set(systems) - {"oracle"}
+    assert report["paired"]["direct"]["difference"] == -to_direct["difference"]
+    assert "against oracle" in (run.out / "report.md").read_text()
 
 
 def test_pass_rates_by_hand(run, systems):

@@ -3,6 +3,7 @@
 import resource
 import signal
 import threading
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -194,20 +195,22 @@ def test_many_writers_of_one_key_leave_whole_files(tmp_path):
     assert len(entries(tmp_path / "cache")) == 1
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file may grow past 4 kB while this is in force: writing fails as on a full disk."""
+    """Inside, no file may grow past 4 kB, pytest's own log included, so nothing else may happen there."""
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
-def test_a_full_disk_is_an_os_error_and_leaves_no_entry(tmp_path, full_disk):
+def test_a_full_disk_is_an_os_error_and_leaves_no_entry(tmp_path):
     cache = DiskCache(tmp_path, {})
-    with pytest.raises(OSError, match="cannot write to the cache"):
+    with pytest.raises(OSError, match="cannot write to the cache"), full_disk():
         cache.put("a", torch.zeros(5000))
     assert cache.get("a") is None
     assert entries(tmp_path) == []
