@@ -91,6 +91,8 @@ class EvalConfig:
             raise ValueError("a system may not be called all: the report gives that name to all of them together")
         if not self.systems:
             raise ValueError("no systems to compare; choose an experiment=NAME or set systems")
+        if self.reference not in (*self.systems, "direct"):
+            raise ValueError(f"reference={self.reference!r} is no system; there are: {', '.join(self.systems)}")
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"temperature={self.temperature} must lie between 0 and 2")
         for name in ("concurrency", "max_tokens"):

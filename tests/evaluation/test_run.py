@@ -60,6 +60,8 @@ def test_any_row_may_be_the_one_that_others_are_compared_with(run, systems):
     assert set(report["paired"]) == set(systems) - {"oracle"}
     assert report["paired"]["direct"]["difference"] == -to_direct["difference"]
     assert "against oracle" in (run.out / "report.md").read_text()
+    with pytest.raises(ValueError, match="reference='orakel' is no system; there are: direct"):
+        run.config(systems, reference="orakel")
 
 
 def test_pass_rates_by_hand(run, systems):
