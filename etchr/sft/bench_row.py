@@ -96,9 +96,11 @@ def _training_step(row: Row, runtime: Any) -> Callable[[], None]:
 
     config, dtype = row.config, getattr(torch, row.dtype)
     transformer = _transformer(row.size, row.device, dtype, config.model.quantisation)
-    model, optimizer = runtime.prepare(transformer, build_optimizer(attach(transformer, config), config.optim))
+    attach(transformer, config)
+    model = runtime.prepare(transformer)
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = build_optimizer(parameters, config.optim)
 
     batch, (image, _, text), grid = row.batch_size, row.tokens, Grid(*row.grid)
     channels, width = transformer.config.in_channels, transformer.config.joint_attention_dim
@@ -109,7 +111,9 @@ def _training_step(row: Row, runtime: Any) -> Callable[[], None]:
     levels = draw(config.flow, 0.0, torch.zeros(batch), seed=0, step=0).levels
 
     def step() -> None:
-        runtime.backward(sft_loss(model, pairs, noise, levels).mean())
+        with runtime.autocast():
+            losses = sft_loss(model, pairs, noise, levels)
+        runtime.backward(losses.mean())
         grad_norm(parameters, config.optim.clip)
         optimizer.step()
         optimizer.zero_grad()
