@@ -97,6 +97,11 @@ class Runtime:
         """Of this process since it began, in 1e9 bytes: GPU memory, or resident memory on a CPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 1e9
+        status = Path(
+            "/proc/self/status"
+        )  # on Linux getrusage counts what the parent held when it started this process
+        if status.is_file() and (lines := [x for x in status.read_text().splitlines() if x.startswith("VmHWM")]):
+            return int(lines[0].split()[1]) * 1024 / 1e9
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
