@@ -7,13 +7,14 @@ from torch import Tensor
 
 from etchr.editor import lora
 from etchr.editor.card import AdapterCard, write_card
-from etchr.editor.klein import KleinEditor
+from etchr.editor.klein import EditorSettings, KleinEditor
 from etchr.router import Router
 from etchr.runtime import PACKAGES
 from etchr.sft.data import PairData
 from etchr.sft.settings import SftConfig
 
 MEASURES = ("loss", "val_loss")
+PIPELINE_OPTIONS = ("text_encoder_out_layers", "max_sequence_length")  # the card names those that are not klein's
 
 
 def write_adapter(
@@ -30,8 +31,12 @@ def write_adapter(
     lora.save(editor.transformer, folder, weights=weights)
     peft_config = editor.transformer.peft_config["default"]
     asked = config.data.prompt == "question"
+
+    def differs(name: str) -> bool:
+        return getattr(editor.settings, name) != getattr(EditorSettings(), name)
+
     card = AdapterCard(
-        base="nano" if config.model.base == "nano" else config.model.base,
+        base=config.model.base,
         stage="SFT",
         rank=peft_config.r,
         alpha=peft_config.lora_alpha,
@@ -57,6 +62,7 @@ def write_adapter(
         metrics={name: measures[name] for name in MEASURES if name in measures},
         num_inference_steps=editor.settings.num_inference_steps,
         guidance_scale=editor.settings.guidance_scale,
+        pipeline_options={name: getattr(editor.settings, name) for name in PIPELINE_OPTIONS if differs(name)},
         versions={package: metadata.version(package) for package in PACKAGES},
     )
     write_card(folder, card)

@@ -11,8 +11,6 @@ import numpy as np
 
 from etchr.seeds import hash_seed
 
-Rows = np.ndarray  # of row numbers
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -50,8 +48,8 @@ class Plan:
         size = self.global_batch_size
         if not self.bucketing:
             return rows[: len(rows) // size * size].reshape(-1, size)
-        full: list[Rows] = []
-        left: list[Rows] = []
+        full: list[np.ndarray] = []
+        left: list[np.ndarray] = []
         for bucket in np.unique(self.buckets[rows]):
             same = rows[self.buckets[rows] == bucket]
             whole = len(same) // size * size

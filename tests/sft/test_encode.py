@@ -232,5 +232,7 @@ def test_a_cache_of_another_model_is_refused(editor, tiny, tmp_path, other):
 
 def test_the_adapter_and_the_transformer_do_not_decide_about_the_cache(editor, tiny, tmp_path):
     """Rank sweeps over one base share its cache."""
-    open_caches("disk", str(tmp_path), editor)
-    open_caches("disk", str(tmp_path), changed(load(tiny), "transformer"))
+    latents, _ = open_caches("disk", str(tmp_path), editor)
+    latents.put("a", torch.ones(3))
+    again, _ = open_caches("disk", str(tmp_path), changed(load(tiny), "transformer"))
+    assert torch.equal(again.get("a"), torch.ones(3))

@@ -48,6 +48,7 @@ def test_a_run_learns_and_leaves_an_adapter_that_loads(pairs, tmp_path):
     assert editor.edit([source], [QUESTION], [1])[0].tobytes() != plain.edit([source], [QUESTION], [1])[0].tobytes()
     card = (out / "adapter" / "README.md").read_text()
     assert "rank, alpha | 8, 16" in card
+    assert "max_sequence_length" in card  # what diffusers' pipeline must be told about nano
     assert yaml.safe_load((out / "config.yaml").read_text())["adapter"]["rank"] == 8
 
 
