@@ -1,4 +1,4 @@
-"""From options to objects: the understanding models, editors and data of a run. Heavy imports happen here, late."""
+"""From options to objects: the editors and data of a run. Heavy imports happen here, late."""
 
 import hashlib
 import inspect
@@ -9,32 +9,11 @@ from typing import Any
 from etchr.editor.protocol import Editor
 from etchr.families import TASKS
 from etchr.mllm import prompts
-from etchr.mllm.protocol import MLLM
+from etchr.mllm.settings import model_fingerprint
 from etchr.router import DEFAULT_ROUTER, Router
 from etchr.run_folder import content_digest
 from etchr.sample import SampleSet, read_parquet
-from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
-
-
-def build_model(config: ModelConfig) -> MLLM:
-    """The understanding model that `config` describes."""
-    if config.kind == "reader":
-        from etchr.mllm.reader import Reader
-
-        return Reader(config.error_rate, config.seed)
-    from etchr.mllm.chat import ChatClient, ChatSettings
-
-    return ChatClient(
-        ChatSettings(
-            base_urls=tuple(config.base_urls),
-            model=config.model,
-            api_key_env=config.api_key_env,
-            timeout_s=config.timeout_s,
-            max_retries=config.max_retries,
-            max_concurrency=config.max_concurrency,
-            max_image_pixels=config.max_image_pixels,
-        )
-    )
+from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 
 
 def editor_folder(system: SystemConfig) -> str:
@@ -102,11 +81,6 @@ def fingerprint(config: EvalConfig) -> dict[str, Any]:
             systems[name]["lora"] = content_digest(Path(system.lora))
     editing = asdict(config.editing)
     del editing["batch_size"]
-    model_keys = ("kind", "model", "error_rate", "seed", "max_image_pixels")
-    models = {
-        role: {key: getattr(model, key) for key in model_keys} | _version(model) if model else None
-        for role, model in (("reasoner", config.reasoner), ("verifier", config.verifier))
-    }
     return {
         "systems": systems,
         "data": {t: content_digest(Path(config.data) / t / "test.parquet") for t in config.tasks or TASKS},
@@ -115,15 +89,6 @@ def fingerprint(config: EvalConfig) -> dict[str, Any]:
         "temperature": config.temperature,
         "max_tokens": config.max_tokens,
         "prompts": hashlib.sha256(inspect.getsource(prompts).encode()).hexdigest()[:16],
-        **models,
+        "reasoner": model_fingerprint(config.reasoner),
+        "verifier": model_fingerprint(config.verifier) if config.verifier else None,
     }
-
-
-def _version(model: ModelConfig) -> dict[str, str]:
-    """For the reader, whose weights are its source, a digest of that."""
-    if model.kind != "reader":
-        return {}
-    from etchr.mllm import reader, sight, skills
-
-    source = "".join(inspect.getsource(module) for module in (reader, sight, skills))
-    return {"version": hashlib.sha256(source.encode()).hexdigest()[:16]}

@@ -13,12 +13,13 @@ from etchr.editor.protocol import Editor
 from etchr.evr import EvrSettings, Trace
 from etchr.mllm.answers import ground_truth, is_correct
 from etchr.mllm.protocol import MLLM, opened
+from etchr.mllm.settings import ModelConfig, build_model
 from etchr.router import DEFAULT_ROUTER, Router
 from etchr.sample import EditSample, SampleSet
 from evaluation import factory
 from evaluation.edit_check import edit_matches
 from evaluation.records import Record, RecordFile, RunFolder
-from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
+from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 from evaluation.systems import Models, edit_prompt, run_system
 
 HOPELESS = 20  # unscored samples without a single scored one, after which a system is given up
@@ -29,7 +30,7 @@ BuildEditor = Callable[[SystemConfig, EditingConfig], Editor]
 
 def evaluate(
     config: EvalConfig,
-    build_model: BuildModel = factory.build_model,
+    build_model: BuildModel = build_model,
     build_editor: BuildEditor = factory.build_editor,
 ) -> RunFolder:
     """Run what is not yet recorded in `config.out`; the run folder with complete records.

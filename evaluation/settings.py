@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from etchr.mllm.settings import ModelConfig
+
 KINDS = ("direct", "evr", "always_edit", "oracle_edit")
 PROMPTS = ("question", "instruction")
 
@@ -23,30 +25,6 @@ class SystemConfig:
             raise ValueError(f"system prompt {self.prompt!r} must be one of {', '.join(PROMPTS)}")
         if (self.kind in ("evr", "always_edit")) != (self.editor is not None):
             raise ValueError(f"a system of kind {self.kind} {'has no' if self.editor else 'needs an'} editor")
-
-
-@dataclass
-class ModelConfig:
-    """An understanding model."""
-
-    kind: str = "reader"  # reader: the embedded one; http: an OpenAI-compatible endpoint
-    model: str = ""  # http: name of the served model
-    base_urls: list[str] = field(default_factory=list)  # http: one or more endpoints, such as http://host:8000/v1
-    api_key_env: str = "OPENAI_API_KEY"  # http: NAME of the environment variable that holds the key
-    timeout_s: float = 300.0  # http: of one attempt
-    max_retries: int = 6  # http: rounds over all endpoints before a sample is unscored
-    max_concurrency: int = 32  # http: calls in flight
-    max_image_pixels: int | None = None  # http: images are sent whole unless this cap is set
-    error_rate: float = 0.0  # reader: share of wrong decodings at temperature > 0
-    seed: int = 0  # reader: of those errors
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("reader", "http"):
-            raise ValueError(f"model kind {self.kind!r} must be reader or http")
-        if not 0 <= self.error_rate <= 1:
-            raise ValueError(f"error_rate={self.error_rate} must lie between 0 and 1")
-        if self.kind == "http" and not (self.model and self.base_urls):
-            raise ValueError("a model of kind http needs model=NAME and base_urls=[http://...]")
 
 
 @dataclass

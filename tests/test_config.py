@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from etchr.config import CONFIG_DIR, compose, experiments, help_text, parse_command
-from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
+from etchr.mllm.settings import ModelConfig
+from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 
 
 @dataclass

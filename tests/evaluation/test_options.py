@@ -6,11 +6,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from etchr.mllm.settings import ModelConfig, build_model
 from etchr.sample import write_parquet
 from evaluation import factory
 from evaluation.__main__ import main
 from evaluation.run import evaluate
-from evaluation.settings import EditingConfig, EvalConfig, ModelConfig, SystemConfig
+from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 from tests.evaluation.fakes import Case
 from tests.mllm.fake_server import dead_url
 
@@ -45,7 +46,7 @@ def test_an_endpoint_that_is_down_stops_the_run_before_any_edit(run):
     config = run.config(
         {"base_evr": run.edits()}, reasoner=ModelConfig("http", "m", [url], api_key_env="NO_SUCH_KEY", max_retries=0)
     )
-    refuse(run, config, f"{url}.* cannot be reached", build_model=factory.build_model)
+    refuse(run, config, f"{url}.* cannot be reached", build_model=build_model)
 
 
 def test_missing_data_names_the_command_that_makes_it(run):
