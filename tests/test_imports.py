@@ -18,12 +18,13 @@ ALLOWED = {
     "mllm": {"base", "mllm"},
     "editor": {"base", "flow", "mllm", "editor"},
     "rewards": {"base", "flow", "mllm", "editor", "rewards"},
+    "training": {"base", "flow", "mllm", "editor", "runtime", "checkpoint", "training"},
     "runtime": {"base"},
     "checkpoint": {"base"},
     "publish": {"base", "editor", "publish"},
     "evr": {"base", "mllm", "editor"},
-    "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "checkpoint", "sft"},
-    "rl": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "checkpoint", "rl"},
+    "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "checkpoint", "training", "sft"},
+    "rl": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "checkpoint", "training", "rl"},
     "cli": {"base", "flow", "mllm", "editor", "evr", "publish", "cli"},
 }
 LIGHT = ("torch", "diffusers", "transformers", "peft", "accelerate")

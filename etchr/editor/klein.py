@@ -160,6 +160,11 @@ class KleinEditor:
     def dtype(self) -> torch.dtype:
         return self.transformer.dtype
 
+    @property
+    def pixel_side(self) -> int:
+        """Pixels along one side of a latent token: the VAE's factor times the 2x2 patch."""
+        return 2 ** len(self.vae.config.block_out_channels)
+
     # ------------------------------------------------------------------------------------- tensor-level pieces
 
     @torch.no_grad()

@@ -91,12 +91,12 @@ def _training_step(row: Row, runtime: Any) -> Callable[[], None]:
     from etchr.editor.tokens import Grid
     from etchr.runtime import grad_norm
     from etchr.sft.objective import Pairs, draw, pair_noise, sft_loss
-    from etchr.sft.optim import build_optimizer
-    from etchr.sft.setup import attach
+    from etchr.training.base import attach
+    from etchr.training.optim import build_optimizer
 
     config, dtype = row.config, getattr(torch, row.dtype)
     transformer = _transformer(row.size, row.device, dtype, config.model.quantisation)
-    attach(transformer, config)
+    attach(transformer, config.model, config.adapter, config.seed)
     model = runtime.prepare(transformer)
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -7,7 +7,6 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ from tqdm import tqdm
 from etchr.editor import geometry
 from etchr.families import TASKS
 from etchr.images import peek_image
-from etchr.router import Router
 from etchr.sample import EditSample, from_row, read_parquet
 from etchr.sft import released
 from etchr.sft.cache import TensorCache, image_key
-from etchr.sft.plan import Plan, share
+from etchr.training.inputs import find_files
+from etchr.training.plan import Plan, share
 
 log = logging.getLogger(__name__)
 
@@ -140,35 +139,6 @@ class PairData:
                 "give more data or a smaller global_batch_size"
             )
         return plan
-
-
-def find_files(paths: Sequence[str], split: str) -> list[Path]:
-    """The Parquet files that `paths` name: files, or the `<split>*.parquet` of folders and of the folders in them."""
-    files: list[Path] = []
-    for path in map(Path, paths):
-        found = (
-            [path] if path.is_file() else sorted([*path.glob(f"{split}*.parquet"), *path.glob(f"*/{split}*.parquet")])
-        )
-        if not found:
-            raise ValueError(
-                f"no {split} data at {path}; make some with: python -m data_prep all split={split} out={path}"
-            )
-        files += found
-    return files
-
-
-def prompt_maker(kind: str, router: Router) -> Callable[[EditSample], str]:
-    """Sample to editing prompt: meta-prompt and question, or the explicit instruction kept in its meta."""
-
-    def make(sample: EditSample) -> str:
-        if kind == "question":
-            return router.prompt(sample.question, sample.family)
-        instruction = sample.meta.get("instruction")
-        if not isinstance(instruction, str) or not instruction.strip():
-            raise ValueError(f"row {sample.id!r} has no instruction in its meta; use data.prompt=question")
-        return instruction
-
-    return make
 
 
 def _headers(table: Any) -> Iterator[dict[str, Any]]:

@@ -44,7 +44,7 @@ class PairEncoder:
 
     def grid(self, size: Size) -> Grid:
         """The token grid of a picture of (width, height)."""
-        side = pixel_side(self.editor)
+        side = self.editor.pixel_side
         return Grid(size[1] // side, size[0] // side)
 
     def _tokens(self, pictures: list[Picture]) -> Tensor:
@@ -96,11 +96,6 @@ class PairEncoder:
 
 def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def pixel_side(editor: KleinEditor) -> int:
-    """Pixels along one side of a latent token: the VAE's factor times the 2x2 patch."""
-    return 2 ** len(editor.vae.config.block_out_channels)
 
 
 def open_caches(kind: str, folder: str, editor: KleinEditor) -> tuple[TensorCache, TensorCache]:

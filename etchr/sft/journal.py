@@ -1,28 +1,22 @@
-"""What a training says about itself while it runs: `metrics.jsonl`, pictures, wandb, and the machine it ran on."""
+"""What Stage I says about itself while it runs: loss, speed, utilisation."""
 
-import json
-import math
-import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from etchr.editor.flops import StepFlops
 from etchr.editor.klein import KleinEditor
-from etchr.images import encode_png
-from etchr.run_folder import JsonLines, RunFolder, write_atomically
-from etchr.runtime import Runtime, Tracker, environment, matmul_rate
+from etchr.run_folder import RunFolder
+from etchr.runtime import Runtime, matmul_rate
 from etchr.sft.data import PairData
-from etchr.sft.encode import pixel_side
 from etchr.sft.settings import SftConfig
+from etchr.training.run_log import RunLog
 
 
-class Journal:
-    """The main process writes; the others keep silent. Times leave validation and checkpoints out."""
+class Journal(RunLog):
+    """The lines of Stage I. Times leave validation and checkpoints out."""
 
     def __init__(
         self,
@@ -35,25 +29,13 @@ class Journal:
         total: int,
     ) -> None:
         self.config, self.runtime, self.data, self.total = config, runtime, data, total
-        self.pictures = folder.path / "validation"
-        self.last: dict[str, float] = {}  # the newest value of every measure
         rank = editor.transformer.peft_config["default"].r
         self._editor, self._flops = editor, StepFlops(dict(editor.transformer.config), rank)
-        self._side = pixel_side(editor)
+        self._side = editor.pixel_side
         self._pair_flops(0)  # the first count takes seconds, which belong to no step
         self._rate = matmul_rate(runtime.device, editor.dtype) * runtime.num_processes
-        self._lines = JsonLines(folder.path / "metrics.jsonl")
-        self._tracker: Tracker | None = None
-        if runtime.is_main:
-            kept = [line for line in self._lines if line["step"] <= start]  # later ones will be measured again
-            self._lines.replace(kept)
-            for line in kept:
-                self.last |= line
-            note: dict[str, Any] = {"options": sys.argv[1:], "num_processes": runtime.num_processes}
-            note |= {"distribution": runtime.distribution, **environment(runtime.device)}
-            note["matmul_tflops_per_process"] = round(self._rate / runtime.num_processes / 1e12, 4)
-            write_atomically(folder.path / "environment.json", json.dumps(note, indent=2).encode() + b"\n")
-            self._tracker = Tracker(config.wandb.mode, config.wandb.project, folder.path, _shareable(asdict(config)))
+        note = {"matmul_tflops_per_process": round(self._rate / runtime.num_processes / 1e12, 4)}
+        super().__init__(folder, runtime, config.wandb, asdict(config), start, note)
         self._begin()
 
     def _begin(self) -> None:
@@ -95,49 +77,12 @@ class Journal:
     def validation(self, step: int, losses: dict[str, float], page: Image.Image | None, seconds: float) -> None:
         """Take note of a validation that took `seconds`, which count to no step."""
         self._pause += seconds
-        path = None
-        if page is not None and self.runtime.is_main:
-            self.pictures.mkdir(parents=True, exist_ok=True)
-            path = self.pictures / f"step_{step:08d}.png"
-            write_atomically(path, encode_png(page))
-        self.write(step, losses, str(path) if path else None)
+        self.write(step, losses, page)
 
     def pause(self, seconds: float) -> None:
         """Seconds that were spent on something else than steps."""
         self._pause += seconds
 
-    def write(self, step: int, values: dict[str, float], picture: str | None = None) -> None:
-        """One line of metrics.jsonl."""
-        self.last |= {"step": step, **values}
-        if self.runtime.is_main:
-            self._lines.append({"step": step, **{name: _short(value) for name, value in values.items()}})
-            assert self._tracker is not None
-            self._tracker.log(step, values, picture)
-
-    def close(self) -> None:
-        """Close the file and the tracker."""
-        self._lines.close()
-        if self._tracker is not None:
-            self._tracker.close()
-
-
-def _shareable(options: dict[str, Any]) -> dict[str, Any]:
-    """Options without the places of files on this machine: of a path its last part is kept."""
-
-    def share(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: share(part) for name, part in value.items()}
-        if isinstance(value, list):
-            return [share(part) for part in value]
-        return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", ".")) else value
-
-    return share(options)
-
 
 def _mean(values: list[float]) -> float:
     return sum(values) / max(len(values), 1)
-
-
-def _short(value: float) -> float:
-    """Six significant digits: enough to compare curves, short to read."""
-    return float(f"{value:.6g}") if math.isfinite(value) else value

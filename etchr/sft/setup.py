@@ -9,18 +9,18 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from etchr.editor import lora
-from etchr.editor.efficiency import checkpoint_blocks, compile_blocks, use_attention
-from etchr.editor.klein import NANO_BASE, EditorSettings, KleinEditor, check_folder
+from etchr.editor.klein import EditorSettings, KleinEditor
 from etchr.router import DEFAULT_ROUTER, Router
 from etchr.run_folder import content_digest
 from etchr.runtime import Runtime
-from etchr.sft.data import PairData, Sizing, StepLoader, prompt_maker
+from etchr.sft.data import PairData, Sizing, StepLoader
 from etchr.sft.encode import PairEncoder, open_caches
-from etchr.sft.optim import build_optimizer
-from etchr.sft.plan import Plan
 from etchr.sft.settings import SftConfig
 from etchr.sft.validation import Validation
+from etchr.training.base import attach, base_dtype, check_base
+from etchr.training.inputs import prompt_maker
+from etchr.training.optim import build_optimizer
+from etchr.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
@@ -55,23 +55,6 @@ class Training:
     measures: dict[str, float] = field(default_factory=dict)  # the newest values, for the model card
 
 
-def base_dtype(config: SftConfig) -> str:
-    """The frozen base's dtype: bfloat16 on a GPU, float32 on a CPU, unless the options say which."""
-    on_gpu = config.device != "cpu" and torch.cuda.is_available()
-    return config.model.dtype if config.model.dtype != "auto" else "bfloat16" if on_gpu else "float32"
-
-
-def check_base(config: SftConfig) -> str:
-    """The base's folder or hub id; `ValueError` if it is none, or smaller than the rank. No weights are read."""
-    base = str(NANO_BASE) if config.model.base == "nano" else config.model.base
-    check_folder(base)
-    if config.adapter.init is not None and not Path(config.adapter.init).exists():
-        raise ValueError(f"no adapter at adapter.init={config.adapter.init}")
-    if Path(base).exists():
-        lora.attach(KleinEditor.load(base, device="meta").transformer, config.adapter.rank, config.adapter.alpha)
-    return base
-
-
 def read_inputs(config: SftConfig, runtime: Runtime) -> Inputs:
     """Everything that can be wrong with options, base and data is found here, before any weights are read."""
     if config.global_batch_size % runtime.num_processes:
@@ -80,7 +63,7 @@ def read_inputs(config: SftConfig, runtime: Runtime) -> Inputs:
         )
     if runtime.is_sharded and config.optim.name == "muon":
         raise ValueError("optim.name=muon needs whole matrices; use adamw with FSDP, or DDP with muon")
-    base = check_base(config)
+    base = check_base(config.model, config.adapter)
     router = Router.load(config.data.router or DEFAULT_ROUTER)
     prompt_of = prompt_maker(config.data.prompt, router)
     settings = EditorSettings.read(base, max_pixels=config.model.max_pixels)
@@ -106,7 +89,7 @@ def fingerprint(config: SftConfig, inputs: Inputs) -> dict[str, Any]:
     options["data"]["files"] = [content_digest(file) for file in inputs.data.files]
     options["data"]["meta_prompts"] = {str(k): v for k, v in inputs.router.meta_prompts.items()}
     options["model"]["base"] = content_digest(Path(inputs.base)) or inputs.base
-    options["model"]["dtype"] = base_dtype(config)
+    options["model"]["dtype"] = base_dtype(config.model, config.device)
     if config.adapter.init is not None:
         options["adapter"]["init"] = content_digest(Path(config.adapter.init))
     return options
@@ -117,12 +100,12 @@ def build(config: SftConfig, runtime: Runtime, inputs: Inputs) -> Training:
     editor = KleinEditor.load(
         inputs.base,
         device=str(runtime.device),
-        dtype=base_dtype(config),
+        dtype=base_dtype(config.model, config.device),
         max_pixels=config.model.max_pixels,
         quantisation=config.model.quantisation,
         batch_size=config.batch_size,
     )
-    attach(editor.transformer, config)
+    attach(editor.transformer, config.model, config.adapter, config.seed)
     model = runtime.prepare(editor.transformer)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(parameters, config.optim)
@@ -145,19 +128,3 @@ def build(config: SftConfig, runtime: Runtime, inputs: Inputs) -> Training:
         editor.text_encoder.to("cpu")
         runtime.wait()
     return Training(editor, model, optimizer, parameters, average, encoder, loader, validation)
-
-
-def attach(transformer: Any, config: SftConfig) -> list[nn.Parameter]:
-    """Put the adapter on the transformer as the options say; its parameters."""
-    adapter, model = config.adapter, config.model
-    dtype = getattr(torch, adapter.dtype)
-    if adapter.init is None:
-        parameters = lora.attach(
-            transformer, adapter.rank, adapter.alpha, adapter.dropout, seed=config.seed, dtype=dtype
-        )
-    else:
-        parameters = lora.load(transformer, adapter.init, dtype=dtype, dropout=adapter.dropout)
-    use_attention(transformer, model.attention)
-    checkpoint_blocks(transformer, model.gradient_checkpointing)
-    compile_blocks(transformer, model.compile)
-    return parameters

@@ -25,13 +25,13 @@ from etchr.run_folder import RunFolder, write_atomically
 from etchr.runtime import Runtime, grad_norm
 from etchr.seeds import hash_seed
 from etchr.sft.data import MicroBatch, StepLoader
-from etchr.sft.encode import pixel_side
 from etchr.sft.finish import write_adapter
 from etchr.sft.journal import Journal
 from etchr.sft.objective import draw, pair_noise, sft_loss
-from etchr.sft.optim import lr_factor
 from etchr.sft.settings import SftConfig
-from etchr.sft.setup import Inputs, Training, base_dtype, build, fingerprint, read_inputs
+from etchr.sft.setup import Inputs, Training, build, fingerprint, read_inputs
+from etchr.training.base import base_dtype
+from etchr.training.optim import lr_factor
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def train(config: SftConfig) -> Path:
     Raises `ValueError` for what the options, the data or the base cannot do, before the base's weights are read where
     that can be known; `OSError` where the disk is full. Checkpoints written before stay whole.
     """
-    autocast = base_dtype(config) == "bfloat16" and config.adapter.dtype == "float32"
+    autocast = base_dtype(config.model, config.device) == "bfloat16" and config.adapter.dtype == "float32"
     runtime = Runtime(config.device, autocast, config.threads)
     inputs = read_inputs(config, runtime)
     total = config.steps or max(int(config.epochs * inputs.plan.batches_per_epoch), 1)
@@ -158,7 +158,7 @@ def _stream(loader: StepLoader, start: int, total: int, num_workers: int) -> Ite
 
 def _mus(editor: KleinEditor, loader: StepLoader, step: int) -> Tensor:
     """The inference shift (G,) of every pair of a global batch."""
-    side, steps = pixel_side(editor), editor.settings.num_inference_steps
+    side, steps = editor.pixel_side, editor.settings.num_inference_steps
     targets = [loader.data.sizes[row][0] for row in loader.rows(step)]
     return torch.tensor([inference_mu(editor.scheduler, (w // side) * (h // side), steps) for w, h in targets])
 

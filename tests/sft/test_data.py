@@ -18,7 +18,8 @@ from etchr.images import encode_png
 from etchr.router import Router
 from etchr.sample import EditSample, features, to_row
 from etchr.sft.cache import MemoryCache, NoCache
-from etchr.sft.data import PairData, Sizing, StepLoader, find_files, prompt_maker
+from etchr.sft.data import PairData, Sizing, StepLoader
+from etchr.training.inputs import find_files, prompt_maker
 
 ROUTER = Router({family: f"{family}:" for family in TaskFamily})
 SIZING = Sizing("native", 96 * 96)

@@ -13,8 +13,9 @@ from etchr.families import TaskFamily
 from etchr.router import Router
 from etchr.sample import EditSample, write_parquet
 from etchr.sft.cache import MemoryCache, NoCache, weights_digest
-from etchr.sft.data import PairData, Sizing, StepLoader, prompt_maker
+from etchr.sft.data import PairData, Sizing, StepLoader
 from etchr.sft.encode import PairEncoder, open_caches
+from etchr.training.inputs import prompt_maker
 
 
 def load(folder, **options):

@@ -5,9 +5,10 @@ import torch
 
 from etchr.config import compose, experiments
 from etchr.editor.shapes import random_transformer
-from etchr.sft.optim import lr_factor
-from etchr.sft.settings import OptimConfig, SftConfig
-from etchr.sft.setup import attach
+from etchr.sft.settings import SftConfig
+from etchr.training.base import attach
+from etchr.training.optim import lr_factor
+from etchr.training.settings import OptimConfig
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ def test_a_preset_puts_its_adapter_on_the_true_shape(preset, size, billions, num
     config = compose(SftConfig, "sft", [f"experiment={preset}"])
     transformer = random_transformer(size, "meta", torch.bfloat16)
     base = sum(weight.numel() for weight in transformer.parameters())
-    parameters = attach(transformer, config)
+    parameters = attach(transformer, config.model, config.adapter, config.seed)
     assert base / 1e9 == pytest.approx(billions[0], abs=0.005)
     assert sum(weight.numel() for weight in parameters) / 1e9 == pytest.approx(billions[1], abs=0.0005)
     assert len(parameters) == 2 * num_linears

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from etchr.sft.plan import Plan, share
+from etchr.training.plan import Plan, share
 
 
 def make(num_rows=203, num_buckets=5, size=8, seed=3, repeats=None):
