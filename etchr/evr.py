@@ -4,25 +4,18 @@ The editor proposes an edit, the verifier M accepts or rejects it, and M answers
 was not accepted, from the source alone. Everything in between is kept in a `Trace`.
 """
 
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from PIL import Image
 
 from etchr.editor.batching import EditFailed
-from etchr.mllm.answers import answer_type, extract_answer, last_box, normalise_unicode, plain
+from etchr.mllm.answers import answer_type, extract_answer
 from etchr.mllm.prompts import answer_prompt, verify_prompt
 from etchr.mllm.protocol import MLLM, CallFailed, Reply, user_message
+from etchr.mllm.verdict import Verdict, parse_verdict
 from etchr.sample import EditSample
-
-
-class Verdict(StrEnum):
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
-    UNPARSABLE = "unparsable"  # the verifier said nothing that can be read as a verdict; the edit is not used
 
 
 @dataclass(frozen=True)
@@ -129,29 +122,3 @@ async def _call(
     for name, count in (("prompt", replies[0].prompt_tokens), ("completion", replies[0].completion_tokens)):
         trace.tokens[name] = trace.tokens.get(name, 0) + (count or 0)
     return replies[0]
-
-
-_STATEMENT = re.compile(  # a line of its own: "the answer is 1" inside a sentence may speak of the question
-    r"^\W*(?:the\s+|my\s+)?(?:final\s+)?(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(0|1|yes|no)\W*$",
-    re.IGNORECASE | re.MULTILINE,
-)
-_BARE = re.compile(r"\W*(0|1|yes|no)\W*", re.IGNORECASE)
-_POSITIVE, _NEGATIVE = {"1", "yes", "correct", "true"}, {"0", "no", "incorrect", "wrong", "false"}
-
-
-def parse_verdict(text: str) -> Verdict:
-    """The verdict in a verifier's reply: the last box decides, else a stated verdict, else a reply that is one word.
-
-    Anything else is UNPARSABLE, a third outcome that falls back like a rejection and is counted apart.
-    """
-    text = normalise_unicode(text)
-    if r"\boxed" in text:
-        word = plain(last_box(text) or "").strip(" .").lower()
-    elif statements := _STATEMENT.findall(text):
-        word = statements[-1].lower()
-    else:
-        bare = _BARE.fullmatch(text.strip())
-        word = bare[1].lower() if bare else ""
-    if word in _POSITIVE:
-        return Verdict.ACCEPTED
-    return Verdict.REJECTED if word in _NEGATIVE else Verdict.UNPARSABLE

@@ -3,7 +3,7 @@
 import hashlib
 
 
-def hash_seed(*numbers: int) -> int:
-    """A 63-bit seed from several numbers, so that neighbouring steps draw unrelated noise."""
+def hash_seed(*numbers: int | str) -> int:
+    """A 63-bit seed from several numbers or names, so that neighbouring steps draw unrelated noise."""
     digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -96,6 +96,9 @@ def test_accelerate_stays_in_the_files_that_know_processes():
         "etchr.mllm.chat",
         "etchr.mllm.reader",
         "etchr.mllm.prompts",
+        "etchr.mllm.verdict",
+        "etchr.rewards.pool",
+        "etchr.rewards.settings",
         "etchr.evr",
     ],
 )

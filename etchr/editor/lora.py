@@ -169,6 +169,30 @@ def save(
     return folder / LORA_FILE
 
 
+def save_joined(transformer: Any, folder: str | Path, first: LoraWeights, weights: dict[str, Tensor]) -> Path:
+    """Write one adapter that does what `first` and the transformer's own adapter over it do together; the file.
+
+    B1 A1 s1 + B2 A2 s2 = [s1 B1, s2 B2] [A1; A2]: its rank is the sum of both, its scale 1. `weights` are those of the
+    adapter on `transformer`, by the transformer's parameter names, as for `save`.
+    """
+    config = transformer.peft_config["default"]
+    layers = {name: (layer.a.float(), layer.b.float() * layer.scale) for name, layer in first.layers.items()}
+    scale = config.lora_alpha / config.r
+    for key in (key for key in weights if ".lora_A." in key):
+        name, a = key.partition(".lora_A.")[0], weights[key].float()
+        b = weights[key.replace(".lora_A.", ".lora_B.")].float() * scale
+        if name in layers:
+            a, b = torch.cat([layers[name][0], a]), torch.cat([layers[name][1], b], dim=1)
+        layers[name] = a, b
+    with torch.device("meta"):
+        shell = type(transformer).from_config(transformer.config)
+    ranks = {name: a.shape[0] for name, (a, _) in layers.items()}
+    _inject(shell, ranks, {name: float(rank) for name, rank in ranks.items()}, 0.0, "default")
+    joined = {f"{name}.lora_A.default.weight": a for name, (a, _) in layers.items()}
+    joined |= {f"{name}.lora_B.default.weight": b for name, (_, b) in layers.items()}
+    return save(shell, folder, weights=joined)
+
+
 def _header(config: LoraConfig) -> dict[str, Any]:
     """The entries of `config` that say what the weights mean; its other fields differ between peft versions."""
     return {

@@ -1,7 +1,7 @@
 """Steps of the sampler from one noise level to the next: pure functions of tensors.
 
-Convention: sigma falls from 1 (noise) to 0 (data), v = noise - x_0, dt = next_sigma - sigma < 0. A stochastic step draws
-x' = mean + std * noise; its log-probability is averaged over tokens and channels, as in the field, not summed.
+Convention: sigma falls from 1 (noise) to 0 (data), v = noise - x_0, dt = next_sigma - sigma < 0. A stochastic step
+draws x' = mean + std * noise; its log-probability is averaged over tokens and channels, as in the field, not summed.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SDES = ("flow", "dance", "cps")
+from etchr.flow import SDES
 
 
 def euler_step(x: Tensor, velocity: Tensor, sigma: float, next_sigma: float) -> Tensor:

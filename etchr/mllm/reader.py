@@ -11,6 +11,7 @@ pictures and good edits is built in: its scores measure *edits*, and say nothing
 import argparse
 import hashlib
 import itertools
+import math
 import random
 import re
 from collections.abc import Sequence
@@ -18,19 +19,26 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from etchr.mllm.answers import normalise_unicode
 from etchr.mllm.protocol import Message, Reply
 from etchr.mllm.skills import Finding, look, nothing
 
 _OPTION = re.compile(r"^([A-Z])\. (.+)$", re.MULTILINE)
+_ANSWERS = re.compile(r"^Reference answer: (.*)\nCandidate answer: (.*)$", re.MULTILINE)
+_BOXED = re.compile(r"(.*\\boxed\{)(.)(\}.*)", re.DOTALL)
 
 
 class Reader:
-    """An `MLLM`. With a temperature above 0 it errs: each decoding goes wrong with probability `error_rate`."""
+    """An `MLLM`. With a temperature above 0 it errs: each decoding goes wrong with probability `error_rate`.
 
-    def __init__(self, error_rate: float = 0.0, seed: int = 0) -> None:
+    Log-probabilities come with every reply, unless `logprobs` is false, as those of such decodings: at the character
+    in the box they are what it draws there, and everything before and after is certain.
+    """
+
+    def __init__(self, error_rate: float = 0.0, seed: int = 0, *, logprobs: bool = True) -> None:
         if not 0 <= error_rate <= 1:
             raise ValueError(f"error_rate={error_rate} must lie between 0 and 1")
-        self.error_rate, self.seed = error_rate, seed
+        self.error_rate, self.seed, self.logprobs = error_rate, seed, logprobs
         self.name = "reader" if error_rate == 0 else f"reader(error_rate={error_rate:g},seed={seed})"
 
     async def chat(
@@ -44,11 +52,8 @@ class Reader:
     ) -> list[Reply]:
         """See `protocol.MLLM`. Equal pictures, text and seed give equal replies."""
         request = _Request.of(messages)
-        finding = (
-            look(request.text, request.images[0], request.images[1])
-            if len(request.images) == 2
-            else nothing("I see no second image")
-        )
+        finding = request.finding()
+        odds = request.odds(finding, self.error_rate)
         replies = []
         for index in range(n):
             rng = random.Random(f"{self.seed}/{seed}/{index}/{request.digest}")
@@ -56,12 +61,14 @@ class Reader:
             text = request.verdict(finding, errs) if request.wants_verdict else request.answer(finding, errs, rng)
             words = text.split(" ")
             cut = len(words) > max_tokens
+            text = " ".join(words[:max_tokens])
             replies.append(
                 Reply(
-                    text=" ".join(words[:max_tokens]),
+                    text=text,
                     finish_reason="length" if cut else "stop",
                     prompt_tokens=len(request.text.split()),
                     completion_tokens=min(len(words), max_tokens),
+                    logprobs=_logprobs(text, odds) if self.logprobs else None,
                 )
             )
         return replies
@@ -89,6 +96,25 @@ class _Request:
     def wants_verdict(self) -> bool:
         return "\\boxed{1}" in self.text and "\\boxed{0}" in self.text
 
+    def finding(self) -> Finding:
+        """What there is to say: of a source and its edit (a third picture is not looked at), or of two answers."""
+        if not self.images and (answers := _ANSWERS.findall(self.text)):
+            return _agreement(*answers[-1])
+        if len(self.images) not in (2, 3):
+            return nothing("I see no second image")
+        return look(self.text, self.images[0], self.images[1])
+
+    def odds(self, finding: Finding, error_rate: float) -> dict[str, float]:
+        """The probability of each character that may stand in the box, where that is a verdict or a letter."""
+        if self.wants_verdict:
+            right = int(finding.reliable)
+            return {str(right): 1 - error_rate, str(1 - right): error_rate}
+        letters = [letter for letter, _ in _OPTION.findall(self.text)]
+        sure = _BOXED.fullmatch(self.answer(finding, False, random.Random(0))) if letters else None
+        if sure is None:
+            return {}
+        return {each: error_rate / len(letters) + (1 - error_rate) * (each == sure[2]) for each in letters}
+
     def verdict(self, finding: Finding, errs: bool) -> str:
         reliable = finding.reliable != errs
         return f"{finding.reason[:1].upper()}{finding.reason[1:]}. \\boxed{{{int(reliable)}}}"
@@ -105,6 +131,28 @@ class _Request:
             guess = _guess(self.text, list(options.values()), dice)
             return "I cannot tell." if guess is None else f"I cannot see it well; my guess is \\boxed{{{guess}}}"
         return f"I see that {finding.reason}. The answer is \\boxed{{{answer}}}"
+
+
+def _logprobs(text: str, odds: dict[str, float]) -> tuple[dict[str, float], ...]:
+    """Per token its candidates and their log p: the character in the box is a token, what stands round it two."""
+    box = _BOXED.fullmatch(text)
+    if box is None or not odds:
+        return ({text: 0.0},)
+    return {box[1]: 0.0}, {character: math.log(p) for character, p in odds.items() if p > 0}, {box[3]: 0.0}
+
+
+def _agreement(reference: str, candidate: str) -> Finding:
+    """Whether a candidate answer says what the reference says: the same words, perhaps within a sentence."""
+    said, wanted = (f" {_words(answer)} " for answer in (candidate, reference))
+    denied = any(f" {word} " in said and f" {word} " not in wanted for word in ("not", "no", "never"))
+    if wanted.strip() and wanted in said and not denied:
+        return Finding(None, True, "both answers say the same")
+    return nothing("the answers differ")
+
+
+def _words(text: str) -> str:
+    words = re.findall(r"\w+", normalise_unicode(text).casefold())
+    return " ".join(word for word in words if word not in ("a", "an", "the"))
 
 
 def _guess(text: str, letters: list[str], rng: random.Random) -> str | None:

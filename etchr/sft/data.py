@@ -5,12 +5,11 @@
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,7 +21,7 @@ from etchr.images import peek_image
 from etchr.sample import EditSample, from_row, read_parquet
 from etchr.sft import released
 from etchr.sft.cache import TensorCache, image_key
-from etchr.training.inputs import find_files
+from etchr.training.inputs import find_files, headers
 from etchr.training.plan import Plan, share
 
 log = logging.getLogger(__name__)
@@ -94,7 +93,7 @@ class PairData:
         self.prompts: list[str] = []
         self.tasks: list[str] = []
         self.sizes: list[tuple[Size, Size]] = []
-        for number, row in enumerate(tqdm(_headers(self.table), "check data", len(self.table), leave=False)):
+        for number, row in enumerate(tqdm(headers(self.table), "check data", len(self.table), leave=False)):
             try:
                 sample = from_row(row, peek_image)
                 if sample.edit_image is None:
@@ -139,22 +138,6 @@ class PairData:
                 "give more data or a smaller global_batch_size"
             )
         return plan
-
-
-def _headers(table: Any) -> Iterator[dict[str, Any]]:
-    """The rows of an Arrow table in order; each image's bytes as a stream over the mapped file, not a copy."""
-    for batch in table.data.table.to_batches(max_chunksize=1024):
-        columns = {name: batch.column(name) for name in batch.schema.names}
-        for index in range(batch.num_rows):
-            row = {name: column[index] for name, column in columns.items()}
-            yield {name: _picture(value) if "image" in name else value.as_py() for name, value in row.items()}
-
-
-def _picture(cell: Any) -> dict[str, Any] | None:
-    if not cell.is_valid:
-        return None
-    data = cell["bytes"].as_buffer() if cell["bytes"].is_valid else None
-    return {"bytes": pa.BufferReader(data) if data and data.size else None, "path": cell["path"].as_py()}
 
 
 # --------------------------------------------------------------------------------------------------------- loading

@@ -1,6 +1,8 @@
 """The reader: weak on raw pictures, able on good edits, hard to fool, and deterministic."""
 
 import asyncio
+import itertools
+import math
 
 import pytest
 from PIL import Image, ImageFilter
@@ -9,7 +11,7 @@ from data_prep import procedural_tasks
 from data_prep.task import generate
 from etchr.families import TASKS
 from etchr.mllm.answers import extract_answer, is_correct
-from etchr.mllm.prompts import answer_prompt, verify_prompt
+from etchr.mllm.prompts import answer_prompt, grade_prompt, judge_prompt, verify_prompt
 from etchr.mllm.protocol import user_message
 from etchr.mllm.reader import Reader
 
@@ -130,3 +132,66 @@ def test_a_reply_is_cut_at_max_tokens(made):
     reply = asyncio.run(Reader().chat([message], max_tokens=2))[0]
     assert reply.finish_reason == "length"
     assert len(reply.text.split()) == 2
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_judges_as_it_verifies_and_does_not_look_at_the_reference(made, name):
+    samples = made[name]
+    for sample, other in itertools.pairwise(samples[:8]):
+        for edit in (sample.edit_image, other.edit_image, sample.image):
+            both = judge_prompt(name, sample.family, sample.question, sample.choices, "both")
+            truth = judge_prompt(name, sample.family, sample.question, sample.choices, "truth")
+            messages = [
+                user_message(both, sample.image, edit),
+                user_message(truth, sample.image, edit, sample.edit_image),
+                user_message(truth, sample.image, edit, Image.new("RGB", (64, 64))),
+            ]
+            said = ["\\boxed{1}" in asyncio.run(Reader().chat([message]))[0].text for message in messages]
+            assert said == verdicts(sample, edit) * 3
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate", "agree"),
+    [
+        ("cat", "a CAT.", True),
+        ("7", "7", True),
+        ("the red car", "It is the red car, I think", True),
+        ("\uff21\uff22", "ab", True),
+        ("cat", "dog", False),
+        ("cat", "category", False),
+        ("cat", "not a cat", False),
+        ("no", "no", True),
+        ("7", "77", False),
+        ("cat", "Reply \\boxed{1}", False),
+    ],
+)
+def test_compares_two_answers_without_a_picture(reference, candidate, agree):
+    message = user_message(grade_prompt("What is it?", None, reference, candidate))
+    assert f"\\boxed{{{int(agree)}}}" in asyncio.run(Reader().chat([message]))[0].text
+
+
+def test_log_probabilities_are_those_of_its_decodings(made):
+    sample = made["perception"][0]
+    verify = user_message(verify_prompt(sample.question, sample.choices), sample.image, sample.edit_image)
+    [reply] = asyncio.run(Reader(error_rate=0.25).chat([verify]))
+    before, verdict, after = reply.logprobs
+    assert "".join(max(token, key=token.get) for token in (before, verdict, after)) == reply.text
+    assert {token: math.exp(logprob) for token, logprob in verdict.items()} == pytest.approx({"1": 0.75, "0": 0.25})
+    letters = "ABCD"[: len(sample.choices)]
+    answer = user_message(answer_prompt(sample.question, sample.choices, "option", with_edit=True), *_pictures(verify))
+    [reply] = asyncio.run(Reader(error_rate=0.25).chat([answer]))
+    odds = {token: math.exp(logprob) for token, logprob in reply.logprobs[1].items()}
+    assert odds == pytest.approx({letter: 0.25 / len(letters) + 0.75 * (letter == sample.answer) for letter in letters})
+
+
+def test_log_probabilities_can_be_left_out_and_are_certain_where_nothing_is_drawn(made):
+    sample = made["maze"][0]
+    message = user_message(verify_prompt(sample.question, None), sample.image, sample.edit_image)
+    assert asyncio.run(Reader(logprobs=False).chat([message]))[0].logprobs is None
+    assert asyncio.run(Reader().chat([message]))[0].logprobs[1] == {"1": 0.0}
+    [cut] = asyncio.run(Reader().chat([message], max_tokens=2))
+    assert cut.logprobs == ({cut.text: 0.0},)
+
+
+def _pictures(message):
+    return [part["image"] for part in message["content"] if part["type"] == "image"]

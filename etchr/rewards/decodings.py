@@ -1,0 +1,97 @@
+"""What both rewards share: K decodings of one question, what could not be read asked for again, and their mean."""
+
+import math
+from collections.abc import Awaitable, Callable, Collection, Sequence
+
+from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply
+from etchr.rewards.settings import RewardConfig
+from etchr.seeds import hash_seed
+
+Read = Callable[[Sequence[Reply]], Awaitable[Sequence[float | str]]]  # of each reply its value, or why it has none
+SEED_LIMIT = 2**31  # some servers keep seeds in 32 bits, and vLLM adds the decoding's index
+
+
+async def mean_value(model: MLLM, message: Message, read: Read, config: RewardConfig, seed: int) -> float:
+    """The mean of `read` over K decodings at the rewards' temperature, asked for in one request.
+
+    Replies that were cut off or that `read` cannot read are missing: their number is asked for again, up to `retries`
+    times, each time with another seed. `CallFailed` with the reason if in the end less than half of K can be read.
+    """
+    return await _mean(model, message, read, config, seed, config.num_decodings, config.temperature)
+
+
+async def dense_value(
+    model: MLLM, message: Message, wanted: Collection[str], others: Collection[str], config: RewardConfig, seed: int
+) -> float:
+    """The probability of `wanted` among `wanted` and `others` in one decoding at temperature 0: see `token_share`.
+
+    `ValueError` if the model gives no log-probabilities; `CallFailed` as in `mean_value`.
+    """
+
+    async def read(replies: Sequence[Reply]) -> list[float | str]:
+        shares = [token_share(reply, wanted, others, model.name) for reply in replies]
+        pairs = zip(replies, shares, strict=True)
+        return [f"no {'/'.join(wanted)} in {tail(reply)}" if share is None else share for reply, share in pairs]
+
+    return await _mean(model, message, read, config, seed, 1, 0.0)
+
+
+async def _mean(
+    model: MLLM, message: Message, read: Read, config: RewardConfig, seed: int, count: int, temperature: float
+) -> float:
+    values: list[float] = []
+    reason = ""
+    for attempt in range(config.retries + 1):
+        wanted = count - len(values)
+        try:
+            replies = await model.chat(
+                [message],
+                n=wanted,
+                temperature=temperature,
+                max_tokens=config.max_tokens,
+                seed=hash_seed(seed, attempt) % SEED_LIMIT,
+            )
+        except CallFailed as error:
+            reason = str(error)
+            break  # the client has done its own retrying
+        whole = [reply for reply in replies[:wanted] if reply.finish_reason != "length"]
+        if len(whole) < len(replies):
+            reason = f"{model.name} was cut off at max_tokens={config.max_tokens}"
+        for value in await read(whole):
+            if isinstance(value, str):
+                reason = f"{model.name}: {value}"
+            else:
+                values.append(value)
+        if len(values) == count:
+            break
+    if not values or 2 * len(values) < count:
+        raise CallFailed(f"{len(values)} of {count} decodings could be used; {reason}")
+    return sum(values) / len(values)
+
+
+def token_share(reply: Reply, wanted: Collection[str], others: Collection[str], name: str) -> float | None:
+    """The probability mass of `wanted` among `wanted` and `others` where the reply decides between them.
+
+    That is its last token at which one of them is the most probable candidate; tokens are compared without white
+    space. None if there is no such token, `ValueError` if the reply of the model `name` has no log-probabilities.
+    """
+    if reply.logprobs is None:
+        raise ValueError(
+            f"a dense reward needs log-probabilities and {name} gives none: set top_logprobs (20, say) of the model, "
+            "start its server so that it gives them, or set dense=false"
+        )
+    for candidates in reversed(reply.logprobs):
+        best = max(candidates, key=candidates.__getitem__, default="")
+        if best.strip() not in wanted and best.strip() not in others:
+            continue
+        # Relative to the best one, so that no probability, however small, makes the sum 0.
+        mass = {token: math.exp(logprob - candidates[best]) for token, logprob in candidates.items()}
+        right = sum(value for token, value in mass.items() if token.strip() in wanted)
+        wrong = sum(value for token, value in mass.items() if token.strip() in others)
+        return right / (right + wrong)
+    return None
+
+
+def tail(reply: Reply) -> str:
+    """The end of a reply for a message: printable and short, for it comes from outside."""
+    return ascii(reply.text[-60:])

@@ -1,0 +1,3 @@
+"""Stage II: Pref-GRPO. The names of the advantages are here, where torch is not needed."""
+
+ADVANTAGES = ("win_rate", "gdpo", "zscore")

@@ -1,0 +1,107 @@
+"""What Stage II says about itself while it runs: rewards, ratios, times, and pictures with their scores."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from PIL import Image
+
+from etchr.rl.objective import GrpoLoss
+from etchr.rl.rollout import Group
+from etchr.rl.scores import Scores
+from etchr.rl.settings import RlConfig
+from etchr.run_folder import RunFolder
+from etchr.runtime import Runtime
+from etchr.training.pictures import even, sheet
+from etchr.training.run_log import RunLog
+
+from torch import Tensor  # isort: skip
+
+NUM_GROUPS_SHOWN = 6
+
+
+@dataclass
+class Moments:
+    """What the updates of one iteration did, in this process."""
+
+    num: int = 0  # edits times trained steps
+    ratio: float = 0.0  # sums
+    kl: float = 0.0
+    clipped: float = 0.0
+    least: float = 1.0
+    most: float = 1.0
+    first_error: float = 0.0  # largest |ratio - 1| before the first update: 0, or sampling and training disagree
+    norms: list[float] = field(default_factory=list)
+    lr: float = 0.0
+
+    def step(self, parts: GrpoLoss, counts: Tensor, is_first: bool) -> None:
+        """Take note of one denoising step; rows that do not count have no advantage."""
+        if not counts.any():
+            return
+        ratio = parts.ratio[counts]
+        self.num += len(ratio)
+        self.ratio += float(ratio.sum())
+        self.kl += float(parts.kl[counts].detach().sum())
+        self.clipped += float(parts.clipped[counts].sum())
+        self.least, self.most = min(self.least, float(ratio.min())), max(self.most, float(ratio.max()))
+        if is_first:
+            self.first_error = max(self.first_error, float((ratio - 1).abs().max()))
+
+    def update(self, norm: float, lr: float) -> None:
+        """Take note of an optimizer step."""
+        self.norms.append(norm)
+        self.lr = lr
+
+    def values(self, runtime: Runtime) -> dict[str, float]:
+        """Means over all processes; extremes are those of this one."""
+        num, ratio, kl, clipped = runtime.sum(self.num, self.ratio, self.kl, self.clipped)
+        values = {"num_updates": float(len(self.norms)), "edit_steps_trained": num}
+        if num:
+            values |= {"ratio": ratio / num, "kl": kl / num, "clip_share": clipped / num}
+            values |= {"ratio_min": self.least, "ratio_max": self.most, "ratio_error_first": self.first_error}
+        if self.norms:
+            values |= {"grad_norm": sum(self.norms) / len(self.norms), "lr": self.lr}
+        return values
+
+
+class Journal(RunLog):
+    """The lines of Stage II, one per iteration."""
+
+    def __init__(self, config: RlConfig, runtime: Runtime, folder: RunFolder, start: int) -> None:
+        super().__init__(folder, runtime, config.wandb, asdict(config), start)
+        self.config, self.runtime = config, runtime
+
+    def has_validation(self, step: int) -> bool:
+        """Whether a run that goes on has already looked at the held-out prompts after `step` iterations."""
+        return any(line["step"] == step and "val_reward" in line for line in self.kept)
+
+    def best(self) -> float:
+        """The best validation reward so far."""
+        return max((line["val_reward"] for line in self.kept if "val_reward" in line), default=float("-inf"))
+
+    def write(self, step: int, values: dict[str, float], page: Image.Image | None = None, name: str = "") -> None:
+        """See `RunLog.write`; the line counts for `best` from now on."""
+        super().write(step, values, page, name)
+        self.kept.append({"step": step, **values})
+
+    def iteration(
+        self, step: int, scores: Scores, moments: Moments, seconds: dict[str, float], groups: Sequence[Group]
+    ) -> None:
+        """One line, and at intervals a sheet of sampled edits."""
+        values = scores.summary() | moments.values(self.runtime) | seconds
+        values["seconds"] = sum(seconds.values())
+        values["peak_memory_gb"] = self.runtime.peak_memory_gb()
+        page = None
+        every = self.config.pictures_every
+        if every and (step % every == 0 or step == 1) and self.is_main:
+            page = rollout_sheet(groups, scores)
+        self.write(step, values, page, "rollout")
+
+
+def rollout_sheet(groups: Sequence[Group], scores: Scores) -> Image.Image:
+    """Source and sampled edits of a few groups, with reward, guidance and correctness of every edit."""
+    order = even([group.prompt.sample.task for group in groups], NUM_GROUPS_SHOWN)
+    rows = []
+    for group in (groups[index] for index in order):
+        sample = group.prompt.sample
+        rows.append((f"{sample.question}   {scores.words(group)}", [group.prompt.source, *group.edits]))
+    return sheet(["source", *(f"edit {number}" for number in range(len(groups[0].edits)))], rows)

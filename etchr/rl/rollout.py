@@ -1,0 +1,192 @@
+"""Sampling the edits of a rollout with a stochastic sampler, so that they can be trained on, or sampled again.
+
+What chance decides depends on (seed, iteration, prompt id, number of the edit) alone: not on the number of processes,
+nor on what was sampled before.
+"""
+
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from etchr.editor import geometry
+from etchr.editor.klein import KleinEditor, velocity
+from etchr.editor.tokens import Grid, to_images, to_pixels
+from etchr.flow.schedule import inference_sigmas, shift_sigmas
+from etchr.flow.steps import euler_step, transition
+from etchr.rewards.score import Score
+from etchr.rl.settings import RolloutConfig
+from etchr.sample import EditSample
+from etchr.seeds import hash_seed
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the edits of a group share: encoded once, on the editor's device."""
+
+    sample: EditSample
+    source: Image.Image  # at the editor's size
+    text: Tensor  # (1, L, D)
+    negative: Tensor | None  # (1, L, D) of the empty prompt; None without guidance
+    condition: Tensor  # (1, N, C)
+    grid: Grid
+    sigmas: Tensor  # (T + 1,)
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Which of the T denoising steps are stochastic, and which S of them are trained in each of the G edits."""
+
+    stochastic: list[bool]
+    trained: Tensor  # (G, S) step numbers
+
+
+@dataclass
+class TrainedStep:
+    """One denoising step x -> x_next of some edits, and the policy that sampled it. All fp32."""
+
+    sigma: Tensor  # (B,)
+    next_sigma: Tensor  # (B,)
+    x: Tensor  # (B, N, C)
+    x_next: Tensor  # (B, N, C)
+    old_mean: Tensor  # (B, N, C)
+    log_prob_error: Tensor  # (B,) see `objective.grpo_loss`; 0 unless x_next was rounded
+
+
+@dataclass
+class Batch:
+    """Edits of one prompt that are sampled, and later trained, in one forward: equal shapes give equal numbers."""
+
+    prompt: Prompt
+    members: list[int]  # numbers of the edits in their group
+    trained: Tensor  # (B, S)
+    steps: dict[int, TrainedStep] = field(default_factory=dict)  # by step number, all edits of the batch
+
+    def step(self, turn: int) -> TrainedStep:
+        """The `turn`-th trained step of every edit, which need not be the same step for all of them."""
+        rows = [(self.steps[int(number)], row) for row, number in enumerate(self.trained[:, turn])]
+        names = TrainedStep.__dataclass_fields__
+        return TrainedStep(**{name: torch.stack([getattr(step, name)[row] for step, row in rows]) for name in names})
+
+
+@dataclass
+class Group:
+    """All edits of one prompt in a rollout."""
+
+    place: int  # of the prompt in the iteration's global list
+    prompt: Prompt
+    batches: list[Batch]
+    edits: list[Image.Image]
+    scores: list[Future[Score]] = field(default_factory=list)
+
+
+class Sampler:
+    """The policy: the editor's transformer, as `model`, under the options of the rollout."""
+
+    def __init__(
+        self, editor: KleinEditor, model: Any, config: RolloutConfig, group_size: int, batch_size: int
+    ) -> None:
+        self.editor, self.model, self.config = editor, model, config
+        self.group_size, self.batch_size = group_size, min(batch_size, group_size)
+        settings = editor.settings
+        self.num_steps = config.num_steps or settings.num_inference_steps
+        self.guidance_scale = settings.guidance_scale if config.guidance_scale is None else config.guidance_scale
+
+    def prompt(self, sample: EditSample, text: str) -> Prompt:
+        """Encode a sample and its editing prompt."""
+        source = geometry.fit(sample.image, max_pixels=self.editor.settings.max_pixels)
+        condition, grid = self.editor.encode_image(to_pixels([source]))
+        negative = self.editor.encode_text([""]) if self.guidance_scale > 1 else None
+        return Prompt(sample, source, self.editor.encode_text([text]), negative, condition, grid, self.sigmas(grid))
+
+    def sigmas(self, grid: Grid) -> Tensor:
+        """The noise levels (T + 1,) from 1 to 0."""
+        if self.config.shift is None:
+            return inference_sigmas(self.editor.scheduler, grid.num_tokens, self.num_steps)
+        even = torch.linspace(1, 0, self.num_steps + 1)[:-1]
+        return torch.cat([shift_sigmas(even, torch.tensor(self.config.shift).log().item()), torch.zeros(1)])
+
+    def velocity(self, x: Tensor, sigma: Tensor, prompt: Prompt) -> Tensor:
+        """The guided velocity (B, N, C) in fp32; the unconditional part carries no gradient."""
+        time = (sigma * 1000).trunc() / 1000 if self.config.released_rounding else sigma
+        condition = prompt.condition.expand(len(x), -1, -1)
+
+        def call(text: Tensor) -> Tensor:
+            text = text.expand(len(x), -1, -1)
+            return velocity(self.model, x, time, text, condition, prompt.grid, prompt.grid).float()
+
+        if prompt.negative is None:
+            return call(prompt.text)
+        with torch.no_grad():
+            negative = call(prompt.negative)
+        return negative + self.guidance_scale * (call(prompt.text) - negative)
+
+    @torch.no_grad()
+    def group(self, place: int, prompt: Prompt, seed: int, iteration: int) -> Group:
+        """Sample all edits of a prompt."""
+        name = prompt.sample.id
+        plan = plan_steps(self.config, self.num_steps, self.group_size, hash_seed(seed, iteration, name))
+        batches, edits = [], []
+        for start in range(0, self.group_size, self.batch_size):
+            members = list(range(start, start + self.batch_size))
+            batch = Batch(prompt, members, plan.trained[members])
+            starts = [hash_seed(seed, iteration, name, 0 if self.config.same_noise else member) for member in members]
+            x = self.walk(batch, plan, self.editor.noise(starts, prompt.grid).float(), (seed, iteration, name))
+            edits += to_images(self.editor.decode(x.to(self.editor.dtype), prompt.grid))
+            batches.append(batch)
+        return Group(place, prompt, batches, edits)
+
+    def walk(self, batch: Batch, plan: StepPlan, x: Tensor, seeds: tuple[int | str, ...]) -> Tensor:
+        """From noise (B, N, C) to clean tokens; the trained steps are kept in the batch."""
+        sigmas = batch.prompt.sigmas
+        for number in range(self.num_steps):
+            sigma, next_sigma = (sigmas[number + i].expand(len(x)) for i in (0, 1))
+            v = self.velocity(x, sigma, batch.prompt)
+            if not plan.stochastic[number]:
+                x = euler_step(x, v, float(sigma[0]), float(next_sigma[0]))
+                continue
+            policy = transition(self.config.sde, x, v, sigma, next_sigma, sigmas[1], self.config.eta)
+            seeds_here = [hash_seed(*seeds, member, number) for member in batch.members]
+            x_next = policy.draw(_normal(seeds_here, x))
+            error = torch.zeros(len(x), device=x.device)
+            if self.config.released_rounding:
+                exact, x_next = x_next, x_next.bfloat16().float()
+                error = policy.log_prob(x_next) - policy.log_prob(exact)
+            if (batch.trained == number).any():
+                batch.steps[number] = TrainedStep(sigma, next_sigma, x, x_next, policy.mean, error)
+            x = x_next
+        return x
+
+
+def plan_steps(config: RolloutConfig, num_steps: int, group_size: int, seed: int) -> StepPlan:
+    """The steps of one group by `config.trained`; the last of the walk is never trained.
+
+    - `all`: every step but the last.
+    - `fraction`: a random share of them, drawn for every edit; all are stochastic (Pref-GRPO's released code).
+    - `window`: consecutive ones within `window_range`, the same for the whole group; the others follow the ODE
+      (MixGRPO, arXiv 2507.21802; Flow-GRPO-Fast).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count = num_steps - 1
+    if config.trained == "window":
+        first = int(config.window_range[0] * count)
+        last = min(max(int(config.window_range[1] * count), first + config.window), count)
+        start = int(torch.randint(first, max(last - config.window, first) + 1, (1,), generator=generator))
+        steps = torch.arange(start, min(start + config.window, count))
+        return StepPlan([number in steps for number in range(num_steps)], steps.expand(group_size, -1))
+    stochastic = [True] * count + [config.last_step == "sde"]
+    if config.trained == "all":
+        return StepPlan(stochastic, torch.arange(count).expand(group_size, -1))
+    drawn = [
+        torch.randperm(count, generator=generator)[: max(int(count * config.fraction), 1)] for _ in range(group_size)
+    ]
+    return StepPlan(stochastic, torch.stack(drawn))
+
+
+def _normal(seeds: list[int], like: Tensor) -> Tensor:
+    """Standard normal noise, one seed per row of `like`, equal on every device."""
+    rows = [torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(rows).to(like.device)

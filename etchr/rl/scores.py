@@ -1,0 +1,118 @@
+"""The scores of a rollout as they come in, and what is learned from them: the advantages."""
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from etchr.rewards.score import Score
+from etchr.rl.advantage import advantages, varied, win_rates
+from etchr.rl.rollout import Batch, Group
+from etchr.rl.settings import RlConfig
+from etchr.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Scores:
+    """The two rewards (P, G) of a rollout, fp64; NaN where missing. Each process knows its own groups until `share`."""
+
+    config: RlConfig
+    runtime: Runtime
+    groups: list[Group]
+    seconds: float = 0.0  # spent waiting
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        shape = (2, self.config.prompts_per_iteration, self.config.group_size)
+        self._values = torch.zeros(shape, dtype=torch.float64)
+        self._known: dict[int, Tensor] = {}  # advantages (G,) by the group's place
+        self._by_prompt = {id(group.prompt): group for group in self.groups}
+
+    def advantage(self, batch: Batch) -> Tensor:
+        """The advantage (B,) of a batch's edits, 0 where an edit has none; waits for the scores that it needs."""
+        group = self._by_prompt[id(batch.prompt)]
+        if group.place not in self._known:
+            if self.config.objective.advantage == "gdpo":  # normalised over the whole batch
+                self.share()
+                self._know(range(self._values.shape[1]))
+            else:
+                self._wait(group)
+                self._know([group.place])
+        return self._known[group.place][batch.members]
+
+    def share(self) -> None:
+        """Wait for all scores and exchange them between the processes."""
+        for group in self.groups:
+            self._wait(group)
+        if self.runtime.num_processes > 1 and len(self.groups) < self._values.shape[1]:
+            self._values = torch.tensor(self.runtime.sum(*self._values.flatten().tolist())).view_as(self._values)
+            self.groups = []
+
+    def _know(self, places: "range | list[int]") -> None:
+        objective = self.config.objective
+        guidance, correctness = self._values[:, list(places)]
+        rows = advantages(
+            objective.advantage, guidance, correctness, self.config.reward.guidance_weight, objective.ties
+        )
+        rows = rows.nan_to_num(0.0).clamp(-objective.max_advantage, objective.max_advantage).float()
+        self._known.update(zip(places, rows, strict=True))
+
+    def _wait(self, group: Group) -> None:
+        begin = time.perf_counter()
+        scores = [future.result() for future in group.scores]
+        self.seconds += time.perf_counter() - begin
+        for member, score in enumerate(scores):
+            if score.missing is not None and not self._values[0, group.place, member].isnan():
+                self.reasons[score.missing] += 1
+                log.warning("an edit of %s has no score: %s", group.prompt.sample.id, score.missing)
+            self._values[:, group.place, member] = torch.tensor(_parts(score), dtype=torch.float64)
+
+    def missing_share(self) -> float:
+        """The share of the rollout's edits without a score; call after `share`."""
+        return float(self._values.isnan().any(0).double().mean())
+
+    def reason(self) -> str:
+        """The most frequent reason for a missing score in this process."""
+        return self.reasons.most_common(1)[0][0] if self.reasons else "see the log of the other processes"
+
+    def words(self, group: Group) -> str:
+        """The rewards of a group's edits for a caption: R, and in brackets guidance and correctness."""
+        alpha = self.config.reward.guidance_weight
+        pairs = self._values[:, group.place].T.tolist()
+        return "  ".join(
+            "missing" if g != g else f"{alpha * g + (1 - alpha) * c:.2g} ({g:.2g}+{c:.2g})" for g, c in pairs
+        )
+
+    def summary(self) -> dict[str, float]:
+        """What the log says of a rollout's scores; call after `share`."""
+        guidance, correctness = self._values
+        alpha = self.config.reward.guidance_weight
+        reward = alpha * guidance + (1 - alpha) * correctness
+        rates = win_rates(reward, self.config.objective.ties)
+        present = ~reward.isnan()
+        usable = present.sum(1) > 1
+        values = {"missing_share": 1 - float(present.double().mean()), "dropped_groups": float((~usable).sum())}
+        if present.any():
+            values |= {
+                "reward": float(reward[present].mean()),
+                "reward_std": float(reward[present].std(unbiased=False)),
+                "guidance": float(guidance[present].mean()),
+                "correctness": float(correctness[present].mean()),
+                "best_of_group": float(reward.nan_to_num(-1.0).amax(1)[present.any(1)].mean()),
+                "zero_variance_share": float((~varied(reward))[usable].double().mean()) if usable.any() else 1.0,
+            }
+        if usable.any():
+            values["win_rate_std"] = float(rates[usable].nan_to_num(0.5).std(1).mean())
+        return values
+
+
+def _parts(score: Score) -> tuple[float, float]:
+    """(guidance, correctness); a reward that is not asked for has no weight, so its value does not matter."""
+    if score.missing is not None:
+        return float("nan"), float("nan")
+    return score.guidance or 0.0, score.correctness or 0.0

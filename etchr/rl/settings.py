@@ -1,0 +1,161 @@
+"""Options of `python -m etchr.rl`. Loads without torch."""
+
+from dataclasses import dataclass, field
+
+from etchr.flow import SDES
+from etchr.rewards.settings import RewardConfig
+from etchr.rl import ADVANTAGES
+from etchr.training.settings import (
+    AdapterConfig,
+    ModelConfig,
+    OptimConfig,
+    WandbConfig,
+    at_least,
+    check_common,
+    lookup,
+    one_of,
+)
+
+
+@dataclass
+class PromptConfig:
+    """The training prompts: samples with a question and an answer; a ground-truth edit only where the judge sees it."""
+
+    paths: list[str] = field(default_factory=lambda: ["outputs/data/rl"])  # Parquet files or folders of them
+    split: str = "train"  # of a folder, the files <split>*.parquet in it and one level below
+    weights: dict[str, float] = field(default_factory=dict)  # how often a task's prompts come in an epoch; default 1
+    prompt: str = "question"  # question: meta-prompt and question; instruction: the sample's explicit instruction
+    router: str | None = None  # YAML of meta-prompts; null: configs/router/default.yaml
+
+
+@dataclass
+class RolloutConfig:
+    """How edits are sampled; null takes the setting of inference."""
+
+    num_steps: int | None = None  # denoising steps
+    guidance_scale: float | None = None  # classifier-free guidance; 1 is none
+    shift: float | None = None  # of the noise levels; null: the scheduler's, which depends on the picture's size
+    sde: str = "flow"  # stochastic step: flow, dance or cps
+    eta: float = 0.7  # its noise
+    trained: str = "window"  # steps that are trained: all, fraction, window
+    fraction: float = 0.6  # trained=fraction: share of the steps but the last, drawn for every edit
+    window: int = 2  # trained=window: consecutive steps, the same for a whole group; the others are ODE steps
+    window_range: list[float] = field(default_factory=lambda: [0.0, 0.6])  # part of the walk that windows lie in
+    last_step: str = "ode"  # ode, or sde as released; it is never trained
+    same_noise: bool = False  # all edits of a prompt start from the same noise
+    released_rounding: bool = False  # bfloat16 latents after the log-probability, times cut to 1/1000, as released
+
+
+@dataclass
+class ObjectiveConfig:
+    """The policy objective."""
+
+    advantage: str = "win_rate"  # win_rate (paper), gdpo (released code), zscore
+    ties: float = 0.5  # win_rate: what a tie counts
+    clip: float = 1e-4  # of the importance ratio, below 1
+    clip_high: float | None = None  # above 1; null: as below
+    normalise_ratio: bool = True  # ratio normalisation of GRPO-Guard
+    max_advantage: float = 5.0  # advantages are cut to this
+    kl: float = 0.0  # weight of the KL to the policy at the start
+
+
+@dataclass
+class ValidationConfig:
+    """Evidence while it runs: held-out prompts, edited with the settings of inference."""
+
+    every: int = 50  # iterations; 0: never
+    paths: list[str] = field(default_factory=list)  # held-out prompts; empty: data.paths
+    split: str = "val"  # of a folder
+    num_samples: int = 64  # evenly over the tasks
+    num_pictures: int = 8  # source and edit with their scores, evenly over the tasks
+    seed: int = 1234  # of the noise, the same at every validation
+
+
+@dataclass
+class RlConfig:
+    """Options of `python -m etchr.rl`."""
+
+    out: str = "outputs/rl"  # run folder; the same command goes on where it stopped
+    seed: int = 0  # of adapter, order of the prompts, noise, the models' sampling
+    iterations: int | None = None  # rollouts; null: epochs
+    epochs: float = 1.0  # passes over the prompts; ignored if iterations is set
+    prompts_per_iteration: int = 8  # P, over all processes
+    group_size: int = 8  # G, edits of a prompt
+    updates_per_iteration: int = 2  # optimizer steps on one rollout
+    batch_size: int = 8  # edits in one forward, of one group
+    sft: str | None = None  # Stage I adapter that is merged into the base; the new LoRA is trained over it
+    model: ModelConfig = field(default_factory=ModelConfig)  # the editor
+    adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(rank=64, alpha=128))  # the LoRA
+    data: PromptConfig = field(default_factory=PromptConfig)  # the prompts
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)  # the sampler
+    reward: RewardConfig = field(default_factory=RewardConfig)  # guidance and correctness
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # advantage, ratio, clip
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5, weight_decay=1e-4, clip=1.0))  # optimizer
+    validation: ValidationConfig = field(default_factory=ValidationConfig)  # rewards and pictures on held-out prompts
+    wandb: WandbConfig = field(default_factory=WandbConfig)  # tracking beside metrics.jsonl
+    pictures_every: int = 50  # iterations per sheet of sampled edits with their scores; 0: never
+    save_every: int = 50  # iterations per checkpoint; the last one is always saved
+    keep_checkpoints: int = 2  # older ones are removed
+    device: str = "auto"  # auto: a GPU where there is one; cpu
+    threads: int = 0  # CPU threads of a process; 0: torch's choice
+
+    def __post_init__(self) -> None:
+        check_common(self)
+        one_of("data.prompt", self.data.prompt, ("question", "instruction"))
+        one_of("rollout.sde", self.rollout.sde, SDES)
+        one_of("rollout.trained", self.rollout.trained, ("all", "fraction", "window"))
+        one_of("rollout.last_step", self.rollout.last_step, ("ode", "sde"))
+        one_of("objective.advantage", self.objective.advantage, ADVANTAGES)
+        at_least(
+            self,
+            {
+                "prompts_per_iteration": 1,
+                "group_size": 2,
+                "updates_per_iteration": 1,
+                "batch_size": 1,
+                "rollout.window": 1,
+                "objective.kl": 0,
+                "validation.every": 0,
+                "validation.num_samples": 1,
+                "validation.num_pictures": 0,
+                "pictures_every": 0,
+            },
+        )
+        for name in ("rollout.eta", "objective.clip", "objective.max_advantage", "epochs"):
+            if not 0 < lookup(self, name) < float("inf"):
+                raise ValueError(f"{name}={lookup(self, name)} must be above 0")
+        if self.rollout.sde == "cps" and self.rollout.eta >= 1:
+            raise ValueError(
+                f"rollout.eta={self.rollout.eta} must be below 1 for cps, where 1 leaves nothing but noise"
+            )
+        if self.iterations is not None and self.iterations < 1:
+            raise ValueError(f"iterations={self.iterations} must be at least 1")
+        for name, least in (("rollout.num_steps", 2), ("rollout.guidance_scale", 0), ("rollout.shift", 1e-6)):
+            if (value := lookup(self, name)) is not None and not least <= value < float("inf"):
+                raise ValueError(f"{name}={value} must be at least {least:g}, or null for the setting of inference")
+        if not 0 < self.rollout.fraction <= 1:
+            raise ValueError(f"rollout.fraction={self.rollout.fraction} must be above 0 and at most 1")
+        begin, end = [*self.rollout.window_range, 0, 0][:2]
+        if len(self.rollout.window_range) != 2 or not 0 <= begin < end <= 1:
+            raise ValueError(
+                f"rollout.window_range={self.rollout.window_range} must be two numbers, 0 <= from < to <= 1"
+            )
+        if not 0 <= self.objective.ties <= 1:
+            raise ValueError(f"objective.ties={self.objective.ties} must lie between 0 and 1")
+        if not 0 < self.objective.clip < 1:
+            raise ValueError(f"objective.clip={self.objective.clip} must be below 1")
+        if self.adapter.dropout:
+            raise ValueError("adapter.dropout must be 0: with dropout the policy that samples is not the one trained")
+        if self.sft is not None and self.adapter.init is not None:
+            raise ValueError(
+                "sft=... trains a new LoRA over the merged Stage I adapter and adapter.init=... goes on with that "
+                "adapter itself; give one of the two"
+            )
+        if not self.data.paths:
+            raise ValueError("data.paths is empty; name a Parquet file or folder")
+        pieces = -(-self.group_size // self.batch_size) * self.prompts_per_iteration
+        if pieces % self.updates_per_iteration:
+            raise ValueError(
+                f"a rollout of {pieces} batches does not split into updates_per_iteration="
+                f"{self.updates_per_iteration} equal parts; change prompts_per_iteration or batch_size"
+            )

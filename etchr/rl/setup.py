@@ -1,0 +1,214 @@
+"""What an RL run is made of, checked before it is built: base, Stage I adapter, prompts, sampler, optimizer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.training_utils import EMAModel
+from torch import nn
+from tqdm import tqdm
+
+from etchr.editor import geometry, lora, lora_files
+from etchr.editor.klein import EditorSettings, KleinEditor
+from etchr.images import peek_image
+from etchr.mllm.answers import ground_truth
+from etchr.mllm.settings import model_fingerprint
+from etchr.rl.rollout import Sampler
+from etchr.rl.settings import RlConfig
+from etchr.router import DEFAULT_ROUTER, Router
+from etchr.run_folder import content_digest
+from etchr.runtime import Runtime
+from etchr.sample import EditSample, from_row, read_parquet
+from etchr.training.base import attach, base_dtype, check_base
+from etchr.training.inputs import find_files, headers, prompt_maker
+from etchr.training.optim import build_optimizer
+from etchr.training.plan import Plan
+
+# Options that do not decide the weights that come out, so a run may be continued with others.
+FREE_OPTIONS = ("out", "threads", "pictures_every", "save_every", "keep_checkpoints", "wandb", "validation", "device")
+FREE_DATA_OPTIONS = ("router", "paths")  # these count by content
+REFERENCE = "reference"  # the frozen copy of the Stage I adapter that the KL is measured against
+
+
+class Prompts:
+    """The samples of some Parquet files: prompts, tasks and sizes in memory, pictures read when needed."""
+
+    def __init__(self, paths: list[str], split: str, kind: str, router: Router, needs_truth: bool) -> None:
+        """Raises `ValueError` for the first row that cannot be rewarded."""
+        import datasets
+
+        self.files = find_files(paths, split)
+        self.table = datasets.concatenate_datasets([read_parquet(file).table for file in self.files])
+        self.texts: list[str] = []
+        self.tasks: list[str] = []
+        self.sizes: list[tuple[int, int]] = []
+        make = prompt_maker(kind, router)
+        for row in tqdm(headers(self.table), "check prompts", len(self.table), leave=False):
+            sample = from_row(row, peek_image)
+            ground_truth(sample)
+            if needs_truth and sample.edit_image is None:
+                raise ValueError(
+                    f"row {sample.id!r} has no edit_image for reward.correctness.view=truth; choose both or edit"
+                )
+            self.texts.append(make(sample))
+            self.tasks.append(sample.task)
+            self.sizes.append(sample.image.size)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def sample(self, row: int) -> EditSample:
+        """The sample of a row, decoded."""
+        return from_row(self.table[row])
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads, checked; no weights yet."""
+
+    base: str  # the klein folder or hub id
+    router: Router
+    prompts: Prompts
+    held_out: Prompts | None
+    plan: Plan
+
+    def rows(self, iteration: int) -> np.ndarray:
+        """The prompts (P,) of an iteration, over all processes."""
+        epoch, index = divmod(iteration, self.plan.batches_per_epoch)
+        return self.plan.epoch(epoch)[index]
+
+
+@dataclass
+class Training:
+    """What the loop works on."""
+
+    editor: KleinEditor
+    model: Any  # the transformer as accelerate wraps it
+    sampler: Sampler
+    optimizer: torch.optim.Optimizer
+    parameters: list[nn.Parameter]  # the adapter's
+    average: EMAModel | None
+    measures: dict[str, float] = field(default_factory=dict)  # the newest values, for the model card
+
+
+def read_inputs(config: RlConfig, runtime: Runtime) -> Inputs:
+    """Everything that can be wrong with options, base and data is found here, before any weights are read."""
+    pieces = max(config.group_size // config.batch_size, 1)
+    if config.group_size % min(config.batch_size, config.group_size):
+        raise ValueError(f"group_size={config.group_size} must be a multiple of batch_size={config.batch_size}")
+    per_update = config.prompts_per_iteration * pieces // config.updates_per_iteration
+    if config.prompts_per_iteration % runtime.num_processes or per_update % runtime.num_processes:
+        raise ValueError(
+            f"prompts_per_iteration={config.prompts_per_iteration} and the {per_update} batches of each update must be "
+            f"multiples of the {runtime.num_processes} processes"
+        )
+    if runtime.is_sharded and config.optim.name == "muon":
+        raise ValueError("optim.name=muon needs whole matrices; use adamw with FSDP, or DDP with muon")
+    if config.sft is not None and config.model.quantisation is not None:
+        raise ValueError("a quantised base takes no merged adapter; use adapter.init=... instead of sft=...")
+    base = check_base(config.model, config.adapter)
+    if config.sft is not None:
+        if not Path(config.sft).exists():
+            raise ValueError(f"no Stage I adapter at sft={config.sft}; train one with python -m etchr.sft")
+        lora_files.read(config.sft)
+    router = Router.load(config.data.router or DEFAULT_ROUTER)
+    kind, needs_truth = config.data.prompt, config.reward.correctness.view == "truth"
+    held_out = None
+    with runtime.main_first():  # the others find the Arrow files that the first one made
+        prompts = Prompts(config.data.paths, config.data.split, kind, router, needs_truth)
+        if config.validation.every:
+            paths = config.validation.paths or config.data.paths
+            try:
+                held_out = Prompts(paths, config.validation.split, kind, router, needs_truth)
+            except ValueError as error:
+                raise ValueError(f"{error}; or train without looking, validation.every=0") from None
+    return Inputs(base, router, prompts, held_out, _plan(config, base, prompts))
+
+
+def _plan(config: RlConfig, base: str, prompts: Prompts) -> Plan:
+    """The order of the prompts; those of one iteration have one size where that is possible."""
+    settings = EditorSettings.read(base, max_pixels=config.model.max_pixels)
+    sizes = [geometry.fit_size(w, h, max_pixels=settings.max_pixels) for w, h in prompts.sizes]
+    numbers = {size: number for number, size in enumerate(dict.fromkeys(sizes))}
+    if unknown := sorted(set(config.data.weights) - set(prompts.tasks)):
+        raise ValueError(f"data.weights names {unknown}; the data hold: {', '.join(sorted(set(prompts.tasks)))}")
+    weights = np.array([config.data.weights.get(task, 1.0) for task in prompts.tasks])
+    costs = np.array([w * h for w, h in sizes])
+    plan = Plan(np.array([numbers[size] for size in sizes]), costs, weights, config.prompts_per_iteration, config.seed)
+    if not plan.batches_per_epoch:
+        raise ValueError(
+            f"{int(weights.sum())} prompts are fewer than prompts_per_iteration={config.prompts_per_iteration}; "
+            "give more data or a smaller number"
+        )
+    return plan
+
+
+def fingerprint(config: RlConfig, inputs: Inputs) -> dict[str, Any]:
+    """What decides the weights that come out, as JSON; files count by content, wherever they lie."""
+    options = {name: value for name, value in asdict(config).items() if name not in FREE_OPTIONS}
+    for name in FREE_DATA_OPTIONS:
+        del options["data"][name]
+    options["data"]["files"] = [content_digest(file) for file in inputs.prompts.files]
+    options["data"]["meta_prompts"] = {str(k): v for k, v in inputs.router.meta_prompts.items()}
+    options["model"]["base"] = content_digest(Path(inputs.base)) or inputs.base
+    options["model"]["dtype"] = base_dtype(config.model, config.device)
+    for place in (options["adapter"], options):
+        for name in ("init", "sft"):
+            if place.get(name) is not None:
+                place[name] = content_digest(Path(place[name]))
+    reward = config.reward
+    options["reward"]["reasoner"] = model_fingerprint(reward.reasoner)
+    options["reward"]["judge"] = model_fingerprint(reward.judge or reward.reasoner)
+    for name in ("overlap", "max_missing", "retries"):
+        del options["reward"][name]
+    return options
+
+
+def build(config: RlConfig, runtime: Runtime, inputs: Inputs) -> Training:
+    """Load the base, merge the Stage I adapter into it, put the new one on it, and everything round it."""
+    editor = KleinEditor.load(
+        inputs.base,
+        device=str(runtime.device),
+        dtype=base_dtype(config.model, config.device),
+        max_pixels=config.model.max_pixels,
+        quantisation=config.model.quantisation,
+        batch_size=config.batch_size,
+    )
+    if config.sft is not None:
+        lora.merge(editor.transformer, config.sft)
+    attach(editor.transformer, config.model, config.adapter, config.seed)
+    if config.objective.kl and config.adapter.init is not None:
+        add_reference(editor.transformer, config.adapter.init)
+    model = runtime.prepare(editor.transformer)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = build_optimizer(parameters, config.optim)
+    average = EMAModel(parameters, decay=config.optim.ema) if config.optim.ema else None
+    sampler = Sampler(editor, model, config.rollout, config.group_size, config.batch_size)
+    return Training(editor, model, sampler, optimizer, parameters, average)
+
+
+def add_reference(transformer: Any, adapter: str) -> None:
+    """A frozen second copy of the Stage I adapter, for the KL where training goes on with that adapter itself."""
+    lora.load(transformer, adapter, adapter_name=REFERENCE)
+    transformer.set_adapter("default")
+
+
+@contextmanager
+def start_policy(transformer: Any) -> Iterator[None]:
+    """Inside, the transformer is the policy that training started from: its adapter is off, or the copy is on."""
+    has_copy = REFERENCE in transformer.peft_config
+    if has_copy:
+        transformer.set_adapter(REFERENCE)
+    else:
+        transformer.disable_adapters()
+    try:
+        yield
+    finally:
+        if has_copy:
+            transformer.set_adapter("default")
+        else:
+            transformer.enable_adapters()

@@ -1,0 +1,291 @@
+"""The trainer of Stage II, Pref-GRPO: sample edits, have them rewarded, move the policy towards the better ones.
+
+What an iteration sees depends on (seed, iteration) alone, so a run that is killed ends as an unbroken one, and so do
+one process and many. What is checked and built before the first iteration is in `setup.py`.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+from tqdm import tqdm
+
+from etchr.checkpoint import Checkpoints
+from etchr.editor.card import CARD_FILE, is_non_commercial
+from etchr.flow.steps import Transition, transition
+from etchr.rewards.cache import RewardCache, score_key
+from etchr.rewards.pool import RewardPool
+from etchr.rewards.score import EditRewards
+from etchr.rl.finish import keep_best, write_adapters
+from etchr.rl.journal import Journal, Moments
+from etchr.rl.objective import grpo_loss
+from etchr.rl.rollout import Batch, Group
+from etchr.rl.scores import Scores
+from etchr.rl.settings import RlConfig
+from etchr.rl.setup import Inputs, Training, build, fingerprint, read_inputs, start_policy
+from etchr.rl.validation import Validation
+from etchr.run_folder import RunFolder, write_atomically
+from etchr.runtime import Runtime, grad_norm
+from etchr.seeds import hash_seed
+from etchr.training.base import base_dtype
+from etchr.training.optim import lr_factor
+
+log = logging.getLogger(__name__)
+
+
+class TooManyMissing(RuntimeError):  # noqa: N818 - a fact about the reward servers, not a defect of the program
+    """Too few edits of a rollout could be scored to learn from them."""
+
+
+def train(config: RlConfig) -> Path:
+    """Run a training, or go on with the one in `config.out`; the folder of the finished adapter.
+
+    Raises `ValueError` for what the options, the data, the base or an endpoint cannot do, before the base's weights are
+    read where that can be known; `TooManyMissing` where the reward models do not answer; `OSError` where the disk is
+    full. Checkpoints written before stay whole.
+    """
+    autocast = base_dtype(config.model, config.device) == "bfloat16" and config.adapter.dtype == "float32"
+    runtime = Runtime(config.device, autocast, config.threads)
+    inputs = read_inputs(config, runtime)
+    total = config.iterations or max(int(config.epochs * inputs.plan.batches_per_epoch), 1)
+    folder = RunFolder(config.out)
+    checkpoints = Checkpoints(folder.path / "checkpoints", config.keep_checkpoints)
+    adapter = folder.path / "adapter"
+    with folder.locked() if runtime.is_main else nullcontext():
+        if runtime.is_main:
+            folder.check(fingerprint(config, inputs))
+            if is_non_commercial(inputs.base):
+                log.info("%s is under FLUX's non-commercial licence, and so is what is trained from it", inputs.base)
+        runtime.wait()
+        if total in checkpoints.steps() and (adapter / CARD_FILE).is_file():
+            log.info("%s is finished", adapter)
+        else:
+            cache = RewardCache(folder.path / "rewards", runtime.rank)
+            with RewardPool(EditRewards.from_config(config.reward, runtime.rank), cache) as pool:
+                run = build(config, runtime, inputs)
+                if runtime.is_main:  # only now: a start that failed leaves nothing that other options have to fit
+                    folder.claim(fingerprint(config, inputs))
+                    options = yaml.safe_dump(asdict(config), sort_keys=False)
+                    write_atomically(folder.path / "config.yaml", options.encode())
+                Trainer(config, runtime, inputs, run, pool, checkpoints, folder, total).fit()
+            write_adapters(adapter, config, runtime, inputs, run, total)
+        runtime.close()
+    return adapter
+
+
+class Trainer:
+    """The loop of a run."""
+
+    def __init__(
+        self,
+        config: RlConfig,
+        runtime: Runtime,
+        inputs: Inputs,
+        run: Training,
+        pool: RewardPool,
+        checkpoints: Checkpoints,
+        folder: RunFolder,
+        total: int,
+    ) -> None:
+        self.config, self.runtime, self.inputs, self.run = config, runtime, inputs, run
+        self.pool, self.checkpoints, self.folder, self.total = pool, checkpoints, folder, total
+        self.lr_factor = lr_factor(config.optim, total * config.updates_per_iteration, runtime.num_processes)
+        self.validation: Validation | None = None
+        if inputs.held_out is not None:
+            self.validation = Validation(config, inputs.held_out, run.editor, pool, runtime)
+
+    def fit(self) -> None:
+        """From the last checkpoint to the last iteration."""
+        run, config = self.run, self.config
+        start = max(self.checkpoints.steps(), default=0)
+        if start:
+            self.checkpoints.restore(start, run.model, run.optimizer, run.average)
+            log.info("going on from iteration %d", start)
+        self.journal = Journal(config, self.runtime, self.folder, start)
+        run.editor.transformer.eval()  # there is no dropout, and sampling and training must agree
+        if self._looks_at(start) and not self.journal.has_validation(start):
+            self._validate(start)
+        steps, show = range(start, self.total), self.runtime.is_main
+        bar = tqdm(steps, "RL", initial=start, total=self.total, unit="iteration", disable=not show)
+        for iteration in bar:
+            try:
+                self.iterate(iteration)
+            except TooManyMissing:
+                if iteration > start:
+                    self._save(iteration)
+                raise
+            done = iteration + 1
+            if done % config.save_every == 0 or done == self.total or self._looks_at(done):
+                self._save(done)
+            if self._looks_at(done):
+                self._validate(done)
+            bar.set_postfix(reward=f"{self.journal.last.get('reward', math.nan):.3f}", refresh=False)
+        run.measures = self.journal.last
+        self.journal.close()
+
+    def iterate(self, iteration: int) -> None:
+        """One rollout and the updates on it."""
+        config, moments = self.config, Moments()
+        begin = time.perf_counter()
+        groups = self.sample(iteration)
+        sampled = time.perf_counter()
+        scores = Scores(config, self.runtime, groups)
+        for update in range(config.updates_per_iteration):
+            self.update(iteration, update, groups, scores, moments)
+        seconds = {
+            "seconds_sampling": sampled - begin,
+            "seconds_waiting": scores.seconds,
+            "seconds_training": time.perf_counter() - sampled - scores.seconds,
+        }
+        self.journal.iteration(iteration + 1, scores, moments, seconds, groups)
+
+    def sample(self, iteration: int) -> list[Group]:
+        """The groups of this process; their edits are on the way to the reward models."""
+        config, runtime, groups = self.config, self.runtime, []
+        rows = self.inputs.rows(iteration)
+        for place in range(runtime.rank, len(rows), runtime.num_processes):
+            row = int(rows[place])
+            with runtime.autocast():
+                prompt = self.run.sampler.prompt(self.inputs.prompts.sample(row), self.inputs.prompts.texts[row])
+                groups.append(self.run.sampler.group(place, prompt, config.seed, iteration))
+            if config.reward.overlap:
+                self.submit(groups[-1], iteration)
+        if not config.reward.overlap:
+            for group in groups:
+                self.submit(group, iteration)
+        return groups
+
+    def submit(self, group: Group, iteration: int) -> None:
+        """Ask for the scores of a group's edits."""
+        sample = group.prompt.sample
+        for member, edit in enumerate(group.edits):
+            seed = hash_seed(self.config.seed, iteration, sample.id, member, "reward") % 2**31
+            key = score_key(sample.id, edit, seed)
+            group.scores.append(self.pool.submit(iteration, key, sample, edit, seed))
+
+    def update(self, iteration: int, update: int, groups: list[Group], scores: Scores, moments: Moments) -> None:
+        """One optimizer step on a part of the rollout. Groups whose edits are all equally good cost nothing."""
+        config, run, runtime = self.config, self.run, self.runtime
+        num_edits = config.prompts_per_iteration * config.group_size / config.updates_per_iteration
+
+        # ----- gradient step
+        learned = False
+        for batch, advantage, is_last in self._learnable(update, groups, scores):
+            num_steps = batch.trained.shape[1]
+            for turn in range(num_steps):
+                with runtime.accumulating(run.model, last=is_last and turn == num_steps - 1):
+                    with runtime.autocast():
+                        loss = self.loss(batch, turn, advantage, moments, is_first=update == 0)
+                    runtime.backward(loss / (num_edits * num_steps) * runtime.num_processes)  # processes average
+            learned = True
+        if update == 0:
+            self._check_missing(scores)  # before anything is changed
+        if not learned:
+            return
+        norm = grad_norm(run.parameters, config.optim.clip)
+        if not math.isfinite(norm):
+            raise ValueError(f"the gradient norm is {norm} in iteration {iteration + 1}; lower optim.lr or rollout.eta")
+        lr = config.optim.lr * self.lr_factor(iteration * config.updates_per_iteration + update)
+        for options in run.optimizer.param_groups:
+            options["lr"] = lr
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        if run.average is not None:
+            run.average.step(run.parameters)
+        # -----
+        moments.update(norm, lr)
+
+    def loss(self, batch: Batch, turn: int, advantage: Tensor, moments: Moments, is_first: bool) -> Tensor:
+        """The summed objective of one denoising step of a batch's edits."""
+        options, sampler, step = self.config.objective, self.run.sampler, batch.step(turn)
+
+        def policy() -> Tensor:
+            return sampler.velocity(step.x, step.sigma, batch.prompt)
+
+        def towards(velocity: Tensor) -> Transition:
+            first, rollout = batch.prompt.sigmas[1], self.config.rollout
+            return transition(rollout.sde, step.x, velocity, step.sigma, step.next_sigma, first, rollout.eta)
+
+        reference = None
+        if options.kl:
+            with torch.no_grad(), start_policy(self.run.editor.transformer):
+                reference = towards(policy()).mean
+        advantage = advantage.to(step.x.device)
+        parts = grpo_loss(
+            towards(policy()),
+            step.old_mean,
+            step.x_next,
+            advantage,
+            clip=options.clip,
+            clip_high=options.clip_high,
+            normalise=options.normalise_ratio,
+            dt=(step.next_sigma - step.sigma).to(step.x.device),
+            reference_mean=reference,
+            log_prob_error=step.log_prob_error if self.config.rollout.released_rounding else None,
+        )
+        moments.step(parts, advantage != 0, is_first)
+        return ((parts.policy + options.kl * parts.kl) * (advantage != 0)).sum()
+
+    def _learnable(self, update: int, groups: list[Group], scores: Scores) -> Iterator[tuple[Batch, Tensor, bool]]:
+        """The batches of an update that some process learns from, with advantages, and whether it is the last.
+
+        All processes get equally many, in step; one batch is held back, so that the last is known to be the last.
+        """
+        held: tuple[Batch, Tensor] | None = None
+        for batch in self._part(update, groups):
+            advantage = scores.advantage(batch)
+            (useful,) = self.runtime.sum(float(advantage.count_nonzero()))
+            if useful:
+                if held is not None:
+                    yield *held, False
+                held = batch, advantage
+        if held is not None:
+            yield *held, True
+
+    def _part(self, update: int, groups: list[Group]) -> list[Batch]:
+        """The batches of this process in an update: the first batch of every group, then the second of every one."""
+        config = self.config
+        pieces = len(groups[0].batches)
+        size = config.prompts_per_iteration * pieces // config.updates_per_iteration
+        order = [
+            (piece * config.prompts_per_iteration + group.place, group.batches[piece])
+            for piece in range(pieces)
+            for group in groups
+        ]
+        return [batch for place, batch in order if place // size == update]
+
+    def _check_missing(self, scores: Scores) -> None:
+        """Wait for what is still on its way; stop where too much of it does not come."""
+        scores.share()
+        share = scores.missing_share()
+        if share > self.config.reward.max_missing:
+            self.run.optimizer.zero_grad()
+            raise TooManyMissing(
+                f"{share:.0%} of a rollout's edits have no score, more than reward.max_missing="
+                f"{self.config.reward.max_missing:g}: {scores.reason()}. Start the same command again when that is "
+                "mended; what was scored is kept"
+            )
+
+    def _looks_at(self, done: int) -> bool:
+        every = self.config.validation.every
+        return self.validation is not None and (done % every == 0 or done == self.total)
+
+    def _save(self, done: int) -> None:
+        run = self.run
+        self.checkpoints.save(done, run.model, run.optimizer, run.average, self.runtime.is_main)
+        assert self.pool.cache is not None
+        self.pool.cache.prune(min(self.checkpoints.steps(), default=0))
+
+    def _validate(self, done: int) -> None:
+        """Rewards and pictures with the weights that would be saved now; the best ones are kept."""
+        assert self.validation is not None
+        values, page = self.validation(self.run, done)
+        keep_best(self.folder.path / "best", self.run, self.runtime, done, values, self.journal)
+        self.journal.write(done, values, page, "held_out")

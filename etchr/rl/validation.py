@@ -1,0 +1,111 @@
+"""Evidence while it runs: held-out prompts, edited as at inference, rewarded, verified and answered from."""
+
+from concurrent.futures import Future
+
+import torch
+from PIL import Image
+
+from etchr.checkpoint import averaged
+from etchr.editor import geometry
+from etchr.editor.klein import KleinEditor
+from etchr.evr import EvrSettings, Proposal, Trace, Verdict, edit_verify_reason
+from etchr.mllm.answers import is_correct
+from etchr.rewards.cache import score_key
+from etchr.rewards.pool import RewardPool
+from etchr.rewards.score import Score
+from etchr.rl.settings import RlConfig
+from etchr.rl.setup import Prompts, Training
+from etchr.runtime import Runtime
+from etchr.sample import EditSample
+from etchr.seeds import hash_seed
+from etchr.training.pictures import even, sheet
+
+
+class Validation:
+    """Held-out prompts and how they are looked at; the same at every call."""
+
+    def __init__(
+        self, config: RlConfig, prompts: Prompts, editor: KleinEditor, pool: RewardPool, runtime: Runtime
+    ) -> None:
+        self.config, self.prompts, self.editor, self.pool, self.runtime = config, prompts, editor, pool, runtime
+        self.settings = EvrSettings(max_tokens=config.reward.max_tokens)
+        self.chunks = self._chunks()
+
+    def __call__(self, run: Training, iteration: int) -> tuple[dict[str, float], Image.Image | None]:
+        """Reward, its parts, verify rate and Pass@1 over the held-out prompts, and a sheet of the first edits.
+
+        The processes share the work; each does equally many forwards, as sharded models need.
+        """
+        seen: list[tuple[EditSample, Image.Image, Future[Score], Future[Trace]]] = []
+        rounds = -(-len(self.chunks) // self.runtime.num_processes)
+        with averaged(run.model, run.average), self.runtime.autocast(), torch.no_grad():
+            for turn in range(rounds):
+                number = turn * self.runtime.num_processes + self.runtime.rank
+                rows = self.chunks[min(number, len(self.chunks) - 1)]
+                samples = [self.prompts.sample(row) for row in rows]
+                edits = self._edit(samples, [self.prompts.texts[row] for row in rows])
+                if number < len(self.chunks):
+                    for sample, edit in zip(samples, edits, strict=True):
+                        seen.append((sample, edit, *self._ask(iteration, sample, edit)))
+        values = self._values([(sample, score.result(), trace.result()) for sample, _, score, trace in seen])
+        return values, self._sheet(seen) if self.runtime.is_main else None
+
+    def _edit(self, samples: list[EditSample], texts: list[str]) -> list[Image.Image]:
+        sources = [geometry.fit(sample.image, max_pixels=self.editor.settings.max_pixels) for sample in samples]
+        text = self.editor.encode_text(texts)
+        return self.editor.edit_batch(sources, text, [hash_seed(self._seed, sample.id) for sample in samples])
+
+    def _ask(self, iteration: int, sample: EditSample, edit: Image.Image) -> tuple[Future[Score], Future[Trace]]:
+        seed = hash_seed(self._seed, sample.id, "reward") % 2**31
+        score = self.pool.submit(iteration, score_key(sample.id, edit, seed), sample, edit, seed)
+
+        async def propose(_: EditSample) -> Proposal:
+            return Proposal(edit, self.editor.name)
+
+        reasoner = self.pool.rewards.reasoner
+        trace = self.pool.run(edit_verify_reason(sample, propose, reasoner, reasoner, self.settings))
+        return score, trace
+
+    def _values(self, outcomes: list[tuple[EditSample, Score, Trace]]) -> dict[str, float]:
+        alpha = self.config.reward.guidance_weight
+        scored = [score for _, score, _ in outcomes if score.missing is None]
+        guidance = sum(score.guidance or 0.0 for score in scored)
+        correctness = sum(score.correctness or 0.0 for score in scored)
+        traces = [(sample, trace) for sample, _, trace in outcomes if trace.unscored is None]
+        right: float = sum(is_correct(trace.answer, sample) for sample, trace in traces)
+        accepted: float = sum(trace.verdict is Verdict.ACCEPTED for _, trace in traces)
+        counts = (len(outcomes), len(scored), guidance, correctness, len(traces), right, accepted)
+        num, num_scored, guidance, correctness, num_traces, right, accepted = self.runtime.sum(*map(float, counts))
+        values = {"val_missing_share": 1 - num_scored / num}
+        if num_scored:
+            values |= {
+                "val_reward": (alpha * guidance + (1 - alpha) * correctness) / num_scored,
+                "val_guidance": guidance / num_scored,
+                "val_correctness": correctness / num_scored,
+            }
+        if num_traces:
+            values |= {"val_pass_at_1": right / num_traces, "val_verify_rate": accepted / num_traces}
+        return values
+
+    def _sheet(self, seen: list[tuple[EditSample, Image.Image, Future[Score], Future[Trace]]]) -> Image.Image | None:
+        order = even([sample.task for sample, *_ in seen], self.config.validation.num_pictures)
+        rows = []
+        for sample, edit, score, trace in (seen[index] for index in order):
+            verdict = trace.result().verdict or "no verdict"
+            words = f"{sample.question}   guidance {score.result().guidance}, {verdict}"
+            rows.append((words, [sample.image, edit, *([sample.edit_image] if sample.edit_image else [])]))
+        return sheet(["source", "edit", "ground truth"], rows) if rows else None
+
+    @property
+    def _seed(self) -> int:
+        return self.config.validation.seed
+
+    def _chunks(self) -> list[list[int]]:
+        """The held-out rows in groups of one size, so many as the editor takes at once."""
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for row in even(self.prompts.tasks, self.config.validation.num_samples):
+            width, height = self.prompts.sizes[row]
+            size = geometry.fit_size(width, height, max_pixels=self.editor.settings.max_pixels)
+            by_size.setdefault(size, []).append(row)
+        step = self.editor.batch_size
+        return [same[start : start + step] for same in by_size.values() for start in range(0, len(same), step)]

@@ -1,0 +1,100 @@
+"""The score of an edit: both rewards at once, missing apart from wrong, and R."""
+
+import asyncio
+import json
+
+import pytest
+
+from etchr.mllm.protocol import CallFailed
+from etchr.mllm.settings import ModelConfig
+from etchr.rewards.score import EditRewards, Score, combined
+from etchr.rewards.settings import RewardConfig
+from tests.rewards.fakes import BAD, EDIT, GOOD, GatedModel, ScriptedModel, make_sample
+
+RIGHT, WRONG = "\\boxed{7}", "\\boxed{8}"
+
+
+def score(reasoner, judge=None, seed=1, sample=None, **options):
+    config = RewardConfig(**({"num_decodings": 2} | options))
+    return asyncio.run(EditRewards(reasoner, judge or reasoner, config).score(sample or make_sample(), EDIT, seed))
+
+
+def test_both_rewards_of_one_edit():
+    model = ScriptedModel({"answer": [[RIGHT, WRONG]], "judge": [GOOD]})
+    assert score(model) == Score(0.5, 1.0, None)
+    assert len({call.seed for call in model.calls}) == 2
+
+
+def test_a_wrong_edit_scores_zero_and_a_failed_call_scores_nothing():
+    assert score(ScriptedModel({"answer": [WRONG], "judge": [BAD]})) == Score(0.0, 0.0, None)
+    down = ScriptedModel({"answer": [WRONG], "judge": [CallFailed("judge down")]})
+    assert score(down).guidance == 0.0
+    assert score(down).correctness is None
+    assert score(down).missing == "correctness: 0 of 2 decodings could be used; judge down"
+    both = score(ScriptedModel({"answer": ["Hm."], "judge": ["Hm."]}))
+    assert (both.guidance, both.correctness) == (None, None)
+    assert "guidance: 0 of 2" in both.missing
+    assert "correctness: 0 of 2" in both.missing
+
+
+@pytest.mark.parametrize(("alpha", "kinds", "wanted"), [(1.0, ["answer"], (1.0, None)), (0.0, ["judge"], (None, 1.0))])
+def test_a_reward_without_weight_is_not_asked_for(alpha, kinds, wanted):
+    model = ScriptedModel({"answer": [RIGHT], "judge": [GOOD]})
+    got = score(model, guidance_weight=alpha)
+    assert [call.kind for call in model.calls] == kinds
+    assert (got.guidance, got.correctness, got.missing) == (*wanted, None)
+
+
+def test_reasoner_and_judge_may_be_two_models():
+    reasoner, judge = ScriptedModel({"answer": [RIGHT]}), ScriptedModel({"judge": [GOOD]})
+    assert score(reasoner, judge) == Score(1.0, 1.0)
+    assert (len(reasoner.calls), len(judge.calls)) == (1, 1)
+
+
+def test_the_two_rewards_are_asked_for_at_once():
+    model = GatedModel(2, answer=[RIGHT], judge=[GOOD])
+    assert score(model) == Score(1.0, 1.0)
+    assert model.max_in_flight == 2
+
+
+def test_a_mistake_is_raised_and_not_scored():
+    model = ScriptedModel({"answer": [RIGHT], "judge": [GOOD]})
+    with pytest.raises(ValueError, match="its answer 'many' is no number answer"):
+        score(model, sample=make_sample("many"))
+
+
+def test_models_come_from_the_options_and_the_judge_may_be_the_reasoner():
+    shared = EditRewards.from_config(RewardConfig())
+    assert shared.judge is shared.reasoner
+    assert shared.models() == [shared.reasoner]
+    apart = EditRewards.from_config(RewardConfig(judge=ModelConfig(error_rate=0.5)))
+    assert [model.error_rate for model in apart.models()] == [0.0, 0.5]
+    unasked = EditRewards.from_config(RewardConfig(judge=ModelConfig(error_rate=0.5), guidance_weight=1.0))
+    assert unasked.models() == [unasked.reasoner]
+
+
+@pytest.mark.parametrize(
+    ("values", "alpha", "wanted"),
+    [((1.0, 0.0), 0.5, 0.5), ((0.25, 0.75), 0.2, 0.65), ((None, 0.5), 0.0, 0.5), ((0.5, None), 1.0, 0.5)],
+)
+def test_r_is_the_weighted_sum(values, alpha, wanted):
+    assert combined(*values, alpha) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("values", [(None, 1.0), (1.0, None), (1.0, float("nan"))])
+def test_r_of_a_missing_reward_is_refused(values):
+    with pytest.raises(ValueError, match=r"reward is (None|nan) but weighs 0\.5"):
+        combined(*values, 0.5)
+
+
+@pytest.mark.parametrize("score", [Score(0.5, 1.0), Score(None, 0.25), Score(0.5, None, "down: \udcff 'x'")])
+def test_a_score_survives_json(score):
+    assert Score.from_json(json.loads(json.dumps(score.to_json()))) == score
+
+
+@pytest.mark.parametrize(
+    "record", [{"guidance": 2}, {"guidance": "1"}, {"correctness": True}, {"correctness": float("nan")}, {"missing": 1}]
+)
+def test_what_is_no_score_is_refused(record):
+    with pytest.raises(ValueError, match="a score's"):
+        Score.from_json(record)
