@@ -9,6 +9,7 @@ pictures and good edits is built in: its scores measure *edits*, and say nothing
 """
 
 import argparse
+import asyncio
 import hashlib
 import itertools
 import math
@@ -35,10 +36,12 @@ class Reader:
     in the box they are what it draws there, and everything before and after is certain.
     """
 
-    def __init__(self, error_rate: float = 0.0, seed: int = 0, *, logprobs: bool = True) -> None:
+    def __init__(
+        self, error_rate: float = 0.0, seed: int = 0, *, logprobs: bool = True, latency_s: float = 0.0
+    ) -> None:
         if not 0 <= error_rate <= 1:
             raise ValueError(f"error_rate={error_rate} must lie between 0 and 1")
-        self.error_rate, self.seed, self.logprobs = error_rate, seed, logprobs
+        self.error_rate, self.seed, self.logprobs, self.latency_s = error_rate, seed, logprobs, latency_s
         self.name = "reader" if error_rate == 0 else f"reader(error_rate={error_rate:g},seed={seed})"
 
     async def chat(
@@ -51,6 +54,8 @@ class Reader:
         seed: int | None = None,
     ) -> list[Reply]:
         """See `protocol.MLLM`. Equal pictures, text and seed give equal replies."""
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
         request = _Request.of(messages)
         finding = request.finding()
         odds = request.odds(finding, self.error_rate)

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +25,15 @@ class ModelConfig:
     extra_body: dict[str, Any] = field(default_factory=dict)  # http: sent along as it is, such as {top_p: 0.8}
     error_rate: float = 0.0  # reader: share of wrong decodings at temperature > 0
     seed: int = 0  # reader: of those errors
+    latency_s: float = 0.0  # reader: seconds before each reply, to imitate a server
 
     def __post_init__(self) -> None:
         if self.kind not in ("reader", "http"):
             raise ValueError(f"model kind {self.kind!r} must be reader or http")
         if not 0 <= self.error_rate <= 1:
             raise ValueError(f"error_rate={self.error_rate} must lie between 0 and 1")
+        if not 0 <= self.latency_s < math.inf:
+            raise ValueError(f"latency_s={self.latency_s} must be a number from 0 up")
         if self.kind == "http" and not (self.model and self.base_urls):
             raise ValueError("a model of kind http needs model=NAME and base_urls=[http://...]")
 
@@ -39,7 +43,7 @@ def build_model(config: ModelConfig, jitter_seed: int = 0) -> MLLM:
     if config.kind == "reader":
         from etchr.mllm.reader import Reader
 
-        return Reader(config.error_rate, config.seed)
+        return Reader(config.error_rate, config.seed, latency_s=config.latency_s)
     from etchr.mllm.chat import ChatClient, ChatSettings
 
     return ChatClient(

@@ -1,3 +1,4 @@
-"""Stage II: Pref-GRPO. The names of the advantages are here, where torch is not needed."""
+"""Stage II: Pref-GRPO. Names of objectives and advantages are here, where torch is not needed."""
 
+OBJECTIVES = ("grpo", "nft")
 ADVANTAGES = ("win_rate", "gdpo", "zscore")

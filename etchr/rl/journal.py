@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 from PIL import Image
 
+from etchr.rl.nft import NftLoss
 from etchr.rl.objective import GrpoLoss
 from etchr.rl.rollout import Group
 from etchr.rl.scores import Scores
@@ -33,7 +34,12 @@ class Moments:
     norms: list[float] = field(default_factory=list)
     lr: float = 0.0
 
-    def step(self, parts: GrpoLoss, counts: Tensor, is_first: bool) -> None:
+    def nft(self, parts: NftLoss, counts: Tensor) -> None:
+        """Take note of one noise level; rows that do not count have no advantage."""
+        self.num += int(counts.sum())
+        self.kl += float(parts.kl[counts].detach().sum())
+
+    def grpo(self, parts: GrpoLoss, counts: Tensor, is_first: bool) -> None:
         """Take note of one denoising step; rows that do not count have no advantage."""
         if not counts.any():
             return
@@ -56,7 +62,9 @@ class Moments:
         num, ratio, kl, clipped = runtime.sum(self.num, self.ratio, self.kl, self.clipped)
         values = {"num_updates": float(len(self.norms)), "edit_steps_trained": num}
         if num:
-            values |= {"ratio": ratio / num, "kl": kl / num, "clip_share": clipped / num}
+            values["kl"] = kl / num
+        if num and ratio:
+            values |= {"ratio": ratio / num, "clip_share": clipped / num}
             values |= {"ratio_min": self.least, "ratio_max": self.most, "ratio_error_first": self.first_error}
         if self.norms:
             values |= {"grad_norm": sum(self.norms) / len(self.norms), "lr": self.lr}

@@ -15,10 +15,11 @@ from torch import Tensor
 from etchr.editor import geometry
 from etchr.editor.klein import KleinEditor, velocity
 from etchr.editor.tokens import Grid, to_images, to_pixels
-from etchr.flow.schedule import inference_sigmas, shift_sigmas
+from etchr.flow.matching import interpolate, target_velocity
+from etchr.flow.schedule import inference_mu, inference_sigmas, noise_levels, shift_sigmas
 from etchr.flow.steps import euler_step, transition
 from etchr.rewards.score import Score
-from etchr.rl.settings import RolloutConfig
+from etchr.rl.settings import RlConfig, RolloutConfig
 from etchr.sample import EditSample
 from etchr.seeds import hash_seed
 
@@ -64,6 +65,7 @@ class Batch:
     members: list[int]  # numbers of the edits in their group
     trained: Tensor  # (B, S)
     steps: dict[int, TrainedStep] = field(default_factory=dict)  # by step number, all edits of the batch
+    clean: Tensor | None = None  # (B, N, C) the edits' latents x_0, fp32
 
     def step(self, turn: int) -> TrainedStep:
         """The `turn`-th trained step of every edit, which need not be the same step for all of them."""
@@ -86,14 +88,15 @@ class Group:
 class Sampler:
     """The policy: the editor's transformer, as `model`, under the options of the rollout."""
 
-    def __init__(
-        self, editor: KleinEditor, model: Any, config: RolloutConfig, group_size: int, batch_size: int
-    ) -> None:
-        self.editor, self.model, self.config = editor, model, config
-        self.group_size, self.batch_size = group_size, min(batch_size, group_size)
+    def __init__(self, editor: KleinEditor, model: Any, config: RlConfig) -> None:
+        self.editor, self.model, self.config = editor, model, config.rollout
+        self.seed, self.group_size = config.seed, config.group_size
+        self.batch_size = min(config.batch_size, config.group_size)
+        self.num_levels = config.objective.num_levels if config.objective.kind == "nft" else None
         settings = editor.settings
-        self.num_steps = config.num_steps or settings.num_inference_steps
-        self.guidance_scale = settings.guidance_scale if config.guidance_scale is None else config.guidance_scale
+        self.num_steps = config.rollout.num_steps or settings.num_inference_steps
+        scale = config.rollout.guidance_scale
+        self.guidance_scale = settings.guidance_scale if scale is None else scale
 
     def prompt(self, sample: EditSample, text: str) -> Prompt:
         """Encode a sample and its editing prompt."""
@@ -111,30 +114,36 @@ class Sampler:
 
     def velocity(self, x: Tensor, sigma: Tensor, prompt: Prompt) -> Tensor:
         """The guided velocity (B, N, C) in fp32; the unconditional part carries no gradient."""
-        time = (sigma * 1000).trunc() / 1000 if self.config.released_rounding else sigma
-        condition = prompt.condition.expand(len(x), -1, -1)
-
-        def call(text: Tensor) -> Tensor:
-            text = text.expand(len(x), -1, -1)
-            return velocity(self.model, x, time, text, condition, prompt.grid, prompt.grid).float()
-
         if prompt.negative is None:
-            return call(prompt.text)
+            return self._velocity(x, sigma, prompt, prompt.text)
         with torch.no_grad():
-            negative = call(prompt.negative)
-        return negative + self.guidance_scale * (call(prompt.text) - negative)
+            negative = self._velocity(x, sigma, prompt, prompt.negative)
+        return negative + self.guidance_scale * (self._velocity(x, sigma, prompt, prompt.text) - negative)
+
+    def conditional_velocity(self, x: Tensor, sigma: Tensor, prompt: Prompt) -> Tensor:
+        """The velocity (B, N, C) without guidance, in fp32."""
+        return self._velocity(x, sigma, prompt, prompt.text)
+
+    def _velocity(self, x: Tensor, sigma: Tensor, prompt: Prompt, text: Tensor) -> Tensor:
+        time = (sigma * 1000).trunc() / 1000 if self.config.released_rounding else sigma
+        text, condition = (part.expand(len(x), -1, -1) for part in (text, prompt.condition))
+        return velocity(self.model, x, time, text, condition, prompt.grid, prompt.grid).float()
 
     @torch.no_grad()
-    def group(self, place: int, prompt: Prompt, seed: int, iteration: int) -> Group:
+    def group(self, place: int, prompt: Prompt, iteration: int) -> Group:
         """Sample all edits of a prompt."""
-        name = prompt.sample.id
-        plan = plan_steps(self.config, self.num_steps, self.group_size, hash_seed(seed, iteration, name))
+        seed, name = self.seed, prompt.sample.id
+        if self.num_levels is None:
+            plan = plan_steps(self.config, self.num_steps, self.group_size, hash_seed(seed, iteration, name))
+        else:
+            plan = StepPlan([False] * self.num_steps, torch.zeros(self.group_size, self.num_levels))
         batches, edits = [], []
         for start in range(0, self.group_size, self.batch_size):
             members = list(range(start, start + self.batch_size))
             batch = Batch(prompt, members, plan.trained[members])
             starts = [hash_seed(seed, iteration, name, 0 if self.config.same_noise else member) for member in members]
             x = self.walk(batch, plan, self.editor.noise(starts, prompt.grid).float(), (seed, iteration, name))
+            batch.clean = x
             edits += to_images(self.editor.decode(x.to(self.editor.dtype), prompt.grid))
             batches.append(batch)
         return Group(place, prompt, batches, edits)
@@ -159,6 +168,20 @@ class Sampler:
                 batch.steps[number] = TrainedStep(sigma, next_sigma, x, x_next, policy.mean, error)
             x = x_next
         return x
+
+    def noised(self, batch: Batch, turn: int, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch's clean latents noised again: levels (B,), x_sigma and the velocity towards it (B, N, C).
+
+        Levels follow the density of those that inference visits, spread evenly over the turns.
+        """
+        assert batch.clean is not None
+        assert self.num_levels is not None
+        prompt, mu = batch.prompt, inference_mu(self.editor.scheduler, batch.prompt.grid.num_tokens, self.num_steps)
+        seeds = [hash_seed(self.seed, iteration, prompt.sample.id, member, "noised", turn) for member in batch.members]
+        noise = _normal(seeds, batch.clean)
+        lots = [torch.rand((), generator=torch.Generator().manual_seed(hash_seed(seed, "level"))) for seed in seeds]
+        sigma = noise_levels((torch.stack(lots) + turn) / self.num_levels, "inference", mu).sigma
+        return sigma, interpolate(batch.clean, noise, sigma), target_velocity(batch.clean, noise)
 
 
 def plan_steps(config: RolloutConfig, num_steps: int, group_size: int, seed: int) -> StepPlan:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from etchr.flow import SDES
 from etchr.rewards.settings import RewardConfig
-from etchr.rl import ADVANTAGES
+from etchr.rl import ADVANTAGES, OBJECTIVES
 from etchr.training.settings import (
     AdapterConfig,
     ModelConfig,
@@ -50,12 +50,15 @@ class RolloutConfig:
 class ObjectiveConfig:
     """The policy objective."""
 
+    kind: str = "grpo"  # grpo: clipped ratio over the steps of an SDE sampler; nft: DiffusionNFT, with an ODE sampler
     advantage: str = "win_rate"  # win_rate (paper), gdpo (released code), zscore
     ties: float = 0.5  # win_rate: what a tie counts
     clip: float = 1e-4  # of the importance ratio, below 1
     clip_high: float | None = None  # above 1; null: as below
     normalise_ratio: bool = True  # ratio normalisation of GRPO-Guard
     max_advantage: float = 5.0  # advantages are cut to this
+    num_levels: int = 2  # nft: noise levels at which an edit is trained
+    beta: float = 1.0  # nft: how far v+ and v- lie from the old velocity
     kl: float = 0.0  # weight of the KL to the policy at the start
 
 
@@ -105,6 +108,7 @@ class RlConfig:
         one_of("rollout.sde", self.rollout.sde, SDES)
         one_of("rollout.trained", self.rollout.trained, ("all", "fraction", "window"))
         one_of("rollout.last_step", self.rollout.last_step, ("ode", "sde"))
+        one_of("objective.kind", self.objective.kind, OBJECTIVES)
         one_of("objective.advantage", self.objective.advantage, ADVANTAGES)
         at_least(
             self,
@@ -115,13 +119,14 @@ class RlConfig:
                 "batch_size": 1,
                 "rollout.window": 1,
                 "objective.kl": 0,
+                "objective.num_levels": 1,
                 "validation.every": 0,
                 "validation.num_samples": 1,
                 "validation.num_pictures": 0,
                 "pictures_every": 0,
             },
         )
-        for name in ("rollout.eta", "objective.clip", "objective.max_advantage", "epochs"):
+        for name in ("rollout.eta", "objective.clip", "objective.beta", "objective.max_advantage", "epochs"):
             if not 0 < lookup(self, name) < float("inf"):
                 raise ValueError(f"{name}={lookup(self, name)} must be above 0")
         if self.rollout.sde == "cps" and self.rollout.eta >= 1:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from etchr.editor import geometry, lora, lora_files
@@ -92,6 +92,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     parameters: list[nn.Parameter]  # the adapter's
     average: EMAModel | None
+    old: list[Tensor] = field(default_factory=list)  # the parameters that sampled the rollout
     measures: dict[str, float] = field(default_factory=dict)  # the newest values, for the model card
 
 
@@ -187,7 +188,7 @@ def build(config: RlConfig, runtime: Runtime, inputs: Inputs) -> Training:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(parameters, config.optim)
     average = EMAModel(parameters, decay=config.optim.ema) if config.optim.ema else None
-    sampler = Sampler(editor, model, config.rollout, config.group_size, config.batch_size)
+    sampler = Sampler(editor, model, config)
     return Training(editor, model, sampler, optimizer, parameters, average)
 
 
@@ -195,6 +196,23 @@ def add_reference(transformer: Any, adapter: str) -> None:
     """A frozen second copy of the Stage I adapter, for the KL where training goes on with that adapter itself."""
     lora.load(transformer, adapter, adapter_name=REFERENCE)
     transformer.set_adapter("default")
+
+
+@contextmanager
+def old_policy(run: Training) -> Iterator[None]:
+    """Inside, the adapter is the one that sampled the rollout."""
+    now = [parameter.detach().clone() for parameter in run.parameters]
+    _fill(run.parameters, run.old)
+    try:
+        yield
+    finally:
+        _fill(run.parameters, now)
+
+
+@torch.no_grad()
+def _fill(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
 
 
 @contextmanager

@@ -25,11 +25,12 @@ from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards
 from etchr.rl.finish import keep_best, write_adapters
 from etchr.rl.journal import Journal, Moments
+from etchr.rl.nft import nft_loss
 from etchr.rl.objective import grpo_loss
 from etchr.rl.rollout import Batch, Group
 from etchr.rl.scores import Scores
 from etchr.rl.settings import RlConfig
-from etchr.rl.setup import Inputs, Training, build, fingerprint, read_inputs, start_policy
+from etchr.rl.setup import Inputs, Training, build, fingerprint, old_policy, read_inputs, start_policy
 from etchr.rl.validation import Validation
 from etchr.run_folder import RunFolder, write_atomically
 from etchr.runtime import Runtime, grad_norm
@@ -110,7 +111,8 @@ class Trainer:
             log.info("going on from iteration %d", start)
         self.journal = Journal(config, self.runtime, self.folder, start)
         run.editor.transformer.eval()  # there is no dropout, and sampling and training must agree
-        if self._looks_at(start) and not self.journal.has_validation(start):
+        (seen,) = self.runtime.sum(float(self.journal.has_validation(start)))  # the main process knows
+        if self._looks_at(start) and not seen:
             self._validate(start)
         steps, show = range(start, self.total), self.runtime.is_main
         bar = tqdm(steps, "RL", initial=start, total=self.total, unit="iteration", disable=not show)
@@ -134,6 +136,7 @@ class Trainer:
         """One rollout and the updates on it."""
         config, moments = self.config, Moments()
         begin = time.perf_counter()
+        self.run.old = [parameter.detach().clone() for parameter in self.run.parameters]
         groups = self.sample(iteration)
         sampled = time.perf_counter()
         scores = Scores(config, self.runtime, groups)
@@ -154,7 +157,7 @@ class Trainer:
             row = int(rows[place])
             with runtime.autocast():
                 prompt = self.run.sampler.prompt(self.inputs.prompts.sample(row), self.inputs.prompts.texts[row])
-                groups.append(self.run.sampler.group(place, prompt, config.seed, iteration))
+                groups.append(self.run.sampler.group(place, prompt, iteration))
             if config.reward.overlap:
                 self.submit(groups[-1], iteration)
         if not config.reward.overlap:
@@ -182,7 +185,11 @@ class Trainer:
             for turn in range(num_steps):
                 with runtime.accumulating(run.model, last=is_last and turn == num_steps - 1):
                     with runtime.autocast():
-                        loss = self.loss(batch, turn, advantage, moments, is_first=update == 0)
+                        advantage = advantage.to(runtime.device)
+                        if config.objective.kind == "nft":
+                            loss = self.nft(batch, turn, advantage, iteration, moments)
+                        else:
+                            loss = self.grpo(batch, turn, advantage, moments, is_first=update == 0)
                     runtime.backward(loss / (num_edits * num_steps) * runtime.num_processes)  # processes average
             learned = True
         if update == 0:
@@ -202,24 +209,21 @@ class Trainer:
         # -----
         moments.update(norm, lr)
 
-    def loss(self, batch: Batch, turn: int, advantage: Tensor, moments: Moments, is_first: bool) -> Tensor:
-        """The summed objective of one denoising step of a batch's edits."""
-        options, sampler, step = self.config.objective, self.run.sampler, batch.step(turn)
+    def grpo(self, batch: Batch, turn: int, advantage: Tensor, moments: Moments, is_first: bool) -> Tensor:
+        """The clipped objective of one denoising step, summed over a batch's edits."""
+        options, rollout, step = self.config.objective, self.config.rollout, batch.step(turn)
 
-        def policy() -> Tensor:
-            return sampler.velocity(step.x, step.sigma, batch.prompt)
-
-        def towards(velocity: Tensor) -> Transition:
-            first, rollout = batch.prompt.sigmas[1], self.config.rollout
+        def policy() -> Transition:
+            velocity = self.run.sampler.velocity(step.x, step.sigma, batch.prompt)
+            first = batch.prompt.sigmas[1]
             return transition(rollout.sde, step.x, velocity, step.sigma, step.next_sigma, first, rollout.eta)
 
         reference = None
         if options.kl:
             with torch.no_grad(), start_policy(self.run.editor.transformer):
-                reference = towards(policy()).mean
-        advantage = advantage.to(step.x.device)
+                reference = policy().mean
         parts = grpo_loss(
-            towards(policy()),
+            policy(),
             step.old_mean,
             step.x_next,
             advantage,
@@ -228,9 +232,33 @@ class Trainer:
             normalise=options.normalise_ratio,
             dt=(step.next_sigma - step.sigma).to(step.x.device),
             reference_mean=reference,
-            log_prob_error=step.log_prob_error if self.config.rollout.released_rounding else None,
+            log_prob_error=step.log_prob_error if rollout.released_rounding else None,
         )
-        moments.step(parts, advantage != 0, is_first)
+        moments.grpo(parts, advantage != 0, is_first)
+        return ((parts.policy + options.kl * parts.kl) * (advantage != 0)).sum()
+
+    def nft(self, batch: Batch, turn: int, advantage: Tensor, iteration: int, moments: Moments) -> Tensor:
+        """The objective of DiffusionNFT at one noise level, summed over a batch's edits."""
+        options, sampler = self.config.objective, self.run.sampler
+        sigma, x, target = sampler.noised(batch, turn, iteration)
+        reference = None
+        with torch.no_grad():
+            with old_policy(self.run):
+                old = sampler.conditional_velocity(x, sigma, batch.prompt)
+            if options.kl:
+                with start_policy(self.run.editor.transformer):
+                    reference = sampler.conditional_velocity(x, sigma, batch.prompt)
+        parts = nft_loss(
+            sampler.conditional_velocity(x, sigma, batch.prompt),
+            old,
+            target,
+            sigma,
+            advantage,
+            beta=options.beta,
+            max_advantage=options.max_advantage,
+            reference_velocity=reference,
+        )
+        moments.nft(parts, advantage != 0)
         return ((parts.policy + options.kl * parts.kl) * (advantage != 0)).sum()
 
     def _learnable(self, update: int, groups: list[Group], scores: Scores) -> Iterator[tuple[Batch, Tensor, bool]]:
