@@ -10,6 +10,7 @@ from torch import Tensor
 from etchr.rl import ADVANTAGES
 
 NAN = float("nan")
+DIGITS = 12
 
 
 def win_rates(reward: Tensor, ties: float = 0.5) -> Tensor:
@@ -45,6 +46,11 @@ def varied(values: Tensor) -> Tensor:
     return present.any(1) & (most > least)
 
 
+def combined_reward(guidance: Tensor, correctness: Tensor, alpha: float) -> Tensor:
+    """R = alpha r_guide + (1 - alpha) r_correct (P, G), rounded: the last bit of a sum must not break a tie."""
+    return (alpha * guidance + (1 - alpha) * correctness).round(decimals=DIGITS)
+
+
 def advantages(name: str, guidance: Tensor, correctness: Tensor, alpha: float, ties: float = 0.5) -> Tensor:
     """The advantage (P, G) of every edit by one of `ADVANTAGES`, from the two rewards (P, G).
 
@@ -52,15 +58,15 @@ def advantages(name: str, guidance: Tensor, correctness: Tensor, alpha: float, t
     - `gdpo` (released code): each reward normalised within the group, weighted sum, normalised over the whole batch.
     - `zscore`: R normalised within the group.
     """
-    reward = alpha * guidance + (1 - alpha) * correctness
+    reward = combined_reward(guidance, correctness, alpha)
     if name == "win_rate":
         return z_scores(win_rates(reward, ties))
     if name == "zscore":
         return z_scores(reward)
     if name == "gdpo":
-        parts = alpha * z_scores(guidance) + (1 - alpha) * z_scores(correctness)
+        parts = (alpha * z_scores(guidance) + (1 - alpha) * z_scores(correctness)).round(decimals=DIGITS)
         present = parts[~parts.isnan()]
         if len(present) < 2 or present.max() == present.min():
             return parts * 0.0
-        return (parts - present.mean()) / present.std()
+        return parts / present.std()  # the mean is 0 within each group already
     raise ValueError(f"advantage={name!r} must be one of {', '.join(ADVANTAGES)}")

@@ -22,7 +22,7 @@ def log_ratio(new: Transition, old_mean: Tensor, x_next: Tensor, normalise: bool
 
     With d = new mean - old mean it is mean((x' - old mean) d - d^2 / 2) / std^2, which is exactly 0 for d = 0 and loses
     no digits, unlike a difference of two log-probabilities. `normalise` is the ratio normalisation of GRPO-Guard
-    (arXiv 2510.22319): (log ratio + mean(d^2) / (2 std^2)) * std, which leaves mean((x' - old mean) / std * d).
+    (arXiv 2510.22319): (log ratio + mean(d^2) / (2 std^2)) * std, which leaves mean((x' - old mean) / std * d), for cps too.
     """
     shift = new.mean - old_mean
     surprise = x_next.float() - old_mean
@@ -53,7 +53,8 @@ def grpo_loss(
     """
     change = log_ratio(new, old_mean, x_next, normalise)
     if log_prob_error is not None:
-        change = change + log_prob_error * (new.std.flatten() if normalise else 1.0)
+        std = new.std.flatten()
+        change = change + log_prob_error * ((std if new.is_normal else 1 / (2 * std)) if normalise else 1.0)
     ratio = torch.exp(change)
     bounded = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high))
     free, held = -advantage * ratio, -advantage * bounded

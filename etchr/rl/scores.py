@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from etchr.rewards.score import Score
-from etchr.rl.advantage import advantages, varied, win_rates
+from etchr.rl.advantage import advantages, combined_reward, varied, win_rates
 from etchr.rl.rollout import Batch, Group
 from etchr.rl.settings import RlConfig
 from etchr.runtime import Runtime
@@ -92,7 +92,7 @@ class Scores:
         """What the log says of a rollout's scores; call after `share`."""
         guidance, correctness = self._values
         alpha = self.config.reward.guidance_weight
-        reward = alpha * guidance + (1 - alpha) * correctness
+        reward = combined_reward(guidance, correctness, alpha)
         rates = win_rates(reward, self.config.objective.ties)
         present = ~reward.isnan()
         usable = present.sum(1) > 1

@@ -214,7 +214,7 @@ def test_cps_keeps_the_marginals_when_every_sample_follows_its_own_straight_path
     x0 = M + S * torch.randn(1, SAMPLES, 1, generator=generator)
     noise = torch.randn(1, SAMPLES, 1, generator=generator)
     for sigma, x in walk("cps", torch.tensor([1.0, 0.8, 0.5, 0.2, 0.1]), noise, lambda x, s: (x - x0) / s):
-        assert_within_5_standard_errors(x, *marginal(sigma))  # on five levels: nothing is approximated
+        assert_within_5_standard_errors(x, *marginal(sigma))  # four steps do: nothing is approximated
         residual = (x - (1 - sigma) * x0) / sigma
         assert_within_5_standard_errors(residual, 0.0, 1.0)
 
