@@ -22,7 +22,8 @@ def log_ratio(new: Transition, old_mean: Tensor, x_next: Tensor, normalise: bool
 
     With d = new mean - old mean it is mean((x' - old mean) d - d^2 / 2) / std^2, which is exactly 0 for d = 0 and loses
     no digits, unlike a difference of two log-probabilities. `normalise` is the ratio normalisation of GRPO-Guard
-    (arXiv 2510.22319): (log ratio + mean(d^2) / (2 std^2)) * std, which leaves mean((x' - old mean) / std * d), for cps too.
+    (arXiv 2510.22319): (log ratio + mean(d^2) / (2 std^2)) * std, which leaves mean((x' - old mean) / std * d), for
+    cps too.
     """
     shift = new.mean - old_mean
     surprise = x_next.float() - old_mean

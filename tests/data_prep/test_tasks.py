@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from data_prep import procedural_tasks
+from data_prep.__main__ import DataConfig
 from data_prep.task import generate, place, scene_hash
 from etchr.families import TASK_FAMILY, TASKS
 from etchr.mllm.sight import colour_names, pixels
+from etchr.mllm.skills import look
 from etchr.sample import read_parquet, write_parquet
 
 ALL = procedural_tasks()
@@ -210,3 +212,22 @@ def test_a_task_without_enough_scenes_says_so():
 
 def test_scene_hash_ignores_the_order_of_keys():
     assert scene_hash({"a": 1, "b": [2]}) == scene_hash({"b": [2], "a": 1})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_share_of_the_edits_can_show_something_else_and_says_so(name):
+    made = list(generate(ALL[name], split="train", num_samples=60, seed=5, size=64, wrong_share=0.4))
+    wrong = [sample for sample in made if sample.meta.get("edit_is_wrong")]
+    assert 12 <= len(wrong) <= 36
+    found = {sample.id: look(sample.question, sample.image, sample.edit_image) for sample in made}
+    right = [sample for sample in made if sample not in wrong]
+    assert sum(found[sample.id].reliable for sample in right) >= 0.9 * len(right)
+    for sample in wrong:
+        finding = found[sample.id]
+        words = sample.choices["ABCDEFGH".index(sample.answer)] if sample.choices else sample.answer
+        assert not (finding.reliable and finding.answer == words)
+
+
+def test_a_wrong_share_is_a_share():
+    with pytest.raises(ValueError, match=r"wrong_share=1.5 must be at least 0 and below 1"):
+        DataConfig(wrong_share=1.5)
