@@ -53,7 +53,9 @@ class Checkpoints:
         if average is not None:
             with averaged(model, average):
                 files["average"] = trainable(model)
-        state: Any = get_optimizer_state_dict(model, optimizer, options=GATHER)  # empty but in the main process
+        state: Any = {}
+        if optimizer.state:  # else torch would make one by a step without a gradient, which Adam counts
+            state = get_optimizer_state_dict(model, optimizer, options=GATHER)  # empty but in the main process
         files["optimizer"] = _flat(state.get("state", {}))
         if not is_main:
             return
@@ -64,7 +66,8 @@ class Checkpoints:
             part.mkdir(parents=True)
             for name, tensors in files.items():
                 save_file({key: value.contiguous() for key, value in tensors.items()}, part / f"{name}.safetensors")
-            (part / "state.json").write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
+            note = {"step": step} | ({} if average is None else {"average_updates": average.optimization_step})
+            (part / "state.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
             final = self.folder / f"step_{step:08d}"
             shutil.rmtree(final, ignore_errors=True)
             part.rename(final)
@@ -85,15 +88,28 @@ class Checkpoints:
                 f"{path} is damaged ({error}); remove {path.parent} to go on from the one before"
             ) from None
 
+    def _average_updates(self, step: int) -> int:
+        """How often the average had been updated, which its decay depends on: once a step, where nothing is said."""
+        path = self.folder / f"step_{step:08d}" / "state.json"
+        try:
+            return int(json.loads(path.read_text(encoding="utf-8")).get("average_updates", step))
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); remove {path.parent} to go on from the one before"
+            ) from None
+
     def restore(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: EMAModel | None) -> None:
         """Put the state after `step` steps into a model, optimizer and average built from the same options."""
         if average is not None:  # the average takes its tensors from the model, which then gets its own
             set_model_state_dict(model, dict(self.read(step, "average")), options=SPREAD)
-            average.optimization_step = step
+            average.optimization_step = self._average_updates(step)
             average.shadow_params = [p.detach().clone() for p in model.parameters() if p.requires_grad]
         set_model_state_dict(model, dict(self.read(step, "adapter")), options=SPREAD)
+        tensors = self.read(step, "optimizer")
+        if not tensors:  # nothing was learned before that step
+            return
         groups = get_optimizer_state_dict(model, optimizer, options=LOCAL)["param_groups"]
-        state: Any = {"state": _nested(self.read(step, "optimizer")), "param_groups": groups}
+        state: Any = {"state": _nested(tensors), "param_groups": groups}
         set_optimizer_state_dict(model, optimizer, state, options=SPREAD)
 
 

@@ -1,19 +1,26 @@
 #!/usr/bin/env bash
-# From nothing to a table and pictures: data, Stage I on the nano base editor, edits, verification, answers, report.
-# `quickstart.sh smoke` does the same in small. Interrupted, the same command goes on where it stopped.
+# From nothing to a table and pictures: data, Stage I and Stage II on the nano base editor, edits, verification, answers,
+# report. `quickstart.sh smoke` does the same in small. Interrupted, the same command goes on where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-name=quickstart samples=200 pairs=2000 sft=()
+name=quickstart samples=200 pairs=2000 sft=() rl=()
 case "${1:-}" in
   "") ;;
-  smoke) name=quickstart-smoke samples=12 pairs=32 sft=(steps=20 validation.num_samples=12 validation.num_pictures=6) ;;
+  smoke)
+    name=quickstart-smoke samples=12 pairs=32
+    sft=(steps=20 validation.num_samples=12 validation.num_pictures=6)
+    rl=(iterations=2 validation.every=2 validation.num_samples=12 validation.num_pictures=6)
+    ;;
   *) echo "usage: bash scripts/quickstart.sh [smoke]" >&2; exit 2 ;;
 esac
-python -m data_prep all split=train seed=1 num_samples=$pairs out=outputs/data/$name
-python -m data_prep all split=val seed=2 num_samples=16 out=outputs/data/$name
-python -m data_prep all split=test seed=2026 num_samples=$samples out=outputs/data/$name
-python -m etchr.sft experiment=nano_sft data.paths=[outputs/data/$name] out=outputs/$name-sft ${sft[@]+"${sft[@]}"}
-python -m evaluation experiment=quickstart data=outputs/data/$name out=outputs/$name \
-  systems.sft_evr.lora=outputs/$name-sft/adapter
+data=outputs/data/$name
+python -m data_prep all split=train seed=1 num_samples=$pairs out=$data
+python -m data_prep all split=val seed=2 num_samples=40 out=$data
+python -m data_prep all split=test seed=2026 num_samples=$samples out=$data
+python -m etchr.sft experiment=nano_sft data.paths=[$data] out=outputs/$name-sft ${sft[@]+"${sft[@]}"}
+python -m etchr.rl experiment=nano_rl sft=outputs/$name-sft/adapter data.paths=[$data] out=outputs/$name-rl \
+  ${rl[@]+"${rl[@]}"}
+python -m evaluation experiment=quickstart data=$data out=outputs/$name \
+  systems.sft_evr.lora=outputs/$name-sft/adapter systems.rl_evr.lora=outputs/$name-rl/adapter
 echo "done: open outputs/$name/report.html in a browser; the numbers are in outputs/$name/report.json,"
-echo "the training in outputs/$name-sft"
+echo "the trainings in outputs/$name-sft and outputs/$name-rl"

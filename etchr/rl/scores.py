@@ -49,7 +49,7 @@ class Scores:
         """Wait for all scores and exchange them between the processes."""
         for group in self.groups:
             self._wait(group)
-        if self.runtime.num_processes > 1 and len(self.groups) < self._values.shape[1]:
+        if self.runtime.num_processes > 1 and self.groups:  # once: what is shared must not be summed again
             self._values = torch.tensor(self.runtime.sum(*self._values.flatten().tolist())).view_as(self._values)
             self.groups = []
 

@@ -149,6 +149,8 @@ class RlConfig:
             raise ValueError(f"objective.ties={self.objective.ties} must lie between 0 and 1")
         if not 0 < self.objective.clip < 1:
             raise ValueError(f"objective.clip={self.objective.clip} must be below 1")
+        if self.objective.clip_high is not None and not 0 < self.objective.clip_high < float("inf"):
+            raise ValueError(f"objective.clip_high={self.objective.clip_high} must be above 0, or null")
         if self.adapter.dropout:
             raise ValueError("adapter.dropout must be 0: with dropout the policy that samples is not the one trained")
         if self.sft is not None and self.adapter.init is not None:

@@ -115,7 +115,9 @@ def read_inputs(config: RlConfig, runtime: Runtime) -> Inputs:
     if config.sft is not None:
         if not Path(config.sft).exists():
             raise ValueError(f"no Stage I adapter at sft={config.sft}; train one with python -m etchr.sft")
-        lora_files.read(config.sft)
+        stage_one = lora_files.read(config.sft)
+        if Path(base).exists():
+            lora_files.check(stage_one, lora.targeted_shapes(KleinEditor.load(base, device="meta").transformer))
     router = Router.load(config.data.router or DEFAULT_ROUTER)
     kind, needs_truth = config.data.prompt, config.reward.correctness.view == "truth"
     held_out = None

@@ -120,7 +120,7 @@ class Trainer:
             try:
                 self.iterate(iteration)
             except TooManyMissing:
-                if iteration > start:
+                if iteration > max(self.checkpoints.steps(), default=start):
                     self._save(iteration)
                 raise
             done = iteration + 1
@@ -187,7 +187,7 @@ class Trainer:
                     with runtime.autocast():
                         advantage = advantage.to(runtime.device)
                         if config.objective.kind == "nft":
-                            loss = self.nft(batch, turn, advantage, iteration, moments)
+                            loss = self.nft(batch, turn, advantage, iteration, moments, is_first=update == 0)
                         else:
                             loss = self.grpo(batch, turn, advantage, moments, is_first=update == 0)
                     runtime.backward(loss / (num_edits * num_steps) * runtime.num_processes)  # processes average
@@ -237,20 +237,28 @@ class Trainer:
         moments.grpo(parts, advantage != 0, is_first)
         return ((parts.policy + options.kl * parts.kl) * (advantage != 0)).sum()
 
-    def nft(self, batch: Batch, turn: int, advantage: Tensor, iteration: int, moments: Moments) -> Tensor:
+    def nft(
+        self, batch: Batch, turn: int, advantage: Tensor, iteration: int, moments: Moments, is_first: bool
+    ) -> Tensor:
         """The objective of DiffusionNFT at one noise level, summed over a batch's edits."""
         options, sampler = self.config.objective, self.run.sampler
         sigma, x, target = sampler.noised(batch, turn, iteration)
-        reference = None
+
+        def policy() -> Tensor:
+            return sampler.conditional_velocity(x, sigma, batch.prompt)
+
+        reference = old = None
         with torch.no_grad():
-            with old_policy(self.run):
-                old = sampler.conditional_velocity(x, sigma, batch.prompt)
+            if not is_first:
+                with old_policy(self.run):
+                    old = policy()
             if options.kl:
                 with start_policy(self.run.editor.transformer):
-                    reference = sampler.conditional_velocity(x, sigma, batch.prompt)
+                    reference = policy()
+        velocity = policy()
         parts = nft_loss(
-            sampler.conditional_velocity(x, sigma, batch.prompt),
-            old,
+            velocity,
+            velocity.detach() if old is None else old,  # before the first update the old policy is this one
             target,
             sigma,
             advantage,

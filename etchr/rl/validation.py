@@ -52,7 +52,8 @@ class Validation:
 
     def _edit(self, samples: list[EditSample], texts: list[str]) -> list[Image.Image]:
         sources = [geometry.fit(sample.image, max_pixels=self.editor.settings.max_pixels) for sample in samples]
-        text = self.editor.encode_text(texts)
+        # One by one, as rollouts encode them, for the editor remembers: in a batch the last bits may differ.
+        text = torch.cat([self.editor.encode_text([text]) for text in texts])
         return self.editor.edit_batch(sources, text, [hash_seed(self._seed, sample.id) for sample in samples])
 
     def _ask(self, iteration: int, sample: EditSample, edit: Image.Image) -> tuple[Future[Score], Future[Trace]]:
@@ -79,7 +80,8 @@ class Validation:
         values = {"val_missing_share": 1 - num_scored / num}
         if num_scored:
             values |= {
-                "val_reward": (alpha * guidance + (1 - alpha) * correctness) / num_scored,
+                # as exact as metrics.jsonl keeps it: a tie stays a tie when a run goes on
+                "val_reward": round((alpha * guidance + (1 - alpha) * correctness) / num_scored, 6),
                 "val_guidance": guidance / num_scored,
                 "val_correctness": correctness / num_scored,
             }

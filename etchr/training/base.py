@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from etchr.editor import lora
+from etchr.editor import lora, lora_files
 from etchr.editor.efficiency import checkpoint_blocks, compile_blocks, use_attention
 from etchr.editor.klein import NANO_BASE, KleinEditor, check_folder
 from etchr.training.settings import AdapterConfig, ModelConfig
@@ -19,13 +19,17 @@ def base_dtype(model: ModelConfig, device: str) -> str:
 
 
 def check_base(model: ModelConfig, adapter: AdapterConfig) -> str:
-    """The base's folder or hub id; `ValueError` if it is none, or smaller than the rank. No weights are read."""
+    """The base's folder or hub id; `ValueError` if it is none or the adapter does not fit it. No weights are read."""
     base = str(NANO_BASE) if model.base == "nano" else model.base
     check_folder(base)
     if adapter.init is not None and not Path(adapter.init).exists():
         raise ValueError(f"no adapter at adapter.init={adapter.init}")
     if Path(base).exists():
-        lora.attach(KleinEditor.load(base, device="meta").transformer, adapter.rank, adapter.alpha)
+        transformer = KleinEditor.load(base, device="meta").transformer
+        if adapter.init is None:
+            lora.attach(transformer, adapter.rank, adapter.alpha)
+        else:
+            lora_files.check(lora_files.read(adapter.init), lora.targeted_shapes(transformer))
     return base
 
 

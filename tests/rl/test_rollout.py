@@ -227,7 +227,7 @@ def test_a_trained_step_gives_the_ratio_1_exactly(sampler_of, samples, sde, trai
     ],
 )
 def test_before_the_first_update_every_ratio_of_a_run_is_1(tiny, pairs, tmp_path, more):
-    train(options(tiny, pairs, tmp_path / "run", "iterations=2", *more))
+    train(options(tiny, pairs, tmp_path / "run", "iterations=2", "optim.lr=0.1", *more))
     for line in lines(tmp_path / "run"):
         assert line["ratio_error_first"] == 0
         assert line["edit_steps_trained"] > 0

@@ -2,6 +2,7 @@
 
 from concurrent.futures import Future
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from PIL import Image
 
 from etchr.rewards.score import Score
 from etchr.rl.advantage import advantages
-from etchr.rl.rollout import Batch, Group, Prompt
+from etchr.rl.rollout import Batch, Group
 from etchr.rl.scores import Scores
 from etchr.rl.trainer import TooManyMissing
 from etchr.runtime import Runtime
@@ -21,18 +22,17 @@ GONE = Score(None, None, missing="guidance: the model is away")
 
 
 def done(score):
-    future = Future()
+    future: Future[Score] = Future()
     future.set_result(score)
     return future
 
 
 def make_group(place, futures):
     """A group whose edits have these scores, in two batches."""
-    prompt = SimpleNamespace(sample=make_sample())
+    prompt: Any = SimpleNamespace(sample=make_sample())
     numbers = list(range(len(futures)))
     half = len(numbers) // 2
     batches = [Batch(prompt, part, torch.zeros(len(part), 1)) for part in (numbers[:half], numbers[half:])]
-    assert {"sample"} <= set(Prompt.__dataclass_fields__)
     return Group(place, prompt, batches, [Image.new("RGB", (8, 8))] * len(futures), futures)
 
 
@@ -64,7 +64,8 @@ def learned(made, groups):
 def tensors(*rows):
     """Guidance and correctness (P, G) in fp64, missing ones NaN."""
     table = [[pair or (float("nan"),) * 2 for pair in row] for row in rows]
-    return torch.tensor(table, dtype=torch.float64).unbind(2)
+    guidance, correctness = torch.tensor(table, dtype=torch.float64).unbind(2)
+    return {"guidance": guidance, "correctness": correctness, "alpha": 0.5}
 
 
 @pytest.mark.parametrize("name", ["win_rate", "zscore", "gdpo"])
@@ -75,11 +76,11 @@ def test_a_missing_edit_leaves_its_group_and_is_no_zero(make_scores, name):
     assert not found[2].any()
     assert not found[3].any()
     if name != "gdpo":  # which is normalised over the batch: see the test below
-        [full] = advantages(name, *tensors(FULL), 0.5)
-        [holed] = advantages(name, *tensors([pair for pair in HOLED if pair]), 0.5)
+        [full] = advantages(name, **tensors(FULL))
+        [holed] = advantages(name, **tensors([pair for pair in HOLED if pair]))
         assert found[0].tolist() == pytest.approx(full.tolist(), abs=1e-6)
         assert found[1, [0, 2, 3]].tolist() == pytest.approx(holed.tolist(), abs=1e-6)
-    as_zero = advantages(name, *tensors(FULL, [pair or (0.0, 0.0) for pair in HOLED], EQUAL, EQUAL), 0.5)[1]
+    as_zero = advantages(name, **tensors(FULL, [pair or (0.0, 0.0) for pair in HOLED], EQUAL, EQUAL))[1]
     assert abs(float(as_zero[0] - found[1, 0])) > 0.05, "a missing score counts as a zero"
 
 
@@ -196,15 +197,12 @@ def test_missing_edits_are_left_out_and_their_count_is_logged(tiny, pairs, tmp_p
         return failing() if call.images[-1].tobytes()[0] % 2 else share_of_red(call)
 
     more = ("iterations=2", "reward.guidance_weight=0", "reward.max_missing=1", "reward.num_decodings=50")
-    fit(options(tiny, pairs, tmp_path, *more, "save_every=99"), RuleModel(rule))
-    kept, written = scores(tmp_path), lines(tmp_path)
+    fit(options(tiny, pairs, tmp_path, *more), RuleModel(rule))
+    written = lines(tmp_path)
     assert 0 < sum(line["missing_share"] for line in written) < 2
-    for number, line in enumerate(written):
-        assert line["missing_share"] in [count / 8 for count in range(9)]
-        found = [record["correctness"] for record in kept if record["iteration"] == number]
-        if found:  # the last save has removed those that nobody will ask for
-            assert len(found) == 8 * (1 - line["missing_share"])
-            assert line["reward"] == pytest.approx(sum(found) / len(found), rel=1e-4)
+    found = [record["correctness"] for record in scores(tmp_path)]  # of the second iteration, which can be repeated
+    assert 0 < len(found) == 8 * (1 - written[1]["missing_share"])
+    assert written[1]["reward"] == pytest.approx(sum(found) / len(found), rel=1e-4)
 
 
 def test_too_many_missing_edits_stop_the_run_before_anything_changes(tiny, pairs, tmp_path):
@@ -215,7 +213,9 @@ def test_too_many_missing_edits_stop_the_run_before_anything_changes(tiny, pairs
         asked.append(call)
         return failing() if len(asked) <= 4 else share_of_red(call)  # of 8 edits
 
-    with pytest.raises(TooManyMissing, match=r"50% of a rollout's edits .*max_missing=0.4: correctness: the model is"):
+    with pytest.raises(
+        TooManyMissing, match=r"50% of a rollout's edits .*max_missing=0.4: correctness: .*the model is"
+    ):
         fit(config, RuleModel(rule))
     assert not list((tmp_path / "checkpoints").glob("*"))
     assert len(scores(tmp_path)) == 4

@@ -1,0 +1,327 @@
+"""Stage II runs: what they leave, the KL's reference, many processes, and what they refuse."""
+
+import dataclasses
+import json
+import shutil
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from etchr.config import compose
+from etchr.editor import lora
+from etchr.editor.card import CARD_FILE
+from etchr.editor.klein import NANO_BASE, KleinEditor
+from etchr.editor.tokens import to_pixels
+from etchr.mllm.reader import Reader
+from etchr.rl.finish import write_adapters
+from etchr.rl.settings import RlConfig
+from etchr.rl.setup import read_inputs, start_policy
+from etchr.rl.trainer import train
+from etchr.sample import read_parquet, write_parquet
+from tests.rl.runs import FSDP, launch, lines, options, scores, together, trainer, words
+from tests.sft.runs import weights
+
+LEARNS = ("optim.lr=0.05", "objective.kl=0.01", "updates_per_iteration=1", "iterations=3")
+
+
+def velocity_of(editor):
+    """The velocity of a fixed input."""
+    condition, grid = editor.encode_image(to_pixels([Image.effect_noise((64, 64), 60).convert("RGB")] * 2))
+    condition = torch.linspace(-1, 1, condition.numel()).view_as(condition)
+    with torch.no_grad():
+        noise, text = editor.noise([1, 2], grid), editor.encode_text(["Draw a red box.", "Find it."])
+        return editor.velocity(noise, torch.tensor([0.9, 0.4]), text, condition, grid, grid)
+
+
+def differ(one, other):
+    return float((one - other).abs().max())
+
+
+@pytest.fixture(scope="module", params=["sft", "adapter.init"])
+def finished(request, tiny, pairs, stage_one, tmp_path_factory):
+    """A run from Stage I's adapter in one of the two ways, and what its model computes at the end and as reference."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    more = (*LEARNS, f"{request.param}={stage_one}", "validation.every=2", "pictures_every=2", "optim.ema=0.5")
+    with trainer(options(tiny, pairs, out, *more), Reader(0.5)) as loop:
+        loop.fit()
+        run = loop.run
+        editor = run.editor
+        with start_policy(editor.transformer):
+            reference = velocity_of(editor)
+        last = velocity_of(editor)
+        assert run.average is not None
+        run.average.copy_to(run.parameters)  # what is saved
+        averaged = velocity_of(editor)
+        write_adapters(out / "adapter", loop.config, loop.runtime, loop.inputs, run, loop.total)
+    return SimpleNamespace(out=out, kind=request.param, reference=reference, last=last, averaged=averaged)
+
+
+def test_a_run_leaves_adapters_metrics_and_pictures(finished):
+    out = finished.out
+    assert (out / "adapter" / CARD_FILE).is_file()
+    assert (out / "last" / CARD_FILE).is_file()
+    rows = {line["step"]: line for line in lines(out) if "reward" in line}
+    assert list(rows) == [1, 2, 3]
+    told = {"reward", "reward_std", "guidance", "correctness", "missing_share", "zero_variance_share", "kl", "ratio"}
+    assert told | {"clip_share", "grad_norm", "lr", "num_updates", "win_rate_std"} <= rows[1].keys()
+    line = json.loads((out / "metrics.jsonl").read_text().splitlines()[1])
+    assert {"seconds_sampling", "seconds_waiting", "seconds_training", "seconds", "peak_memory_gb"} <= line.keys()
+    validated = {line["step"]: line for line in lines(out) if "val_reward" in line}
+    assert list(validated) == [0, 2, 3]
+    assert {"val_guidance", "val_correctness", "val_pass_at_1", "val_verify_rate"} <= validated[3].keys()
+    sheets = sorted(path.name for path in (out / "validation").iterdir())
+    steps = {"held_out": (0, 2, 3), "rollout": (1, 2)}
+    assert sheets == [f"{name}_step_{step:08d}.png" for name, where in steps.items() for step in where]
+    for name, columns in (("held_out", 3), ("rollout", 5)):
+        with Image.open(out / "validation" / f"{name}_step_00000002.png") as sheet:
+            assert sheet.width > columns * 190
+            assert len(sheet.getcolors(2**20) or ()) > 20
+
+
+def test_the_adapter_alone_makes_of_the_bare_base_what_was_trained(finished, tiny):
+    plain = velocity_of(KleinEditor.load(tiny, device="cpu"))
+    loaded = velocity_of(KleinEditor.load(tiny, device="cpu", lora=finished.out / "last"))
+    assert differ(loaded, finished.averaged) < 1e-4
+    assert differ(loaded, finished.last) > 1e-3
+    assert differ(loaded, finished.reference) > 1e-3
+    assert differ(loaded, plain) > 1e-3
+    best = json.loads((finished.out / "best" / "best.json").read_text())["iteration"]
+    adapter, last = weights(finished.out), weights(finished.out, "last/pytorch_lora_weights")
+    assert all(torch.equal(adapter[key], last[key]) for key in adapter) == (best == 3)
+
+
+def test_the_card_says_what_was_trained(finished):
+    card = (finished.out / "last" / CARD_FILE).read_text()
+    rank, stage = (7, "SFT + RL") if finished.kind == "sft" else (3, "RL")  # 3 of Stage I and 4 over it
+    assert f"rank, alpha | {rank}," in card
+    assert stage in card
+    assert "win\\_rate" in card or "win_rate" in card
+
+
+def test_the_reference_of_the_kl_is_the_policy_at_the_start(finished, tiny, stage_one):
+    start = velocity_of(KleinEditor.load(tiny, device="cpu", lora=stage_one))
+    assert differ(start, velocity_of(KleinEditor.load(tiny, device="cpu"))) > 1e-2
+    assert differ(finished.reference, start) < 1e-5
+    assert differ(finished.last, start) > 1e-3
+    kl = [line["kl"] for line in lines(finished.out) if "kl" in line]
+    assert kl[0] == 0  # nothing has been changed yet
+    assert 0 < kl[1] < kl[2]
+
+
+@pytest.mark.parametrize("kind", ["grpo", "nft"])
+def test_a_kl_holds_the_policy_back(tiny, pairs, stage_one, tmp_path, kind):
+    away = {}
+    for weight in (1e-9, 1e4):
+        more = (*LEARNS, f"sft={stage_one}", f"objective.kind={kind}", f"objective.kl={weight}", "optim.lr=0.01")
+        train(options(tiny, pairs, tmp_path / str(weight), *more))
+        away[weight] = lines(tmp_path / str(weight))[-1]["kl"]
+    assert away[1e4] < 0.8 * away[1e-9]
+
+
+def test_adapter_init_goes_on_with_that_adapter(tiny, pairs, stage_one, tmp_path):
+    train(options(tiny, pairs, tmp_path, f"adapter.init={stage_one}", "iterations=1", "optim.lr=1e-9"))
+    start = weights(stage_one.parent)
+    here = weights(tmp_path)
+    assert here.keys() == start.keys()
+    assert all(torch.allclose(here[key], start[key], atol=1e-6) for key in start)
+
+
+def test_options_that_matter_change_the_weights(tiny, pairs, tmp_path):
+    plain = ("iterations=1", "prompts_per_iteration=4")
+    train(options(tiny, pairs, tmp_path / "plain", *plain))
+    others = [
+        "objective.advantage=zscore",
+        "rollout.eta=0.3",
+        "objective.normalise_ratio=false",
+        "reward.overlap=false",
+    ]
+    for number, more in enumerate(others):
+        train(options(tiny, pairs, tmp_path / str(number), *plain, more))
+        there, here = weights(tmp_path / "plain"), weights(tmp_path / str(number))
+        same = all(torch.equal(there[key], here[key]) for key in there)
+        assert same == (more == "reward.overlap=false"), more
+
+
+def test_wandb_runs_offline(tiny, pairs, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    train(options(tiny, pairs, tmp_path / "run", "iterations=1", "wandb.mode=offline", "pictures_every=1"))
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+# --------------------------------------------------------------------------------------------------- processes
+
+
+@pytest.mark.parametrize(
+    ("how", "more"),
+    [
+        ("DDP", ("objective.advantage=win_rate", "adapter.init={}", "validation.every=2")),
+        ("DDP", ("objective.advantage=gdpo", "sft={}", "objective.kind=nft")),
+        ("FSDP2", ("objective.advantage=win_rate", "adapter.init={}", "validation.every=2", "optim.ema=0.9")),
+    ],
+)
+def test_two_processes_learn_what_one_does(tiny, pairs, stage_one, tmp_path, how, more):
+    """With steps so small that no pixel changes, for the rewards of this reader hang on each."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    more = (*(word.format(stage_one) for word in more), "objective.kl=0.1", "iterations=2", "optim.lr=1e-6")
+    train(options(tiny, pairs, one, *more))
+    if "validation.every=2" in more:
+        together(words(tiny, pairs, two, *more), **(FSDP if how == "FSDP2" else {}))
+    else:
+        done = launch("configs/accelerate/cpu.yaml", *words(tiny, pairs, two, *more))
+        assert done.returncode == 0, done.stderr[-2000:]
+    about = json.loads((two / "environment.json").read_text())
+    assert (about["num_processes"], about["distribution"]) == (2, how)
+    for mine, theirs in zip(lines(one), lines(two), strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-3, abs=1e-6)
+        assert theirs.get("reward") == mine.get("reward")
+    shares = [scores(two, rank) for rank in (0, 1)]
+    assert all(shares)
+    by_key = {record["key"]: record for share in shares for record in share}
+    assert by_key == {record["key"]: record for record in scores(one)}
+    assert_close(weights(one), weights(two))
+    if how == "FSDP2":  # and one process goes on where two stopped
+        shutil.rmtree(two / "checkpoints" / "step_00000002")
+        shutil.rmtree(two / "adapter")
+        train(options(tiny, pairs, two, *more))
+        assert_close(weights(one), weights(two))
+
+
+def assert_close(one, two):
+    assert one.keys() == two.keys()
+    assert max(differ(one[key], two[key]) for key in one) < 2e-8  # of four steps of 1e-6 each
+
+
+# ---------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("rollout.sde=odd", r"rollout.sde='odd' must be one of flow, dance, cps"),
+        ("rollout.trained=some", r"rollout.trained='some' must be one of all, fraction, window"),
+        ("rollout.last_step=none", r"rollout.last_step='none' must be one of ode, sde"),
+        ("data.prompt=both", r"data.prompt='both' must be one of question, instruction"),
+        ("objective.kind=ppo", r"objective.kind='ppo' must be one of grpo, nft"),
+        ("objective.advantage=mean", r"objective.advantage='mean' must be one of win_rate, gdpo, zscore"),
+        ("group_size=1", r"group_size=1 must be at least 2"),
+        ("prompts_per_iteration=0", r"prompts_per_iteration=0 must be at least 1"),
+        ("updates_per_iteration=0", r"updates_per_iteration=0 must be at least 1"),
+        ("batch_size=0", r"batch_size=0 must be at least 1"),
+        ("rollout.window=0", r"rollout.window=0 must be at least 1"),
+        ("objective.kl=-1", r"objective.kl=-1.0 must be at least 0"),
+        ("objective.num_levels=0", r"objective.num_levels=0 must be at least 1"),
+        ("rollout.eta=0", r"rollout.eta=0.0 must be above 0"),
+        ("objective.beta=0", r"objective.beta=0.0 must be above 0"),
+        ("objective.max_advantage=0", r"objective.max_advantage=0.0 must be above 0"),
+        ("epochs=0", r"epochs=0.0 must be above 0"),
+        ("iterations=0", r"iterations=0 must be at least 1"),
+        ("rollout.num_steps=1", r"rollout.num_steps=1 must be at least 2, or null"),
+        ("rollout.guidance_scale=-1", r"rollout.guidance_scale=-1.0 must be at least 0, or null"),
+        ("rollout.shift=0", r"rollout.shift=0.0 must be at least 1e-06, or null"),
+        ("rollout.fraction=0", r"rollout.fraction=0.0 must be above 0 and at most 1"),
+        ("rollout.window_range=[0.6,0.5]", r"rollout.window_range=\[0.6, 0.5\] must be two numbers"),
+        ("rollout.window_range=[0.1]", r"rollout.window_range=\[0.1\] must be two numbers"),
+        ("objective.ties=2", r"objective.ties=2.0 must lie between 0 and 1"),
+        ("objective.clip=1", r"objective.clip=1.0 must be below 1"),
+        ("objective.clip_high=-1", r"objective.clip_high=-1.0 must be above 0, or null"),
+        ("adapter.dropout=0.1", r"adapter.dropout must be 0"),
+        ("data.paths=[]", r"data.paths is empty"),
+        ("updates_per_iteration=3", r"a rollout of 8 batches does not split into updates_per_iteration=3"),
+        ("reward.guidance_weight=2", r"guidance_weight=2.0 must lie between 0 and 1"),
+        ("optim.lr=0", r"optim.lr=0.0 must be above 0"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_anything_is_read(word, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        compose(RlConfig, "rl", [word])
+    assert "\n" not in str(caught.value)
+
+
+def test_options_that_exclude_each_other_are_refused():
+    with pytest.raises(ValueError, match=r"rollout.eta=1.0 must be below 1 for cps"):
+        compose(RlConfig, "rl", ["rollout.sde=cps", "rollout.eta=1"])
+    with pytest.raises(ValueError, match=r"sft=.* trains a new LoRA over .* give one of the two"):
+        compose(RlConfig, "rl", ["sft=one", "adapter.init=other"])
+
+
+@pytest.fixture(scope="module")
+def hollow(tiny, tmp_path_factory):
+    """The tiny base without its weights."""
+    folder = tmp_path_factory.mktemp("hollow") / "tiny"
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """An adapter of another base."""
+    transformer = KleinEditor.load(NANO_BASE, device="cpu").transformer
+    lora.attach(transformer, rank=2)
+    return lora.save(transformer, tmp_path_factory.mktemp("wide")).parent
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ["group_size=4", "batch_size=3", "updates_per_iteration=1"],
+            r"group_size=4 must be a multiple of batch_size=3",
+        ),
+        (["model.base=nowhere"], r"no editor folder at nowhere"),
+        (["adapter.rank=99"], r"LoRA rank must be between 1 and 32"),
+        (["adapter.init=nowhere"], r"no adapter at adapter.init=nowhere"),
+        (["sft=nowhere"], r"no Stage I adapter at sft=nowhere; train one with python -m etchr.sft"),
+        (["sft={pairs}"], r"no LoRA file at .*pytorch_lora_weights.safetensors"),
+        (["sft={wide}"], r"the LoRA adapts 4 layers that this transformer does not have"),
+        (["adapter.init={wide}"], r"the LoRA adapts 4 layers that this transformer does not have"),
+        (["sft={stage_one}", "model.quantisation=int8"], r"a quantised base takes no merged adapter"),
+        (["data.paths=[nowhere]"], r"no train data at nowhere; make some with: python -m data_prep"),
+        (["validation.every=1", "validation.paths=[nowhere]"], r"no val data at nowhere; .*validation.every=0"),
+        (["prompts_per_iteration=50"], r"24 prompts are fewer than prompts_per_iteration=50"),
+        (["data.weights.mase=2"], r"data.weights names \['mase'\]; the data hold: chart, perception"),
+        (["data.router=nowhere.yaml"], r"no router file at nowhere.yaml"),
+    ],
+)
+def test_what_cannot_work_is_said_before_weights_are_read(hollow, wide, pairs, stage_one, tmp_path, more, message):
+    more = [word.format(pairs=pairs, stage_one=stage_one, wide=wide) for word in more]
+    with pytest.raises(ValueError, match=message) as caught:
+        train(options(hollow, pairs, tmp_path / "run", *more))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "sharded", "message"),
+    [
+        (("prompts_per_iteration=3", "updates_per_iteration=1"), False, r"multiples of the 2 processes"),
+        (("updates_per_iteration=4",), False, r"the 1 batches of each update must be multiples of the 2 processes"),
+        (("optim.name=muon",), True, r"optim.name=muon needs whole matrices; use adamw with FSDP"),
+    ],
+)
+def test_what_two_processes_cannot_share_is_refused(tiny, pairs, tmp_path, more, sharded, message):
+    two: Any = SimpleNamespace(num_processes=2, is_sharded=sharded)
+    with pytest.raises(ValueError, match=message):
+        read_inputs(options(tiny, pairs, tmp_path, *more), two)
+
+
+def test_a_sample_that_cannot_be_rewarded_is_named(tiny, pairs, tmp_path):
+    samples = list(read_parquet(pairs / "chart" / "train.parquet"))
+    for name, changes, more, message in (
+        ("answer", {"answer": "plenty"}, (), samples[3].id),
+        ("truth", {"edit_image": None}, ("reward.correctness.view=truth",), r"has no edit_image for .*view=truth"),
+    ):
+        broken = [*samples[:3], dataclasses.replace(samples[3], **changes), *samples[4:]]
+        write_parquet(broken, tmp_path / f"{name}.parquet")
+        with pytest.raises(ValueError, match=message) as caught:
+            train(options(tiny, tmp_path / f"{name}.parquet", tmp_path / "run", *more))
+        assert samples[3].id in str(caught.value)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(tiny, pairs, tmp_path):
+    more = ("optim.lr=1e18", "optim.clip=null", "updates_per_iteration=1")
+    with pytest.raises(ValueError, match=r"the gradient norm is (nan|inf) in iteration \d; lower optim.lr"):
+        train(options(tiny, pairs, tmp_path, *more))
+    assert not (tmp_path / "adapter").exists()
