@@ -57,6 +57,7 @@ def test_two_processes_give_the_curve_of_one(tiny, pairs, tmp_path):
     train(options(tiny, pairs, tmp_path / "one", *more, "batch_size=4"))
     done = launch("configs/accelerate/cpu.yaml", *words(tiny, pairs, tmp_path / "two", *more))
     assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "two" / "environment.json").read_text())["num_processes"] == 2
     for key in ("loss", "grad_norm", "val_loss"):
         one, two = metrics(tmp_path / "one", key), metrics(tmp_path / "two", key)
         assert one.keys() == two.keys()
