@@ -101,12 +101,12 @@ def generate(
     seed: int,
     size: int,
     kind: str = "question",
-    wrong_share: float = 0.0,
+    undone_share: float = 0.0,
 ) -> Iterator[EditSample]:
     """`num_samples` samples of one split, reproducible from the seed.
 
-    Of a `wrong_share` of the questions the edit shows another target than the one that answers them, as edits made by
-    a model or in a hurry do: a box round something else, a path to nowhere. Their `meta` says `edit_is_wrong`.
+    Of an `undone_share` of the questions the edit is the unedited source, the commonest failure of edits that a model
+    has made. Their `meta` says `edit_is_undone`.
 
     The scenes of a `val` or `test` set of questions are all different, unless the task has few (`scenes_repeat`); a set
     larger than the task has scenes is refused. `train` sets and instructions may repeat a scene with another target.
@@ -127,9 +127,9 @@ def generate(
             )
         seen.add(digest)
         origin = {"kind": kind, "split": split, "scene": digest}
-        is_wrong = kind == "question" and wrong_share > 0 and rng.random() < wrong_share
+        is_undone = kind == "question" and undone_share > 0 and rng.random() < undone_share
         name = f"{task.name}-{kind}-{split}-s{seed}-{index:06d}"
-        yield _sample(task, scene, origin, rng, name, size, is_wrong)
+        yield _sample(task, scene, origin, rng, name, size, is_undone)
 
 
 def _sample(
@@ -139,7 +139,7 @@ def _sample(
     rng: random.Random,
     sample_id: str,
     size: int,
-    is_wrong: bool,
+    is_undone: bool,
 ) -> EditSample:
     is_question = origin["kind"] == "question"
     target = task.target(scene, rng) if is_question else task.any_target(scene, rng)
@@ -154,19 +154,17 @@ def _sample(
         ask = task.ask(scene, target, rng)
     else:  # an instruction has no answer; the field holds what was asked for
         ask = Ask(meta["instruction"], json.dumps(target, sort_keys=True), "text")
-    drawn = target
-    if is_wrong:
-        meta["edit_is_wrong"] = True
-        while task.edit(scene, drawn, size) == task.edit(scene, target, size):  # some targets look alike
-            drawn = task.any_target(scene, rng)
+    if is_undone:
+        meta["edit_is_undone"] = True
+    source = task.source(scene, target, size)
     return EditSample(
         id=sample_id,
         family=TASK_FAMILY[task.name],
         task=task.name,
-        image=task.source(scene, target, size),
+        image=source,
         question=ask.question,
         answer=ask.answer,
         choices=ask.choices,
-        edit_image=task.edit(scene, drawn, size),
+        edit_image=source if is_undone else task.edit(scene, target, size),
         meta={**meta, "answer_type": ask.answer_type, **ask.meta},
     )

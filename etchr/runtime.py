@@ -5,7 +5,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from importlib import metadata
@@ -60,8 +60,11 @@ class Runtime:
         return "FSDP2" if self.is_sharded else "DDP" if self.num_processes > 1 else "one process"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Round every forward pass; does nothing unless it was asked for."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast)
+        """Round every forward pass; does nothing unless it was asked for.
+
+        Nothing is cached: a cast of weights that have changed since, or that was made without gradients, is stale.
+        """
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False)
 
     def accumulating(self, model: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """Gradients are exchanged on leaving the last micro-batch of a step only."""
@@ -78,8 +81,16 @@ class Runtime:
         """Each value summed over the processes."""
         if self.num_processes == 1:
             return list(values)
-        total = torch.tensor(values, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
-        return self.accelerator.reduce(total.to(self.device), "sum").tolist()
+        return self.accelerator.reduce(self._exact(values), "sum").tolist()
+
+    def max(self, *values: float) -> list[float]:
+        """The largest of each value over the processes."""
+        if self.num_processes == 1:
+            return list(values)
+        return self.accelerator.gather(self._exact(values)[None]).amax(0).tolist()
+
+    def _exact(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32 if self.device.type == "mps" else torch.float64).to(self.device)
 
     def wait(self) -> None:
         """Until all processes are here."""

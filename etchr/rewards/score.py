@@ -1,7 +1,6 @@
 """The score of an edit: both rewards, asked for together, and what they come to."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -39,18 +38,6 @@ class Score:
         if missing is not None and not isinstance(missing, str):
             raise ValueError(f"a score's missing must be null or a text, got {missing!r}")
         return cls(**values, missing=missing)
-
-
-def combined(guidance: float | None, correctness: float | None, alpha: float) -> float:
-    """R = alpha r_guide + (1 - alpha) r_correct; `ValueError` if a reward that has a weight has no value."""
-    total = 0.0
-    for name, value, weight in (("guidance", guidance, alpha), ("correctness", correctness, 1 - alpha)):
-        if weight == 0:
-            continue
-        if value is None or not math.isfinite(value):
-            raise ValueError(f"the {name} reward is {value} but weighs {weight:g}; leave edits without a score out")
-        total += weight * value
-    return total
 
 
 class EditRewards:

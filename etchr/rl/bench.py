@@ -23,6 +23,8 @@ LOOPS = {
     "one at a time, rewards at the end": ["batch_size=1", "reward.overlap=false"],
     "this trainer": [],
 }
+# An untrained editor is never right: a reader that errs makes the rewards differ, so that there is something to learn.
+NOISY = ["reward.reasoner.error_rate=0.5", "reward.num_decodings=4"]
 PARTS = ("sampling", "waiting", "training")
 
 
@@ -30,8 +32,9 @@ PARTS = ("sampling", "waiting", "training")
 class BenchConfig:
     """Options of `python -m etchr.rl.bench`."""
 
-    experiment: str = "nano_rl"  # whose options are measured
+    experiment: str = "nano_rl_paper"  # whose options are measured
     change: list[str] = field(default_factory=list)  # options of python -m etchr.rl that replace them, such as [seed=1]
+    data: str = "outputs/data/bench_rl"  # prompts
     latency_s: float = 2.0  # seconds before the understanding model answers
     iterations: int = 4  # per loop, of which the first is not counted
     out: str = "outputs/bench_rl"  # folder for table.md and results.json
@@ -45,7 +48,14 @@ def measure(config: BenchConfig, loop: Sequence[str], out: Path) -> dict[str, An
     """Median seconds per prompt of each part of an iteration."""
     from etchr.rl.trainer import train
 
-    words = [f"experiment={config.experiment}", *config.change, *loop]
+    words = [
+        f"experiment={config.experiment}",
+        "sft=null",
+        f"data.paths=[{config.data}]",
+        *NOISY,
+        *config.change,
+        *loop,
+    ]
     words += [f"iterations={config.iterations}", "validation.every=0", "pictures_every=0", f"out={out}"]
     options: RlConfig = compose(RlConfig, "rl", [*words, f"reward.reasoner.latency_s={config.latency_s}"])
     train(options)

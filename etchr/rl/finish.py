@@ -4,6 +4,7 @@ import json
 import logging
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -12,7 +13,6 @@ from etchr.checkpoint import averaged, trainable
 from etchr.editor import lora, lora_files
 from etchr.editor.card import AdapterCard, write_card
 from etchr.editor.klein import EditorSettings
-from etchr.rl.journal import Journal
 from etchr.rl.settings import RlConfig
 from etchr.rl.setup import Inputs, Training
 from etchr.run_folder import write_atomically
@@ -25,11 +25,14 @@ PIPELINE_OPTIONS = ("text_encoder_out_layers", "max_sequence_length")  # the car
 WEIGHTS, NOTE = "adapter.safetensors", "best.json"
 
 
-def keep_best(folder: Path, run: Training, runtime: Runtime, done: int, values: dict[str, float], log: Journal) -> None:
-    """Keep the weights if no earlier ones had a higher validation reward."""
+def keep_best(
+    folder: Path, config: RlConfig, run: Training, runtime: Runtime, done: int, values: dict[str, float], best: float
+) -> None:
+    """Keep the weights if no earlier ones had a validation reward of `best` or more, and enough of it is there."""
     with averaged(run.model, run.average):
         weights = trainable(run.model)
-    if not runtime.is_main or values.get("val_reward", -1.0) <= log.best():
+    too_few = values["val_missing_share"] > config.reward.max_missing
+    if not runtime.is_main or too_few or values.get("val_reward", -1.0) <= best:
         return
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{WEIGHTS}.part"
@@ -74,7 +77,7 @@ def _write(
         lora.save_joined(editor.transformer, folder, lora_files.read(config.sft), weights)
     written = lora_files.read(folder).layers
     asked = config.data.prompt == "question"
-    reward, objective, rollout = config.reward, config.objective, config.rollout
+    reward, objective = config.reward, config.objective
 
     def differs(name: str) -> bool:
         return getattr(editor.settings, name) != getattr(EditorSettings(), name)
@@ -98,9 +101,7 @@ def _write(
             "advantage": objective.advantage,
             "weight of guidance": reward.guidance_weight,
             "decodings": reward.num_decodings,
-            "sampler": f"{rollout.sde}, eta {rollout.eta:g}, trained {rollout.trained}",
-            "clip": objective.clip,
-            "ratio normalisation": objective.normalise_ratio,
+            **_objective(config),
             "KL weight": objective.kl,
             "optimizer": f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}",
             "base dtype": str(editor.dtype).removeprefix("torch."),
@@ -112,3 +113,14 @@ def _write(
         versions={package: metadata.version(package) for package in PACKAGES},
     )
     write_card(folder, card)
+
+
+def _objective(config: RlConfig) -> dict[str, Any]:
+    """The options that the objective in use has."""
+    objective, rollout = config.objective, config.rollout
+    if objective.kind == "nft":
+        return {"objective": f"DiffusionNFT, beta {objective.beta:g}, {objective.num_levels} noise levels"}
+    return {
+        "objective": f"GRPO, clip {objective.clip:g}, ratio normalisation {objective.normalise_ratio}",
+        "sampler": f"{rollout.sde}, eta {rollout.eta:g}, trained {rollout.trained}",
+    }

@@ -4,18 +4,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from PIL import Image
+from torch import Tensor
 
+from etchr.images import encode_png
 from etchr.rl.nft import NftLoss
 from etchr.rl.objective import GrpoLoss
 from etchr.rl.rollout import Group
 from etchr.rl.scores import Scores
 from etchr.rl.settings import RlConfig
-from etchr.run_folder import RunFolder
+from etchr.run_folder import RunFolder, write_atomically
 from etchr.runtime import Runtime
-from etchr.training.pictures import even, sheet
+from etchr.training.pictures import chart, even, sheet
 from etchr.training.run_log import RunLog
-
-from torch import Tensor  # isort: skip
 
 NUM_GROUPS_SHOWN = 6
 
@@ -58,14 +58,15 @@ class Moments:
         self.lr = lr
 
     def values(self, runtime: Runtime) -> dict[str, float]:
-        """Means over all processes; extremes are those of this one."""
+        """Means and extremes over all processes."""
         num, ratio, kl, clipped = runtime.sum(self.num, self.ratio, self.kl, self.clipped)
         values = {"num_updates": float(len(self.norms)), "edit_steps_trained": num}
         if num:
             values["kl"] = kl / num
         if num and ratio:
             values |= {"ratio": ratio / num, "clip_share": clipped / num}
-            values |= {"ratio_min": self.least, "ratio_max": self.most, "ratio_error_first": self.first_error}
+            least, most, error = runtime.max(-self.least, self.most, self.first_error)
+            values |= {"ratio_min": -least, "ratio_max": most, "ratio_error_first": error}
         if self.norms:
             values |= {"grad_norm": sum(self.norms) / len(self.norms), "lr": self.lr}
         return values
@@ -91,6 +92,13 @@ class Journal(RunLog):
         super().write(step, values, page, name)
         self.kept.append({"step": step, **values})
 
+    def close(self) -> None:
+        """Draw the curves of the whole run, then close."""
+        page = reward_chart(self.kept) if self.is_main else None
+        if page is not None:
+            write_atomically(self.folder / "rewards.png", encode_png(page))
+        super().close()
+
     def iteration(
         self, step: int, scores: Scores, moments: Moments, seconds: dict[str, float], groups: Sequence[Group]
     ) -> None:
@@ -103,6 +111,18 @@ class Journal(RunLog):
         if every and (step % every == 0 or step == 1) and self.is_main:
             page = rollout_sheet(groups, scores)
         self.write(step, values, page, "rollout")
+
+
+def reward_chart(lines: Sequence[dict[str, float]]) -> Image.Image | None:
+    """The training reward as a mean over a tenth of the run, and the validation's measures."""
+    rewards = [(line["step"], line["reward"]) for line in lines if "reward" in line]
+    width = max(len(rewards) // 10, 1)
+    blocks = [rewards[start : start + width] for start in range(0, len(rewards), width)]
+    curves = {"training reward": [(block[-1][0], sum(y for _, y in block) / len(block)) for block in blocks]}
+    for name in ("val_reward", "val_pass_at_1", "val_correctness"):
+        curves[name] = [(line["step"], line[name]) for line in lines if name in line]
+    curves = {name: curve for name, curve in curves.items() if curve}
+    return chart("over iterations", curves) if curves else None
 
 
 def rollout_sheet(groups: Sequence[Group], scores: Scores) -> Image.Image:

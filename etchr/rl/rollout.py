@@ -4,6 +4,8 @@ What chance decides depends on (seed, iteration, prompt id, number of the edit) 
 nor on what was sampled before.
 """
 
+import math
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +67,7 @@ class Batch:
     members: list[int]  # numbers of the edits in their group
     trained: Tensor  # (B, S)
     steps: dict[int, TrainedStep] = field(default_factory=dict)  # by step number, all edits of the batch
-    clean: Tensor | None = None  # (B, N, C) the edits' latents x_0, fp32
+    clean: Tensor | None = None  # (B, N, C) the edits' latents x_0, fp32; kept for nft
 
     def step(self, turn: int) -> TrainedStep:
         """The `turn`-th trained step of every edit, which need not be the same step for all of them."""
@@ -110,7 +112,7 @@ class Sampler:
         if self.config.shift is None:
             return inference_sigmas(self.editor.scheduler, grid.num_tokens, self.num_steps)
         even = torch.linspace(1, 0, self.num_steps + 1)[:-1]
-        return torch.cat([shift_sigmas(even, torch.tensor(self.config.shift).log().item()), torch.zeros(1)])
+        return torch.cat([shift_sigmas(even, math.log(self.config.shift)), torch.zeros(1)])
 
     def velocity(self, x: Tensor, sigma: Tensor, prompt: Prompt) -> Tensor:
         """The guided velocity (B, N, C) in fp32; the unconditional part carries no gradient."""
@@ -130,8 +132,10 @@ class Sampler:
         return velocity(self.model, x, time, text, condition, prompt.grid, prompt.grid).float()
 
     @torch.no_grad()
-    def group(self, place: int, prompt: Prompt, iteration: int) -> Group:
-        """Sample all edits of a prompt."""
+    def group(
+        self, place: int, prompt: Prompt, iteration: int, ask: Callable[[int, Image.Image], None] | None = None
+    ) -> Group:
+        """Sample all edits of a prompt; `ask` gets each one's number and picture as soon as it is decoded."""
         seed, name = self.seed, prompt.sample.id
         if self.num_levels is None:
             plan = plan_steps(self.config, self.num_steps, self.group_size, hash_seed(seed, iteration, name))
@@ -143,8 +147,13 @@ class Sampler:
             batch = Batch(prompt, members, plan.trained[members])
             starts = [hash_seed(seed, iteration, name, 0 if self.config.same_noise else member) for member in members]
             x = self.walk(batch, plan, self.editor.noise(starts, prompt.grid).float(), (seed, iteration, name))
-            batch.clean = x
-            edits += to_images(self.editor.decode(x.to(self.editor.dtype), prompt.grid))
+            if self.num_levels is not None:
+                batch.clean = x
+            made = to_images(self.editor.decode(x.to(self.editor.dtype), prompt.grid))
+            for member, edit in zip(members if ask else (), made, strict=False):
+                assert ask is not None
+                ask(member, edit)
+            edits += made
             batches.append(batch)
         return Group(place, prompt, batches, edits)
 
@@ -176,7 +185,10 @@ class Sampler:
         """
         assert batch.clean is not None
         assert self.num_levels is not None
-        prompt, mu = batch.prompt, inference_mu(self.editor.scheduler, batch.prompt.grid.num_tokens, self.num_steps)
+        prompt = batch.prompt
+        mu = inference_mu(self.editor.scheduler, prompt.grid.num_tokens, self.num_steps)
+        if self.config.shift is not None:
+            mu = math.log(self.config.shift)
         seeds = [hash_seed(self.seed, iteration, prompt.sample.id, member, "noised", turn) for member in batch.members]
         noise = _normal(seeds, batch.clean)
         lots = [torch.rand((), generator=torch.Generator().manual_seed(hash_seed(seed, "level"))) for seed in seeds]

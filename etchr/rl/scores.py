@@ -101,11 +101,13 @@ class Scores:
             values |= {
                 "reward": float(reward[present].mean()),
                 "reward_std": float(reward[present].std(unbiased=False)),
-                "guidance": float(guidance[present].mean()),
-                "correctness": float(correctness[present].mean()),
                 "best_of_group": float(reward.nan_to_num(-1.0).amax(1)[present.any(1)].mean()),
                 "zero_variance_share": float((~varied(reward))[usable].double().mean()) if usable.any() else 1.0,
             }
+            for name, part, weight in (("guidance", guidance, alpha), ("correctness", correctness, 1 - alpha)):
+                if weight:  # one that has none was not asked for
+                    values[name] = float(part[present].mean())
+                    values[f"{name}_std"] = float(part[present].std(unbiased=False))
         if usable.any():
             values["win_rate_std"] = float(rates[usable].nan_to_num(0.5).std(1).mean())
         return values

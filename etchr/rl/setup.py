@@ -28,7 +28,7 @@ from etchr.training.inputs import find_files, headers, prompt_maker
 from etchr.training.optim import build_optimizer
 from etchr.training.plan import Plan
 
-# Options that do not decide the weights that come out, so a run may be continued with others.
+# Options that do not decide what comes out, so a run may be continued with others.
 FREE_OPTIONS = ("out", "threads", "pictures_every", "save_every", "keep_checkpoints", "wandb", "validation", "device")
 FREE_DATA_OPTIONS = ("router", "paths")  # these count by content
 REFERENCE = "reference"  # the frozen copy of the Stage I adapter that the KL is measured against
@@ -119,7 +119,8 @@ def read_inputs(config: RlConfig, runtime: Runtime) -> Inputs:
         if Path(base).exists():
             lora_files.check(stage_one, lora.targeted_shapes(KleinEditor.load(base, device="meta").transformer))
     router = Router.load(config.data.router or DEFAULT_ROUTER)
-    kind, needs_truth = config.data.prompt, config.reward.correctness.view == "truth"
+    kind, reward = config.data.prompt, config.reward
+    needs_truth = reward.correctness.view == "truth" and reward.guidance_weight < 1
     held_out = None
     with runtime.main_first():  # the others find the Arrow files that the first one made
         prompts = Prompts(config.data.paths, config.data.split, kind, router, needs_truth)
@@ -163,6 +164,9 @@ def fingerprint(config: RlConfig, inputs: Inputs) -> dict[str, Any]:
         for name in ("init", "sft"):
             if place.get(name) is not None:
                 place[name] = content_digest(Path(place[name]))
+    if inputs.held_out is not None:  # it chooses the adapter
+        chosen = {name: getattr(config.validation, name) for name in ("split", "num_samples", "seed")}
+        options["validation"] = chosen | {"files": [content_digest(file) for file in inputs.held_out.files]}
     reward = config.reward
     options["reward"]["reasoner"] = model_fingerprint(reward.reasoner)
     options["reward"]["judge"] = model_fingerprint(reward.judge or reward.reasoner)
@@ -185,7 +189,7 @@ def build(config: RlConfig, runtime: Runtime, inputs: Inputs) -> Training:
         lora.merge(editor.transformer, config.sft)
     attach(editor.transformer, config.model, config.adapter, config.seed)
     if config.objective.kl and config.adapter.init is not None:
-        add_reference(editor.transformer, config.adapter.init)
+        add_reference(editor.transformer, config.adapter.init, editor.dtype)
     model = runtime.prepare(editor.transformer)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(parameters, config.optim)
@@ -194,9 +198,9 @@ def build(config: RlConfig, runtime: Runtime, inputs: Inputs) -> Training:
     return Training(editor, model, sampler, optimizer, parameters, average)
 
 
-def add_reference(transformer: Any, adapter: str) -> None:
+def add_reference(transformer: Any, adapter: str, dtype: torch.dtype) -> None:
     """A frozen second copy of the Stage I adapter, for the KL where training goes on with that adapter itself."""
-    lora.load(transformer, adapter, adapter_name=REFERENCE)
+    lora.load(transformer, adapter, adapter_name=REFERENCE, dtype=dtype)
     transformer.set_adapter("default")
 
 

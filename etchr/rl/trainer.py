@@ -8,12 +8,15 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,7 +25,7 @@ from etchr.editor.card import CARD_FILE, is_non_commercial
 from etchr.flow.steps import Transition, transition
 from etchr.rewards.cache import RewardCache, score_key
 from etchr.rewards.pool import RewardPool
-from etchr.rewards.score import EditRewards
+from etchr.rewards.score import EditRewards, Score
 from etchr.rl.finish import keep_best, write_adapters
 from etchr.rl.journal import Journal, Moments
 from etchr.rl.nft import nft_loss
@@ -34,6 +37,7 @@ from etchr.rl.setup import Inputs, Training, build, fingerprint, old_policy, rea
 from etchr.rl.validation import Validation
 from etchr.run_folder import RunFolder, write_atomically
 from etchr.runtime import Runtime, grad_norm
+from etchr.sample import EditSample
 from etchr.seeds import hash_seed
 from etchr.training.base import base_dtype
 from etchr.training.optim import lr_factor
@@ -136,7 +140,8 @@ class Trainer:
         """One rollout and the updates on it."""
         config, moments = self.config, Moments()
         begin = time.perf_counter()
-        self.run.old = [parameter.detach().clone() for parameter in self.run.parameters]
+        if config.objective.kind == "nft" and config.updates_per_iteration > 1:  # the first update needs no copy
+            self.run.old = [parameter.detach().clone() for parameter in self.run.parameters]
         groups = self.sample(iteration)
         sampled = time.perf_counter()
         scores = Scores(config, self.runtime, groups)
@@ -155,23 +160,25 @@ class Trainer:
         rows = self.inputs.rows(iteration)
         for place in range(runtime.rank, len(rows), runtime.num_processes):
             row = int(rows[place])
+            sample, scores = self.inputs.prompts.sample(row), list[Future[Score]]()
+
+            def ask(member: int, edit: Image.Image, sample: EditSample = sample, scores: Any = scores) -> None:
+                scores.append(self.submit(iteration, sample, member, edit))
+
             with runtime.autocast():
-                prompt = self.run.sampler.prompt(self.inputs.prompts.sample(row), self.inputs.prompts.texts[row])
-                groups.append(self.run.sampler.group(place, prompt, iteration))
-            if config.reward.overlap:
-                self.submit(groups[-1], iteration)
+                prompt = self.run.sampler.prompt(sample, self.inputs.prompts.texts[row])
+                group = self.run.sampler.group(place, prompt, iteration, ask if config.reward.overlap else None)
+            groups.append(replace(group, scores=scores))
         if not config.reward.overlap:
             for group in groups:
-                self.submit(group, iteration)
+                for member, edit in enumerate(group.edits):
+                    group.scores.append(self.submit(iteration, group.prompt.sample, member, edit))
         return groups
 
-    def submit(self, group: Group, iteration: int) -> None:
-        """Ask for the scores of a group's edits."""
-        sample = group.prompt.sample
-        for member, edit in enumerate(group.edits):
-            seed = hash_seed(self.config.seed, iteration, sample.id, member, "reward") % 2**31
-            key = score_key(sample.id, edit, seed)
-            group.scores.append(self.pool.submit(iteration, key, sample, edit, seed))
+    def submit(self, iteration: int, sample: EditSample, member: int, edit: Image.Image) -> Future[Score]:
+        """Ask for the score of an edit."""
+        seed = hash_seed(self.config.seed, iteration, sample.id, member, "reward") % 2**31
+        return self.pool.submit(iteration, score_key(sample.id, edit, seed), sample, edit, seed)
 
     def update(self, iteration: int, update: int, groups: list[Group], scores: Scores, moments: Moments) -> None:
         """One optimizer step on a part of the rollout. Groups whose edits are all equally good cost nothing."""
@@ -198,7 +205,7 @@ class Trainer:
             return
         norm = grad_norm(run.parameters, config.optim.clip)
         if not math.isfinite(norm):
-            raise ValueError(f"the gradient norm is {norm} in iteration {iteration + 1}; lower optim.lr or rollout.eta")
+            raise ValueError(f"the gradient norm is {norm} in iteration {iteration + 1}; lower optim.lr in a new out=")
         lr = config.optim.lr * self.lr_factor(iteration * config.updates_per_iteration + update)
         for options in run.optimizer.param_groups:
             options["lr"] = lr
@@ -222,6 +229,7 @@ class Trainer:
         if options.kl:
             with torch.no_grad(), start_policy(self.run.editor.transformer):
                 reference = policy().mean
+        dt = (step.next_sigma - step.sigma).to(step.x.device)
         parts = grpo_loss(
             policy(),
             step.old_mean,
@@ -230,12 +238,13 @@ class Trainer:
             clip=options.clip,
             clip_high=options.clip_high,
             normalise=options.normalise_ratio,
-            dt=(step.next_sigma - step.sigma).to(step.x.device),
+            dt=dt,
             reference_mean=reference,
             log_prob_error=step.log_prob_error if rollout.released_rounding else None,
         )
         moments.grpo(parts, advantage != 0, is_first)
-        return ((parts.policy + options.kl * parts.kl) * (advantage != 0)).sum()
+        kl = parts.kl / dt.abs() if options.normalise_ratio else parts.kl  # as the policy's part is
+        return ((parts.policy + options.kl * kl) * (advantage != 0)).sum()
 
     def nft(
         self, batch: Batch, turn: int, advantage: Tensor, iteration: int, moments: Moments, is_first: bool
@@ -323,5 +332,6 @@ class Trainer:
         """Rewards and pictures with the weights that would be saved now; the best ones are kept."""
         assert self.validation is not None
         values, page = self.validation(self.run, done)
-        keep_best(self.folder.path / "best", self.run, self.runtime, done, values, self.journal)
+        best = self.folder.path / "best"
+        keep_best(best, self.config, self.run, self.runtime, done, values, self.journal.best())
         self.journal.write(done, values, page, "held_out")

@@ -82,9 +82,9 @@ class Validation:
             values |= {
                 # as exact as metrics.jsonl keeps it: a tie stays a tie when a run goes on
                 "val_reward": round((alpha * guidance + (1 - alpha) * correctness) / num_scored, 6),
-                "val_guidance": guidance / num_scored,
-                "val_correctness": correctness / num_scored,
             }
+            parts = {"val_guidance": (guidance, alpha), "val_correctness": (correctness, 1 - alpha)}
+            values |= {name: total / num_scored for name, (total, weight) in parts.items() if weight}
         if num_traces:
             values |= {"val_pass_at_1": right / num_traces, "val_verify_rate": accepted / num_traces}
         return values

@@ -30,6 +30,7 @@ class RunLog:
         self.is_main = runtime.is_main
         self.last: dict[str, float] = {}  # the newest value of every measure
         self.kept: list[dict[str, Any]] = []  # the lines of a run that goes on
+        self.folder = folder.path
         self._pictures = folder.path / "validation"
         self._lines = JsonLines(folder.path / "metrics.jsonl")
         self._tracker: Tracker | None = None
@@ -65,11 +66,11 @@ class RunLog:
 
 
 def _shareable(options: dict[str, Any]) -> dict[str, Any]:
-    """Options without the places of files on this machine: of a path its last part is kept."""
+    """Options without the places of servers and of files on this machine: of a path its last part is kept."""
 
     def share(value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: share(part) for name, part in value.items()}
+            return {name: share(part) for name, part in value.items() if name not in ("base_urls", "extra_body")}
         if isinstance(value, list):
             return [share(part) for part in value]
         return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", ".")) else value

@@ -7,7 +7,7 @@ import pytest
 
 from etchr.mllm.protocol import CallFailed
 from etchr.mllm.settings import ModelConfig
-from etchr.rewards.score import EditRewards, Score, combined
+from etchr.rewards.score import EditRewards, Score
 from etchr.rewards.settings import RewardConfig
 from tests.rewards.fakes import BAD, EDIT, GOOD, GatedModel, ScriptedModel, make_sample
 
@@ -71,20 +71,6 @@ def test_models_come_from_the_options_and_the_judge_may_be_the_reasoner():
     assert [model.error_rate for model in apart.models()] == [0.0, 0.5]
     unasked = EditRewards.from_config(RewardConfig(judge=ModelConfig(error_rate=0.5), guidance_weight=1.0))
     assert unasked.models() == [unasked.reasoner]
-
-
-@pytest.mark.parametrize(
-    ("values", "alpha", "wanted"),
-    [((1.0, 0.0), 0.5, 0.5), ((0.25, 0.75), 0.2, 0.65), ((None, 0.5), 0.0, 0.5), ((0.5, None), 1.0, 0.5)],
-)
-def test_r_is_the_weighted_sum(values, alpha, wanted):
-    assert combined(*values, alpha) == pytest.approx(wanted)
-
-
-@pytest.mark.parametrize("values", [(None, 1.0), (1.0, None), (1.0, float("nan"))])
-def test_r_of_a_missing_reward_is_refused(values):
-    with pytest.raises(ValueError, match=r"reward is (None|nan) but weighs 0\.5"):
-        combined(*values, 0.5)
 
 
 @pytest.mark.parametrize("score", [Score(0.5, 1.0), Score(None, 0.25), Score(0.5, None, "down: \udcff 'x'")])
