@@ -181,7 +181,8 @@ class Sampler:
     def noised(self, batch: Batch, turn: int, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
         """The batch's clean latents noised again: levels (B,), x_sigma and the velocity towards it (B, N, C).
 
-        Levels follow the density of those that inference visits, spread evenly over the turns.
+        Levels follow the density of those that inference visits, spread evenly over the turns. All edits of a group
+        get the same noise and levels: advantages add up to 0, so what noise alone does to the gradient cancels.
         """
         assert batch.clean is not None
         assert self.num_levels is not None
@@ -189,10 +190,10 @@ class Sampler:
         mu = inference_mu(self.editor.scheduler, prompt.grid.num_tokens, self.num_steps)
         if self.config.shift is not None:
             mu = math.log(self.config.shift)
-        seeds = [hash_seed(self.seed, iteration, prompt.sample.id, member, "noised", turn) for member in batch.members]
-        noise = _normal(seeds, batch.clean)
-        lots = [torch.rand((), generator=torch.Generator().manual_seed(hash_seed(seed, "level"))) for seed in seeds]
-        sigma = noise_levels((torch.stack(lots) + turn) / self.num_levels, "inference", mu).sigma
+        seed = hash_seed(self.seed, iteration, prompt.sample.id, "noised", turn)
+        noise = _normal([seed], batch.clean).expand_as(batch.clean)
+        lot = torch.rand(1, generator=torch.Generator().manual_seed(hash_seed(seed, "level")))
+        sigma = noise_levels((lot + turn) / self.num_levels, "inference", mu).sigma.expand(len(batch.clean))
         return sigma, interpolate(batch.clean, noise, sigma), target_velocity(batch.clean, noise)
 
 

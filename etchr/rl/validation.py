@@ -87,6 +87,13 @@ class Validation:
             values |= {name: total / num_scored for name, (total, weight) in parts.items() if weight}
         if num_traces:
             values |= {"val_pass_at_1": right / num_traces, "val_verify_rate": accepted / num_traces}
+        tasks = sorted({self.prompts.tasks[row] for rows in self.chunks for row in rows})
+        seen = [sum(sample.task == task for sample, _ in traces) for task in tasks]
+        wins = [sum(is_correct(t.answer, sample) for sample, t in traces if sample.task == task) for task in tasks]
+        sums = self.runtime.sum(*map(float, seen + wins))
+        for task, count, won in zip(tasks, sums[: len(tasks)], sums[len(tasks) :], strict=True):
+            if count:
+                values[f"val_pass_at_1_{task}"] = won / count
         return values
 
     def _sheet(self, seen: list[tuple[EditSample, Image.Image, Future[Score], Future[Trace]]]) -> Image.Image | None:
