@@ -14,7 +14,7 @@ case "${1:-}" in
   *) echo "usage: bash scripts/quickstart.sh [smoke]" >&2; exit 2 ;;
 esac
 data=outputs/data/$name
-python -m data_prep all split=train seed=1 num_samples=$pairs undone_share=0.4 out=$data
+python -m data_prep all split=train seed=1 num_samples=$pairs out=$data
 python -m data_prep all split=val seed=2 num_samples=40 out=$data
 python -m data_prep all split=test seed=2026 num_samples=$samples out=$data
 python -m etchr.sft experiment=nano_sft data.paths=[$data] out=outputs/$name-sft ${sft[@]+"${sft[@]}"}
