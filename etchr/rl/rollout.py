@@ -67,7 +67,7 @@ class Batch:
     members: list[int]  # numbers of the edits in their group
     trained: Tensor  # (B, S)
     steps: dict[int, TrainedStep] = field(default_factory=dict)  # by step number, all edits of the batch
-    clean: Tensor | None = None  # (B, N, C) the edits' latents x_0, fp32; kept for nft
+    clean: Tensor | None = None  # (B, N, C) the edits' latents x_0, fp32
 
     def step(self, turn: int) -> TrainedStep:
         """The `turn`-th trained step of every edit, which need not be the same step for all of them."""
@@ -147,8 +147,7 @@ class Sampler:
             batch = Batch(prompt, members, plan.trained[members])
             starts = [hash_seed(seed, iteration, name, 0 if self.config.same_noise else member) for member in members]
             x = self.walk(batch, plan, self.editor.noise(starts, prompt.grid).float(), (seed, iteration, name))
-            if self.num_levels is not None:
-                batch.clean = x
+            batch.clean = x
             made = to_images(self.editor.decode(x.to(self.editor.dtype), prompt.grid))
             for member, edit in zip(members if ask else (), made, strict=False):
                 assert ask is not None

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from etchr.editor import geometry, lora, lora_files
 from etchr.editor.klein import EditorSettings, KleinEditor
+from etchr.families import TASKS
 from etchr.images import peek_image
 from etchr.mllm.answers import ground_truth
 from etchr.mllm.settings import model_fingerprint
@@ -138,7 +139,7 @@ def _plan(config: RlConfig, base: str, prompts: Prompts) -> Plan:
     settings = EditorSettings.read(base, max_pixels=config.model.max_pixels)
     sizes = [geometry.fit_size(w, h, max_pixels=settings.max_pixels) for w, h in prompts.sizes]
     numbers = {size: number for number, size in enumerate(dict.fromkeys(sizes))}
-    if unknown := sorted(set(config.data.weights) - set(prompts.tasks)):
+    if unknown := sorted(set(config.data.weights) - set(prompts.tasks) - set(TASKS)):
         raise ValueError(f"data.weights names {unknown}; the data hold: {', '.join(sorted(set(prompts.tasks)))}")
     weights = np.array([config.data.weights.get(task, 1.0) for task in prompts.tasks])
     costs = np.array([w * h for w, h in sizes])
