@@ -6,9 +6,10 @@ set -euo pipefail
 bash "$(dirname "$0")/quickstart.sh"
 source "$(dirname "$0")/env.sh"
 data=outputs/data/quickstart
+prompts=outputs/data/quickstart-rl
 train() { # name, then the options of the run
   [ -f "outputs/rl_runs/$1/adapter/README.md" ] ||
-    python -m etchr.rl experiment=nano_rl sft=outputs/quickstart-sft/adapter data.paths=[$data] threads=1 \
+    python -m etchr.rl experiment=nano_rl sft=outputs/quickstart-sft/adapter data.paths=[$prompts] validation.paths=[$data] threads=1 \
       ${COMPILE-model.compile=inductor} out="outputs/rl_runs/$1" "${@:2}"
 }
 for seed in 0 1 2; do
