@@ -94,9 +94,19 @@ def place(task: ProceduralTask, scene: Scene) -> tuple[str, str]:
 
 
 def generate(
-    task: ProceduralTask, *, split: str, num_samples: int, seed: int, size: int, kind: str = "question"
+    task: ProceduralTask,
+    *,
+    split: str,
+    num_samples: int,
+    seed: int,
+    size: int,
+    kind: str = "question",
+    undone_share: float = 0.0,
 ) -> Iterator[EditSample]:
     """`num_samples` samples of one split, reproducible from the seed.
+
+    Of an `undone_share` of the questions the edit is the unedited source, the commonest failure of edits that a model
+    has made. Their `meta` says `edit_is_undone`.
 
     The scenes of a `val` or `test` set of questions are all different, unless the task has few (`scenes_repeat`); a set
     larger than the task has scenes is refused. `train` sets and instructions may repeat a scene with another target.
@@ -117,11 +127,19 @@ def generate(
             )
         seen.add(digest)
         origin = {"kind": kind, "split": split, "scene": digest}
-        yield _sample(task, scene, origin, rng, f"{task.name}-{kind}-{split}-s{seed}-{index:06d}", size)
+        is_undone = kind == "question" and undone_share > 0 and rng.random() < undone_share
+        name = f"{task.name}-{kind}-{split}-s{seed}-{index:06d}"
+        yield _sample(task, scene, origin, rng, name, size, is_undone)
 
 
 def _sample(
-    task: ProceduralTask, scene: Scene, origin: dict[str, str], rng: random.Random, sample_id: str, size: int
+    task: ProceduralTask,
+    scene: Scene,
+    origin: dict[str, str],
+    rng: random.Random,
+    sample_id: str,
+    size: int,
+    is_undone: bool,
 ) -> EditSample:
     is_question = origin["kind"] == "question"
     target = task.target(scene, rng) if is_question else task.any_target(scene, rng)
@@ -136,14 +154,17 @@ def _sample(
         ask = task.ask(scene, target, rng)
     else:  # an instruction has no answer; the field holds what was asked for
         ask = Ask(meta["instruction"], json.dumps(target, sort_keys=True), "text")
+    if is_undone:
+        meta["edit_is_undone"] = True
+    source = task.source(scene, target, size)
     return EditSample(
         id=sample_id,
         family=TASK_FAMILY[task.name],
         task=task.name,
-        image=task.source(scene, target, size),
+        image=source,
         question=ask.question,
         answer=ask.answer,
         choices=ask.choices,
-        edit_image=task.edit(scene, target, size),
+        edit_image=source if is_undone else task.edit(scene, target, size),
         meta={**meta, "answer_type": ask.answer_type, **ask.meta},
     )

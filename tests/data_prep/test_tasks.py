@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep import procedural_tasks
+from data_prep.__main__ import DataConfig
 from data_prep.task import generate, place, scene_hash
 from etchr.families import TASK_FAMILY, TASKS
 from etchr.mllm.sight import colour_names, pixels
@@ -210,3 +211,19 @@ def test_a_task_without_enough_scenes_says_so():
 
 def test_scene_hash_ignores_the_order_of_keys():
     assert scene_hash({"a": 1, "b": [2]}) == scene_hash({"b": [2], "a": 1})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_share_of_the_edits_can_be_left_undone_and_says_so(name):
+    made = list(generate(ALL[name], split="train", num_samples=60, seed=5, size=64, undone_share=0.4))
+    undone = [sample for sample in made if sample.meta.get("edit_is_undone")]
+    assert 12 <= len(undone) <= 36
+    for sample in made:
+        assert (sample.edit_image == sample.image) == (sample in undone)
+        assert sample.meta["instruction"]
+        assert sample.answer
+
+
+def test_an_undone_share_is_a_share():
+    with pytest.raises(ValueError, match=r"undone_share=1.5 must be at least 0 and below 1"):
+        DataConfig(undone_share=1.5)

@@ -135,13 +135,14 @@ def test_a_finished_run_is_left_as_it_is_and_other_options_are_refused(unbroken,
     out, words = unbroken
     files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     train(options(tiny, pairs, out, *words))
-    free = ("validation.num_samples=2", "save_every=3", "pictures_every=1", "reward.max_missing=1")
+    free = ("save_every=3", "pictures_every=1", "reward.max_missing=1")
     train(options(tiny, pairs, out, *words, *free))
     for word, message in {
         "optim.lr=0.02": r"optim.lr: 0.01 there, 0.02 here",
         "objective.clip=0.5": r"objective.clip: 0.0001 there, 0.5 here",
         "reward.reasoner.seed=1": r"reward.judge.seed: 0 there, 1 here",
         "iterations=5": r"iterations: 4 there, 5 here",
+        "validation.seed=2": r"validation.seed: 1234 there, 2 here",
     }.items():
         with pytest.raises(ValueError, match=rf"holds a run with other settings \({message}"):
             train(options(tiny, pairs, out, *words, word))
