@@ -32,7 +32,7 @@ PARTS = ("sampling", "waiting", "training")
 class BenchConfig:
     """Options of `python -m etchr.rl.bench`."""
 
-    experiment: str = "nano_rl_paper"  # whose options are measured
+    preset: str = "nano_rl_paper"  # experiment of python -m etchr.rl whose options are measured
     change: list[str] = field(default_factory=list)  # options of python -m etchr.rl that replace them, such as [seed=1]
     data: str = "outputs/data/bench_rl"  # prompts
     latency_s: float = 2.0  # seconds before the understanding model answers
@@ -49,7 +49,7 @@ def measure(config: BenchConfig, loop: Sequence[str], out: Path) -> dict[str, An
     from etchr.rl.trainer import train
 
     words = [
-        f"experiment={config.experiment}",
+        f"experiment={config.preset}",
         "sft=null",
         f"data.paths=[{config.data}]",
         *NOISY,
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=words,
         prog="python -m etchr.rl.bench",
         description="Seconds per prompt of sampling, waiting for rewards and training, against a loop that samples one "
-        "edit at a time and asks for rewards at the end. For another size: change=[model.base=FOLDER,...].",
+        "edit at a time and asks for rewards at the end. For another size: \"change=['model.base=FOLDER']\".",
     )
     results: dict[str, dict[str, Any]] = {}
     try:

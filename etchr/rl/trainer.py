@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from PIL import Image
@@ -154,10 +155,10 @@ class Trainer:
         }
         self.journal.iteration(iteration + 1, scores, moments, seconds, groups)
 
-    def sample(self, iteration: int) -> list[Group]:
-        """The groups of this process; their edits are on the way to the reward models."""
+    def sample(self, iteration: int, rows: np.ndarray | None = None) -> list[Group]:
+        """This process's groups, of the iteration's prompts or of `rows` (P,); their edits are being scored."""
         config, runtime, groups = self.config, self.runtime, []
-        rows = self.inputs.rows(iteration)
+        rows = self.inputs.rows(iteration) if rows is None else rows
         for place in range(runtime.rank, len(rows), runtime.num_processes):
             row = int(rows[place])
             sample, scores = self.inputs.prompts.sample(row), list[Future[Score]]()
@@ -181,24 +182,11 @@ class Trainer:
         return self.pool.submit(iteration, score_key(sample.id, edit, seed), sample, edit, seed)
 
     def update(self, iteration: int, update: int, groups: list[Group], scores: Scores, moments: Moments) -> None:
-        """One optimizer step on a part of the rollout. Groups whose edits are all equally good cost nothing."""
-        config, run, runtime = self.config, self.run, self.runtime
-        num_edits = config.prompts_per_iteration * config.group_size / config.updates_per_iteration
+        """One optimizer step on a part of the rollout."""
+        config, run = self.config, self.run
 
         # ----- gradient step
-        learned = False
-        for batch, advantage, is_last in self._learnable(update, groups, scores):
-            num_steps = batch.trained.shape[1]
-            for turn in range(num_steps):
-                with runtime.accumulating(run.model, last=is_last and turn == num_steps - 1):
-                    with runtime.autocast():
-                        advantage = advantage.to(runtime.device)
-                        if config.objective.kind == "nft":
-                            loss = self.nft(batch, turn, advantage, iteration, moments, is_first=update == 0)
-                        else:
-                            loss = self.grpo(batch, turn, advantage, moments, is_first=update == 0)
-                    runtime.backward(loss / (num_edits * num_steps) * runtime.num_processes)  # processes average
-            learned = True
+        learned = self.accumulate(iteration, update, groups, scores, moments)
         if update == 0:
             self._check_missing(scores)  # before anything is changed
         if not learned:
@@ -215,6 +203,24 @@ class Trainer:
             run.average.step(run.parameters)
         # -----
         moments.update(norm, lr)
+
+    def accumulate(self, iteration: int, update: int, groups: list[Group], scores: Scores, moments: Moments) -> bool:
+        """The gradient of an update, whether there is one. Groups whose edits are all equally good cost nothing."""
+        config, runtime, learned = self.config, self.runtime, False
+        num_edits = config.prompts_per_iteration * config.group_size / config.updates_per_iteration
+        for batch, advantage, is_last in self._learnable(update, groups, scores):
+            num_steps = batch.trained.shape[1]
+            for turn in range(num_steps):
+                with runtime.accumulating(self.run.model, last=is_last and turn == num_steps - 1):
+                    with runtime.autocast():
+                        advantage = advantage.to(runtime.device)
+                        if config.objective.kind == "nft":
+                            loss = self.nft(batch, turn, advantage, iteration, moments, is_first=update == 0)
+                        else:
+                            loss = self.grpo(batch, turn, advantage, moments, is_first=update == 0)
+                    runtime.backward(loss / (num_edits * num_steps) * runtime.num_processes)  # processes average
+            learned = True
+        return learned
 
     def grpo(self, batch: Batch, turn: int, advantage: Tensor, moments: Moments, is_first: bool) -> Tensor:
         """The clipped objective of one denoising step, summed over a batch's edits."""
