@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-_BASE = ("sample", "families", "images", "config", "router", "run_folder", "seeds")
+_BASE = ("sample", "families", "images", "config", "router", "run_folder", "seeds", "checks")
 BASE = {f"etchr.{name}" for name in _BASE}
 
 # layer -> the layers it may import; `base` is BASE

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass
 class PoolStats:
-    """What a pool has done so far; a run logs it."""
+    """What a pool has done so far."""
 
     asked: int = 0  # edits that the models were asked about
     cached: int = 0  # edits whose score was known

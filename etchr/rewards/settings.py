@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from etchr.checks import one_of
 from etchr.mllm.settings import ModelConfig
 
 
@@ -14,8 +15,8 @@ class GuidanceConfig:
     dense: bool = False  # option questions: probability of the right letter instead of a share of decodings
 
     def __post_init__(self) -> None:
-        _one_of("guidance.view", self.view, ("both", "edit"))
-        _one_of("guidance.grade", self.grade, ("auto", "rules", "model"))
+        one_of("guidance.view", self.view, ("both", "edit"))
+        one_of("guidance.grade", self.grade, ("auto", "rules", "model"))
 
 
 @dataclass
@@ -26,7 +27,7 @@ class CorrectnessConfig:
     dense: bool = False  # probability of the positive verdict token instead of a share of decodings
 
     def __post_init__(self) -> None:
-        _one_of("correctness.view", self.view, ("both", "edit", "truth"))
+        one_of("correctness.view", self.view, ("both", "edit", "truth"))
 
 
 @dataclass
@@ -73,8 +74,3 @@ class RewardConfig:
                 f"{reward}.view=edit does not work with {role}.kind=reader, which compares an edit with its source: "
                 f"set {reward}.view=both or {role}.kind=http"
             )
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name}={value} must be one of: {', '.join(known)}")

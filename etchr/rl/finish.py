@@ -2,7 +2,6 @@
 
 import json
 import logging
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,15 @@ from torch import Tensor
 from etchr.checkpoint import averaged, trainable
 from etchr.editor import lora, lora_files
 from etchr.editor.card import AdapterCard, write_card
-from etchr.editor.klein import EditorSettings
 from etchr.rl.settings import RlConfig
 from etchr.rl.setup import Inputs, Training
 from etchr.run_folder import write_atomically
-from etchr.runtime import PACKAGES, Runtime
+from etchr.runtime import Runtime
+from etchr.training.card import common_facts
 
 log = logging.getLogger(__name__)
 
 MEASURES = ("reward", "val_reward", "val_pass_at_1", "val_verify_rate")
-PIPELINE_OPTIONS = ("text_encoder_out_layers", "max_sequence_length")  # the card names those that are not klein's
 WEIGHTS, NOTE = "adapter.safetensors", "best.json"
 
 
@@ -76,15 +74,11 @@ def _write(
     else:
         lora.save_joined(editor.transformer, folder, lora_files.read(config.sft), weights)
     written = lora_files.read(folder).layers
-    asked = config.data.prompt == "question"
     reward, objective = config.reward, config.objective
-
-    def differs(name: str) -> bool:
-        return getattr(editor.settings, name) != getattr(EditorSettings(), name)
 
     rank = max(layer.rank for layer in written.values())
     card = AdapterCard(
-        base=config.model.base,
+        **common_facts(config.model.base, editor.settings, config.data.prompt, inputs.router),
         stage="RL" if config.sft is None else "SFT + RL",
         rank=rank,
         alpha=max(layer.scale * layer.rank for layer in written.values()),
@@ -93,7 +87,6 @@ def _write(
         steps=iterations * config.updates_per_iteration,
         num_pairs=iterations * config.prompts_per_iteration * config.group_size,
         data=sorted(set(inputs.prompts.tasks)),
-        meta_prompts={str(family): text for family, text in inputs.router.meta_prompts.items()} if asked else {},
         settings={
             "seed": config.seed,
             "iterations": iterations,
@@ -107,10 +100,6 @@ def _write(
             "base dtype": str(editor.dtype).removeprefix("torch."),
         },
         metrics={name: measures[name] for name in MEASURES if name in measures},
-        num_inference_steps=editor.settings.num_inference_steps,
-        guidance_scale=editor.settings.guidance_scale,
-        pipeline_options={name: getattr(editor.settings, name) for name in PIPELINE_OPTIONS if differs(name)},
-        versions={package: metadata.version(package) for package in PACKAGES},
     )
     write_card(folder, card)
 

@@ -84,8 +84,10 @@ class Journal(RunLog):
         return any(line["step"] == step and "val_reward" in line for line in self.kept)
 
     def best(self) -> float:
-        """The best validation reward so far."""
-        return max((line["val_reward"] for line in self.kept if "val_reward" in line), default=float("-inf"))
+        """The best validation reward so far, among those of enough scored edits."""
+        limit = self.config.reward.max_missing
+        seen = [line for line in self.kept if "val_reward" in line and line["val_missing_share"] <= limit]
+        return max((line["val_reward"] for line in seen), default=float("-inf"))
 
     def write(self, step: int, values: dict[str, float], page: Image.Image | None = None, name: str = "") -> None:
         """See `RunLog.write`; the line counts for `best` from now on."""

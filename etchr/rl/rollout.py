@@ -41,7 +41,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Which of the T denoising steps are stochastic, and which S of them are trained in each of the G edits."""
+    """Which of the T denoising steps are stochastic, and which S of them are trained in each of the G edits.
+
+    An objective without steps (NFT) trains S noise levels instead, numbered from 0.
+    """
 
     stochastic: list[bool]
     trained: Tensor  # (G, S) step numbers
@@ -133,15 +136,20 @@ class Sampler:
 
     @torch.no_grad()
     def group(
-        self, place: int, prompt: Prompt, iteration: int, ask: Callable[[int, Image.Image], None] | None = None
+        self,
+        place: int,
+        prompt: Prompt,
+        iteration: int,
+        ask: Callable[[int, Image.Image], Future[Score]] | None = None,
     ) -> Group:
-        """Sample all edits of a prompt; `ask` gets each one's number and picture as soon as it is decoded."""
+        """Sample all edits of a prompt; `ask` is asked for the score of each, once it is decoded."""
         seed, name = self.seed, prompt.sample.id
         if self.num_levels is None:
             plan = plan_steps(self.config, self.num_steps, self.group_size, hash_seed(seed, iteration, name))
         else:
-            plan = StepPlan([False] * self.num_steps, torch.zeros(self.group_size, self.num_levels))
-        batches, edits = [], []
+            levels = torch.arange(self.num_levels).expand(self.group_size, -1)  # noise levels instead of steps
+            plan = StepPlan([False] * self.num_steps, levels)
+        group = Group(place, prompt, [], [])
         for start in range(0, self.group_size, self.batch_size):
             members = list(range(start, start + self.batch_size))
             batch = Batch(prompt, members, plan.trained[members])
@@ -149,12 +157,11 @@ class Sampler:
             x = self.walk(batch, plan, self.editor.noise(starts, prompt.grid).float(), (seed, iteration, name))
             batch.clean = x
             made = to_images(self.editor.decode(x.to(self.editor.dtype), prompt.grid))
-            for member, edit in zip(members if ask else (), made, strict=False):
-                assert ask is not None
-                ask(member, edit)
-            edits += made
-            batches.append(batch)
-        return Group(place, prompt, batches, edits)
+            if ask is not None:
+                group.scores += map(ask, members, made)
+            group.edits += made
+            group.batches.append(batch)
+        return group
 
     def walk(self, batch: Batch, plan: StepPlan, x: Tensor, seeds: tuple[int | str, ...]) -> Tensor:
         """From noise (B, N, C) to clean tokens; the trained steps are kept in the batch."""
@@ -186,9 +193,8 @@ class Sampler:
         assert batch.clean is not None
         assert self.num_levels is not None
         prompt = batch.prompt
-        mu = inference_mu(self.editor.scheduler, prompt.grid.num_tokens, self.num_steps)
-        if self.config.shift is not None:
-            mu = math.log(self.config.shift)
+        shift, num_tokens = self.config.shift, prompt.grid.num_tokens
+        mu = math.log(shift) if shift else inference_mu(self.editor.scheduler, num_tokens, self.num_steps)
         seed = hash_seed(self.seed, iteration, prompt.sample.id, "noised", turn)
         noise = _normal([seed], batch.clean).expand_as(batch.clean)
         lot = torch.rand(1, generator=torch.Generator().manual_seed(hash_seed(seed, "level")))

@@ -31,7 +31,9 @@ class Scores:
         shape = (2, self.config.prompts_per_iteration, self.config.group_size)
         self._values = torch.zeros(shape, dtype=torch.float64)
         self._known: dict[int, Tensor] = {}  # advantages (G,) by the group's place
+        self._come: set[int] = set()  # places of the groups whose scores are in `_values`
         self._by_prompt = {id(group.prompt): group for group in self.groups}
+        self._shared = self.runtime.num_processes == 1
 
     def advantage(self, batch: Batch) -> Tensor:
         """The advantage (B,) of a batch's edits, 0 where an edit has none; waits for the scores that it needs."""
@@ -49,9 +51,9 @@ class Scores:
         """Wait for all scores and exchange them between the processes."""
         for group in self.groups:
             self._wait(group)
-        if self.runtime.num_processes > 1 and self.groups:  # once: what is shared must not be summed again
+        if not self._shared:  # once: what is shared must not be summed again
             self._values = torch.tensor(self.runtime.sum(*self._values.flatten().tolist())).view_as(self._values)
-            self.groups = []
+            self._shared = True
 
     def _know(self, places: "range | list[int]") -> None:
         objective = self.config.objective
@@ -63,14 +65,23 @@ class Scores:
         self._known.update(zip(places, rows, strict=True))
 
     def _wait(self, group: Group) -> None:
+        if group.place in self._come:
+            return
+        self._come.add(group.place)
         begin = time.perf_counter()
         scores = [future.result() for future in group.scores]
         self.seconds += time.perf_counter() - begin
         for member, score in enumerate(scores):
-            if score.missing is not None and not self._values[0, group.place, member].isnan():
+            if score.missing is not None:
                 self.reasons[score.missing] += 1
                 log.warning("an edit of %s has no score: %s", group.prompt.sample.id, score.missing)
             self._values[:, group.place, member] = torch.tensor(_parts(score), dtype=torch.float64)
+
+    def missing_at_most(self) -> float:
+        """The share of the rollout's edits that are without a score if all that are on their way do not come."""
+        come = [score.result() for group in self.groups for score in group.scores if score.done()]
+        (present,) = self.runtime.sum(float(sum(score.missing is None for score in come)))
+        return 1 - present / self._values[0].numel()
 
     def missing_share(self) -> float:
         """The share of the rollout's edits without a score; call after `share`."""

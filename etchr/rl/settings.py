@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from etchr.checks import at_least, lookup, one_of
 from etchr.flow import SDES
 from etchr.rewards.settings import RewardConfig
 from etchr.rl import ADVANTAGES, OBJECTIVES
@@ -10,10 +11,7 @@ from etchr.training.settings import (
     ModelConfig,
     OptimConfig,
     WandbConfig,
-    at_least,
     check_common,
-    lookup,
-    one_of,
 )
 
 
@@ -30,20 +28,22 @@ class PromptConfig:
 
 @dataclass
 class RolloutConfig:
-    """How edits are sampled; null takes the setting of inference."""
+    """How edits are sampled; null takes the setting of inference. SDE steps are for kind=grpo."""
 
     num_steps: int | None = None  # denoising steps
     guidance_scale: float | None = None  # classifier-free guidance; 1 is none
     shift: float | None = None  # of the noise levels; null: the scheduler's, which depends on the picture's size
-    sde: str = "flow"  # stochastic step: flow, dance or cps
+    sde: str = "flow"  # grpo: stochastic step: flow, dance or cps
     eta: float = 0.7  # its noise
-    trained: str = "window"  # steps that are trained: all, fraction, window
+    trained: str = "window"  # grpo: steps that are trained: all, fraction, window
     fraction: float = 0.6  # trained=fraction: share of the steps but the last, drawn for every edit
     window: int = 2  # trained=window: consecutive steps, the same for a whole group; the others are ODE steps
     window_range: list[float] = field(default_factory=lambda: [0.0, 0.6])  # part of the walk that windows lie in
-    last_step: str = "ode"  # ode, or sde as released; it is never trained
+    last_step: str = "ode"  # grpo: ode, or sde as released; it is never trained
     same_noise: bool = False  # all edits of a prompt start from the same noise
-    released_rounding: bool = False  # bfloat16 latents after the log-probability, times cut to 1/1000, as released
+    released_rounding: bool = (
+        False  # grpo: bfloat16 latents after the log-probability, times cut to 1/1000, as released
+    )
 
 
 @dataclass

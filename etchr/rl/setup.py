@@ -24,7 +24,7 @@ from etchr.router import DEFAULT_ROUTER, Router
 from etchr.run_folder import content_digest
 from etchr.runtime import Runtime
 from etchr.sample import EditSample, from_row, read_parquet
-from etchr.training.base import attach, base_dtype, check_base
+from etchr.training.base import attach, base_dtype, check_base, load_editor
 from etchr.training.inputs import find_files, headers, prompt_maker
 from etchr.training.optim import build_optimizer
 from etchr.training.plan import Plan
@@ -161,10 +161,10 @@ def fingerprint(config: RlConfig, inputs: Inputs) -> dict[str, Any]:
     options["data"]["meta_prompts"] = {str(k): v for k, v in inputs.router.meta_prompts.items()}
     options["model"]["base"] = content_digest(Path(inputs.base)) or inputs.base
     options["model"]["dtype"] = base_dtype(config.model, config.device)
-    for place in (options["adapter"], options):
-        for name in ("init", "sft"):
-            if place.get(name) is not None:
-                place[name] = content_digest(Path(place[name]))
+    if config.sft is not None:
+        options["sft"] = content_digest(Path(config.sft))
+    if config.adapter.init is not None:
+        options["adapter"]["init"] = content_digest(Path(config.adapter.init))
     if inputs.held_out is not None:  # it chooses the adapter
         chosen = {name: getattr(config.validation, name) for name in ("split", "num_samples", "seed")}
         options["validation"] = chosen | {"files": [content_digest(file) for file in inputs.held_out.files]}
@@ -178,14 +178,8 @@ def fingerprint(config: RlConfig, inputs: Inputs) -> dict[str, Any]:
 
 def build(config: RlConfig, runtime: Runtime, inputs: Inputs) -> Training:
     """Load the base, merge the Stage I adapter into it, put the new one on it, and everything round it."""
-    editor = KleinEditor.load(
-        inputs.base,
-        device=str(runtime.device),
-        dtype=base_dtype(config.model, config.device),
-        max_pixels=config.model.max_pixels,
-        quantisation=config.model.quantisation,
-        batch_size=config.batch_size,
-    )
+    dtype = base_dtype(config.model, config.device)
+    editor = load_editor(inputs.base, config.model, runtime.device, dtype, config.batch_size)
     if config.sft is not None:
         lora.merge(editor.transformer, config.sft)
     attach(editor.transformer, config.model, config.adapter, config.seed)

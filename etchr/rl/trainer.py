@@ -9,20 +9,18 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import astuple
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from etchr.checkpoint import Checkpoints
-from etchr.editor.card import CARD_FILE, is_non_commercial
+from etchr.editor.card import CARD_FILE
 from etchr.flow.steps import Transition, transition
 from etchr.rewards.cache import RewardCache, score_key
 from etchr.rewards.pool import RewardPool
@@ -36,17 +34,18 @@ from etchr.rl.scores import Scores
 from etchr.rl.settings import RlConfig
 from etchr.rl.setup import Inputs, Training, build, fingerprint, old_policy, read_inputs, start_policy
 from etchr.rl.validation import Validation
-from etchr.run_folder import RunFolder, write_atomically
+from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime, grad_norm
 from etchr.sample import EditSample
 from etchr.seeds import hash_seed
 from etchr.training.base import base_dtype
 from etchr.training.optim import lr_factor
+from etchr.training.start import claim, run_folder
 
 log = logging.getLogger(__name__)
 
 
-class TooManyMissing(RuntimeError):  # noqa: N818 - a fact about the reward servers, not a defect of the program
+class TooManyMissing(ValueError):  # noqa: N818 - a fact about the reward servers, not a defect of the program
     """Too few edits of a rollout could be scored to learn from them."""
 
 
@@ -61,26 +60,19 @@ def train(config: RlConfig) -> Path:
     runtime = Runtime(config.device, autocast, config.threads)
     inputs = read_inputs(config, runtime)
     total = config.iterations or max(int(config.epochs * inputs.plan.batches_per_epoch), 1)
-    folder = RunFolder(config.out)
-    checkpoints = Checkpoints(folder.path / "checkpoints", config.keep_checkpoints)
-    adapter = folder.path / "adapter"
-    with folder.locked() if runtime.is_main else nullcontext():
-        if runtime.is_main:
-            folder.check(fingerprint(config, inputs))
-            if is_non_commercial(inputs.base):
-                log.info("%s is under FLUX's non-commercial licence, and so is what is trained from it", inputs.base)
-        runtime.wait()
+    decides = fingerprint(config, inputs)
+    with run_folder(runtime, config.out, inputs.base, decides) as folder:
+        checkpoints = Checkpoints(folder.path / "checkpoints", config.keep_checkpoints)
+        adapter = folder.path / "adapter"
         if total in checkpoints.steps() and (adapter / CARD_FILE).is_file():
             log.info("%s is finished", adapter)
         else:
             cache = RewardCache(folder.path / "rewards", runtime.rank)
             with RewardPool(EditRewards.from_config(config.reward, runtime.rank), cache) as pool:
                 run = build(config, runtime, inputs)
-                if runtime.is_main:  # only now: a start that failed leaves nothing that other options have to fit
-                    folder.claim(fingerprint(config, inputs))
-                    options = yaml.safe_dump(asdict(config), sort_keys=False)
-                    write_atomically(folder.path / "config.yaml", options.encode())
+                claim(runtime, folder, config, decides)
                 Trainer(config, runtime, inputs, run, pool, checkpoints, folder, total).fit()
+            log.info("edits scored: %d, known before: %d, without a score: %d", *astuple(pool.stats))
             write_adapters(adapter, config, runtime, inputs, run, total)
         runtime.close()
     return adapter
@@ -148,6 +140,7 @@ class Trainer:
         scores = Scores(config, self.runtime, groups)
         for update in range(config.updates_per_iteration):
             self.update(iteration, update, groups, scores, moments)
+        scores.share()
         seconds = {
             "seconds_sampling": sampled - begin,
             "seconds_waiting": scores.seconds,
@@ -161,19 +154,15 @@ class Trainer:
         rows = self.inputs.rows(iteration) if rows is None else rows
         for place in range(runtime.rank, len(rows), runtime.num_processes):
             row = int(rows[place])
-            sample, scores = self.inputs.prompts.sample(row), list[Future[Score]]()
-
-            def ask(member: int, edit: Image.Image, sample: EditSample = sample, scores: Any = scores) -> None:
-                scores.append(self.submit(iteration, sample, member, edit))
-
+            sample = self.inputs.prompts.sample(row)
+            ask = partial(self.submit, iteration, sample) if config.reward.overlap else None
             with runtime.autocast():
                 prompt = self.run.sampler.prompt(sample, self.inputs.prompts.texts[row])
-                group = self.run.sampler.group(place, prompt, iteration, ask if config.reward.overlap else None)
-            groups.append(replace(group, scores=scores))
+                groups.append(self.run.sampler.group(place, prompt, iteration, ask))
         if not config.reward.overlap:
             for group in groups:
-                for member, edit in enumerate(group.edits):
-                    group.scores.append(self.submit(iteration, group.prompt.sample, member, edit))
+                ask = partial(self.submit, iteration, group.prompt.sample)
+                group.scores = [ask(member, edit) for member, edit in enumerate(group.edits)]
         return groups
 
     def submit(self, iteration: int, sample: EditSample, member: int, edit: Image.Image) -> Future[Score]:
@@ -313,7 +302,9 @@ class Trainer:
         return [batch for place, batch in order if place // size == update]
 
     def _check_missing(self, scores: Scores) -> None:
-        """Wait for what is still on its way; stop where too much of it does not come."""
+        """Stop where too many scores do not come; waits for those on their way only if they could be too many."""
+        if scores.missing_at_most() <= self.config.reward.max_missing:
+            return
         scores.share()
         share = scores.missing_share()
         if share > self.config.reward.max_missing:

@@ -1,20 +1,18 @@
 """What a finished training leaves: the adapter, its model card, and nothing that cannot be shared."""
 
-from importlib import metadata
 from pathlib import Path
 
 from torch import Tensor
 
 from etchr.editor import lora
 from etchr.editor.card import AdapterCard, write_card
-from etchr.editor.klein import EditorSettings, KleinEditor
+from etchr.editor.klein import KleinEditor
 from etchr.router import Router
-from etchr.runtime import PACKAGES
 from etchr.sft.data import PairData
 from etchr.sft.settings import SftConfig
+from etchr.training.card import common_facts
 
 MEASURES = ("loss", "val_loss")
-PIPELINE_OPTIONS = ("text_encoder_out_layers", "max_sequence_length")  # the card names those that are not klein's
 
 
 def write_adapter(
@@ -30,13 +28,9 @@ def write_adapter(
     """Write `pytorch_lora_weights.safetensors` and the model card into `folder`."""
     lora.save(editor.transformer, folder, weights=weights)
     peft_config = editor.transformer.peft_config["default"]
-    asked = config.data.prompt == "question"
-
-    def differs(name: str) -> bool:
-        return getattr(editor.settings, name) != getattr(EditorSettings(), name)
 
     card = AdapterCard(
-        base=config.model.base,
+        **common_facts(config.model.base, editor.settings, config.data.prompt, router),
         stage="SFT",
         rank=peft_config.r,
         alpha=peft_config.lora_alpha,
@@ -45,7 +39,6 @@ def write_adapter(
         steps=steps,
         num_pairs=steps * config.global_batch_size,
         data=sorted(set(data.tasks)),
-        meta_prompts={str(family): text for family, text in router.meta_prompts.items()} if asked else {},
         settings={
             "seed": config.seed,
             "global batch": config.global_batch_size,
@@ -60,9 +53,5 @@ def write_adapter(
             "adapter dtype": config.adapter.dtype,
         },
         metrics={name: measures[name] for name in MEASURES if name in measures},
-        num_inference_steps=editor.settings.num_inference_steps,
-        guidance_scale=editor.settings.guidance_scale,
-        pipeline_options={name: getattr(editor.settings, name) for name in PIPELINE_OPTIONS if differs(name)},
-        versions={package: metadata.version(package) for package in PACKAGES},
     )
     write_card(folder, card)

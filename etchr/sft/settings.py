@@ -3,15 +3,14 @@
 import math
 from dataclasses import dataclass, field
 
+from etchr.checks import at_least, one_of
 from etchr.flow import DRAWS
 from etchr.training.settings import (
     AdapterConfig,
     ModelConfig,
     OptimConfig,
     WandbConfig,
-    at_least,
     check_common,
-    one_of,
 )
 
 

@@ -17,7 +17,7 @@ from etchr.sft.data import PairData, Sizing, StepLoader
 from etchr.sft.encode import PairEncoder, open_caches
 from etchr.sft.settings import SftConfig
 from etchr.sft.validation import Validation
-from etchr.training.base import attach, base_dtype, check_base
+from etchr.training.base import attach, base_dtype, check_base, load_editor
 from etchr.training.inputs import prompt_maker
 from etchr.training.optim import build_optimizer
 from etchr.training.plan import Plan
@@ -97,14 +97,8 @@ def fingerprint(config: SftConfig, inputs: Inputs) -> dict[str, Any]:
 
 def build(config: SftConfig, runtime: Runtime, inputs: Inputs) -> Training:
     """Load the base, put the adapter on it, and everything round it."""
-    editor = KleinEditor.load(
-        inputs.base,
-        device=str(runtime.device),
-        dtype=base_dtype(config.model, config.device),
-        max_pixels=config.model.max_pixels,
-        quantisation=config.model.quantisation,
-        batch_size=config.batch_size,
-    )
+    dtype = base_dtype(config.model, config.device)
+    editor = load_editor(inputs.base, config.model, runtime.device, dtype, config.batch_size)
     attach(editor.transformer, config.model, config.adapter, config.seed)
     model = runtime.prepare(editor.transformer)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]

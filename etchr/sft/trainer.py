@@ -8,20 +8,17 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 from tqdm import tqdm
 
 from etchr.checkpoint import Checkpoints, averaged, trainable
-from etchr.editor.card import CARD_FILE, is_non_commercial
+from etchr.editor.card import CARD_FILE
 from etchr.editor.klein import KleinEditor
 from etchr.flow.schedule import inference_mu
-from etchr.run_folder import RunFolder, write_atomically
+from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime, grad_norm
 from etchr.seeds import hash_seed
 from etchr.sft.data import MicroBatch, StepLoader
@@ -32,6 +29,7 @@ from etchr.sft.settings import SftConfig
 from etchr.sft.setup import Inputs, Training, build, fingerprint, read_inputs
 from etchr.training.base import base_dtype
 from etchr.training.optim import lr_factor
+from etchr.training.start import claim, run_folder
 
 log = logging.getLogger(__name__)
 
@@ -46,22 +44,15 @@ def train(config: SftConfig) -> Path:
     runtime = Runtime(config.device, autocast, config.threads)
     inputs = read_inputs(config, runtime)
     total = config.steps or max(int(config.epochs * inputs.plan.batches_per_epoch), 1)
-    folder = RunFolder(config.out)
-    checkpoints = Checkpoints(folder.path / "checkpoints", config.keep_checkpoints)
-    adapter = folder.path / "adapter"
-    with folder.locked() if runtime.is_main else nullcontext():
-        if runtime.is_main:
-            folder.check(fingerprint(config, inputs))
-            if is_non_commercial(inputs.base):
-                log.info("%s is under FLUX's non-commercial licence, and so is what is trained from it", inputs.base)
-        runtime.wait()
+    decides = fingerprint(config, inputs)
+    with run_folder(runtime, config.out, inputs.base, decides) as folder:
+        checkpoints = Checkpoints(folder.path / "checkpoints", config.keep_checkpoints)
+        adapter = folder.path / "adapter"
         if total in checkpoints.steps() and (adapter / CARD_FILE).is_file():
             log.info("%s is finished", adapter)
         else:
             run = build(config, runtime, inputs)
-            if runtime.is_main:  # only now: a start that failed leaves nothing that other options would have to fit
-                folder.claim(fingerprint(config, inputs))
-                write_atomically(folder.path / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False).encode())
+            claim(runtime, folder, config, decides)
             _fit(config, runtime, inputs, run, checkpoints, folder, total)
             _finish(config, runtime, inputs, run, adapter, total)
         runtime.close()

@@ -33,6 +33,18 @@ def check_base(model: ModelConfig, adapter: AdapterConfig) -> str:
     return base
 
 
+def load_editor(base: str, model: ModelConfig, device: torch.device, dtype: str, batch_size: int) -> KleinEditor:
+    """The editor that is trained, without an adapter; `base` and `dtype` as `check_base` and `base_dtype` gave them."""
+    return KleinEditor.load(
+        base,
+        device=str(device),
+        dtype=dtype,
+        max_pixels=model.max_pixels,
+        quantisation=model.quantisation,
+        batch_size=batch_size,
+    )
+
+
 def attach(transformer: Any, model: ModelConfig, adapter: AdapterConfig, seed: int) -> list[nn.Parameter]:
     """Put the adapter on the transformer as the options say; its parameters."""
     dtype = getattr(torch, adapter.dtype)

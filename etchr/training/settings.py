@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from etchr.checks import at_least, lookup, one_of
+
 SCHEDULES = ("constant", "linear", "cosine", "released")
 
 
@@ -86,23 +88,3 @@ def check_common(config: Any) -> None:
             raise ValueError(f"{name}={lookup(config, name)} must be at least 0 and below 1")
     if config.optim.ema and config.adapter.dtype == "bfloat16":
         raise ValueError("optim.ema averages in the adapter's dtype, and bfloat16 loses it; use adapter.dtype=float32")
-
-
-def at_least(config: Any, limits: dict[str, float]) -> None:
-    """`ValueError` for the first option below its limit; options by their dotted names."""
-    for name, least in limits.items():
-        if (value := lookup(config, name)) < least:
-            raise ValueError(f"{name}={value} must be at least {least}")
-
-
-def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    """`ValueError` unless `value` is one of the known ones."""
-    if value not in known:
-        raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
-
-
-def lookup(config: Any, name: str) -> Any:
-    """The value of an option by its dotted name."""
-    for part in name.split("."):
-        config = getattr(config, part)
-    return config

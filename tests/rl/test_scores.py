@@ -10,9 +10,11 @@ from PIL import Image
 
 from etchr.rewards.score import Score
 from etchr.rl.advantage import advantages
+from etchr.rl.journal import Journal
 from etchr.rl.rollout import Batch, Group
 from etchr.rl.scores import Scores
 from etchr.rl.trainer import TooManyMissing
+from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime
 from tests.rewards.fakes import make_sample
 from tests.rl.fakes import RIGHT, RuleModel, always, failing, share_of_red
@@ -123,6 +125,28 @@ def test_a_group_waits_for_its_own_scores_only(make_scores):
     for future in groups[1].scores:
         future.set_result(GONE)
     assert not made.advantage(groups[1].batches[0]).any()
+
+
+def test_it_is_known_without_waiting_that_enough_scores_are_there(make_scores):
+    made, groups = make_scores([FULL, HOLED, ["pending"] * 4, [*FULL[:3], "pending"]])
+    assert made.missing_at_most() == 6 / 16
+    for future in (*groups[2].scores, groups[3].scores[3]):
+        future.set_result(Score(1.0, 1.0))
+    assert made.missing_at_most() == 1 / 16
+    made.share()
+    assert made.missing_at_most() == made.missing_share()
+
+
+def test_a_validation_that_misses_too_many_scores_is_no_best(tiny, pairs, tmp_path):
+    config = options(tiny, pairs, tmp_path, "reward.max_missing=0.5")
+    journal = Journal(config, Runtime("cpu", threads=1), RunFolder(tmp_path), 0)
+    assert journal.best() == float("-inf")
+    journal.write(1, {"reward": 0.95})
+    journal.write(2, {"val_missing_share": 0.5, "val_reward": 0.3})
+    journal.write(3, {"val_missing_share": 0.6, "val_reward": 0.9})
+    journal.write(4, {"val_missing_share": 1.0})
+    assert journal.best() == 0.3
+    journal.close()
 
 
 def test_advantages_are_cut_where_the_options_say(make_scores):
