@@ -69,12 +69,13 @@ def read_data(config: EvalConfig) -> dict[str, SampleSet]:
 def fingerprint(config: EvalConfig) -> dict[str, Any]:
     """What decides a run's results, as JSON: two runs with equal fingerprints may share their records.
 
-    Concurrency, batch size, the number of samples and the gallery do not decide what a sample's record holds; files
-    count by content, wherever they lie.
+    Concurrency, batch size, the number of samples, groups and the gallery do not decide what a sample's record holds;
+    files count by content, wherever they lie.
     """
     systems = {}
     for name, system in config.systems.items():
         systems[name] = asdict(system)
+        del systems[name]["group"]
         if system.editor is not None:
             systems[name]["editor"] = content_digest(Path(editor_folder(system))) or system.editor
         if system.lora is not None:

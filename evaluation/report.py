@@ -23,6 +23,7 @@ from evaluation.summary import summarise
 
 TEMPLATE = Path(__file__).parent / "report_template.html"
 THUMBNAIL = 384  # px: larger pictures are scaled down in the gallery, and are JPEG there
+GROUP_COLUMNS = ("mean", "against", "edits", "edits_against")  # of a group of seeds, in `summary.summarise`
 MAX_GALLERY = 9 * 2**20  # characters of gallery in the page, whatever `gallery_per_task` asks for
 
 
@@ -31,7 +32,11 @@ def write_reports(folder: RunFolder, config: EvalConfig, data: Mapping[str, Samp
     records = {name: folder.records(name).read() for name in config.systems}
     wanted = {key for samples in data.values() for key in samples.table["id"]}
     records = {name: {key: row for key, row in rows.items() if key in wanted} for name, rows in records.items()}
-    report = summarise(records, list(data), config.reference)
+    groups: dict[str, list[str]] = {}
+    for name, system in config.systems.items():
+        if system.group is not None:
+            groups.setdefault(system.group, []).append(name)
+    report = summarise(records, list(data), config.reference, groups)
     files = {
         "report.json": json.dumps(report, indent=2) + "\n",
         "report.md": markdown(report),
@@ -54,6 +59,10 @@ def markdown(report: dict[str, Any]) -> str:
     counts = {cell["num_samples"] for system in report["systems"].values() for cell in system["tasks"].values()}
     note = f"Samples per cell: {_range(counts)}. Unscored (a call or an edit failed; in no cell): {unscored}."
     lines += ["", note, ""]
+    if report["groups"]:
+        against = f"against {report['reference']}"
+        heads = ["method", "seeds", *tasks, "mean", against, "matching edits", against]
+        lines += ["## Means over seeds", "", *_table(heads, _group_rows(report, tasks)), ""]
     edits = {n: s for n, s in report["systems"].items() if any("edit_correct" in c for c in s["tasks"].values())}
     if edits:
         lines += ["## Edits that match the ground truth, in percent", ""]
@@ -85,6 +94,22 @@ def _pass_rows(report: dict[str, Any], tasks: list[str]) -> list[list[str]]:
         row.append(_interval(paired["difference"], paired["low"], paired["high"], sign=True) if paired else "")
         rows.append(row)
     return rows
+
+
+def _group_rows(report: dict[str, Any], tasks: list[str]) -> list[list[str]]:
+    return [
+        [
+            name,
+            str(len(group["systems"])),
+            *(_number(group["tasks"][task]) for task in tasks),
+            *(_estimate(group.get(part), "against" in part) for part in GROUP_COLUMNS),
+        ]
+        for name, group in report["groups"].items()
+    ]
+
+
+def _estimate(parts: dict[str, float | None] | None, sign: bool) -> str:
+    return _interval(parts["value"], parts["low"], parts["high"], sign) if parts else ""
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

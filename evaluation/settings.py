@@ -17,6 +17,7 @@ class SystemConfig:
     editor: str | None = None  # a klein folder, a hub id, or nano: the base editor kept in the repository
     lora: str | None = None  # an adapter file or folder for the editor
     prompt: str = "question"  # question: meta-prompt and question; instruction: the sample's explicit instruction
+    group: str | None = None  # systems of one group are seeds of one method: the report adds a row of their mean
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

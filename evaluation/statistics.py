@@ -65,6 +65,32 @@ def paired_difference(system: Mapping[str, Mapping[str, bool]], baseline: Mappin
     return _bootstrap_mean(differences)
 
 
+def mean_over_seeds(
+    systems: Sequence[Mapping[str, Mapping[str, bool]]], baseline: Mapping[str, Mapping[str, bool]] | None = None
+) -> Estimate:
+    """The mean over seeds of one method, each task -> id -> right, or its difference from `baseline`, as above.
+
+    Over the samples that all of them have scored. The bootstrap redraws the seeds and, within each task, the samples,
+    so the interval says what another training on another test set would give, as far as so few seeds can.
+    """
+    rng, num_seeds = np.random.default_rng(SEED), len(systems)
+    means, value = np.zeros((RESAMPLES, num_seeds)), 0.0
+    for task in systems[0]:
+        others = [*systems, baseline] if baseline is not None else systems
+        shared = sorted(set.intersection(*(set(one.get(task, {})) for one in others)))
+        if not shared:
+            return Estimate(*[float("nan")] * 3)
+        right = np.array([[float(one[task][key]) for key in shared] for one in systems])
+        if baseline is not None:
+            right -= [float(baseline[task][key]) for key in shared]
+        counts = rng.multinomial(len(shared), np.full(len(shared), 1 / len(shared)), RESAMPLES)
+        means += counts @ right.T / len(shared)
+        value += float(right.mean())
+    drawn = rng.integers(num_seeds, size=(RESAMPLES, num_seeds))
+    low, high = np.percentile(np.take_along_axis(means, drawn, axis=1).mean(1) / len(systems[0]), (2.5, 97.5))
+    return Estimate(100 * value / len(systems[0]), 100 * float(low), 100 * float(high))
+
+
 def _bootstrap_mean(values: Mapping[str, Sequence[float]]) -> Estimate:
     tasks = [np.asarray(task, float) for task in values.values()]
     if not tasks or not all(map(len, tasks)):

@@ -4,20 +4,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluation.records import Record
-from evaluation.statistics import Estimate, Verification, mean_over_tasks, paired_difference, wilson
+from evaluation.statistics import Estimate, Verification, mean_over_seeds, mean_over_tasks, paired_difference, wilson
 
 Records = Mapping[str, Mapping[str, Record]]  # system -> sample id -> record
 
 
-def summarise(records: Records, tasks: list[str], reference: str) -> dict[str, Any]:
+def summarise(
+    records: Records, tasks: list[str], reference: str, groups: Mapping[str, list[str]] | None = None
+) -> dict[str, Any]:
     """The table: per system its mean over tasks, each task's Pass@1, edits, verification and the paired difference.
 
-    Differences are against the system `reference`.
+    Differences are against the system `reference`. `groups` names systems that are seeds of one method.
 
     Unscored samples (failed calls) are in no denominator; their number stands beside each cell. Percent throughout.
     """
     outcomes = {name: _outcomes(rows, tasks) for name, rows in records.items()}
-    report: dict[str, Any] = {"reference": reference, "systems": {}, "paired": {}, "verification": {}}
+    report: dict[str, Any] = {"reference": reference, "systems": {}, "paired": {}, "groups": {}, "verification": {}}
     for name, rows in records.items():
         mean = mean_over_tasks({task: list(right.values()) for task, right in outcomes[name].items()})
         report["systems"][name] = {
@@ -30,10 +32,35 @@ def summarise(records: Records, tasks: list[str], reference: str) -> dict[str, A
             report["paired"][name] = _interval("difference", paired_difference(outcomes[name], outcomes[reference]))
         if any(record["verdict"] for record in rows.values()):
             report["verification"][name] = _verification(rows.values(), tasks)
+    for name, members in (groups or {}).items():
+        report["groups"][name] = _group(records, members, tasks, reference)
     every = [record for rows in records.values() for record in rows.values() if record["verdict"]]
     if every:
         report["verification"]["all"] = _verification(every, tasks)
     return report
+
+
+def _group(records: Records, members: list[str], tasks: list[str], reference: str) -> dict[str, Any]:
+    """A method over its seeds: Pass@1 and edits that match, each with its difference from the reference."""
+    seeds = [_outcomes(records[name], tasks) for name in members]
+    edits = [_matches(records[name], tasks) for name in members]
+    shares = {task: [wilson(sum(seed[task].values()), len(seed[task])).value for seed in seeds] for task in tasks}
+    report: dict[str, Any] = {
+        "systems": members,
+        "tasks": {task: _round(sum(values) / len(values)) for task, values in shares.items()},
+        "mean": _interval("value", mean_over_seeds(seeds)),
+        "edits": _interval("value", mean_over_seeds(edits)),
+    }
+    if reference in records:
+        report["against"] = _interval("value", mean_over_seeds(seeds, _outcomes(records[reference], tasks)))
+        report["edits_against"] = _interval("value", mean_over_seeds(edits, _matches(records[reference], tasks)))
+    return report
+
+
+def _matches(rows: Mapping[str, Record], tasks: list[str]) -> dict[str, dict[str, bool]]:
+    """task -> sample id -> whether the edit matches the ground truth, of the samples that have both."""
+    seen = {key: row for key, row in rows.items() if row["edit"] and row["edit"]["matches"] is not None}
+    return {task: {key: row["edit"]["matches"] for key, row in seen.items() if row["task"] == task} for task in tasks}
 
 
 def _outcomes(rows: Mapping[str, Record], tasks: list[str]) -> dict[str, dict[str, bool]]:

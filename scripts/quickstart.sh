@@ -3,25 +3,30 @@
 # report. `quickstart.sh smoke` does the same in small. Interrupted, the same command goes on where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-name=quickstart samples=200 pairs=2000 prompts=500 sft=() rl=()
+name=quickstart samples=200 pairs=2000 teacher=700 prompts=500 held_out=60 sft=() teach=() rl=()
 case "${1:-}" in
   "") ;;
   smoke)
-    name=quickstart-smoke samples=12 pairs=32 prompts=16
+    name=quickstart-smoke samples=12 pairs=32 teacher=16 prompts=16 held_out=12
     sft=(steps=20 validation.num_samples=12 validation.num_pictures=6)
+    teach=(steps=8)
     rl=(iterations=2 validation.every=2 validation.num_samples=12 validation.num_pictures=6)
     ;;
   *) echo "usage: bash scripts/quickstart.sh [smoke]" >&2; exit 2 ;;
 esac
-data=outputs/data/$name prompts_data=outputs/data/$name-rl
+data=outputs/data/$name
 python -m data_prep all split=train seed=1 num_samples=$pairs out=$data
-python -m data_prep all split=val seed=2 num_samples=40 out=$data
-python -m data_prep all split=train seed=3 num_samples=$prompts out=$prompts_data
+python -m data_prep all split=val seed=2 num_samples=$held_out out=$data
+python -m data_prep all split=train seed=3 num_samples=$prompts out=$data-rl
+python -m data_prep all split=train seed=4 num_samples=$teacher undone_share=0.25 out=$data-teacher  # as a model edits
 python -m data_prep all split=test seed=2026 num_samples=$samples out=$data
-python -m etchr.sft experiment=nano_sft data.paths=[$data] out=outputs/$name-sft ${sft[@]+"${sft[@]}"}
-python -m etchr.rl experiment=nano_rl sft=outputs/$name-sft/adapter data.paths=[$prompts_data] \
+python -m etchr.sft experiment=nano_sft data.paths=[$data] out=outputs/$name-sft-checked ${sft[@]+"${sft[@]}"}
+python -m etchr.sft experiment=nano_sft_teacher data.paths=[$data-teacher] adapter.init=outputs/$name-sft-checked/adapter \
+  out=outputs/$name-sft ${teach[@]+"${teach[@]}"}
+python -m etchr.rl experiment=nano_rl sft=outputs/$name-sft/adapter data.paths=[$data-rl] \
   validation.paths=[$data] out=outputs/$name-rl ${rl[@]+"${rl[@]}"}
 python -m evaluation experiment=quickstart data=$data out=outputs/$name \
+  systems.sft_checked_evr.lora=outputs/$name-sft-checked/adapter \
   systems.sft_evr.lora=outputs/$name-sft/adapter systems.rl_evr.lora=outputs/$name-rl/adapter
 echo "done: open outputs/$name/report.html in a browser; the numbers are in outputs/$name/report.json,"
 echo "the trainings in outputs/$name-sft and outputs/$name-rl"

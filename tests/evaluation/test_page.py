@@ -140,3 +140,20 @@ def test_240_samples_with_noisy_edits_stay_under_10_mb(new_run):
     text = html_of(run, {"direct": SystemConfig(), "base_instruction": run.edits(), "base_evr": run.edits()})
     assert len(Page(text).data["gallery"]) == 240
     assert len(text.encode()) < 10_000_000
+
+
+def test_seeds_of_a_method_get_a_row_of_their_mean_and_may_be_grouped_later(run):
+    html_of(run, {"direct": SystemConfig(), "s0": run.edits(), "s1": run.edits()})
+    before = (run.out / "records" / "s0.jsonl").read_bytes()
+    grouped = {"direct": SystemConfig(), "s0": run.edits(), "s1": run.edits()}
+    grouped["s0"].group = grouped["s1"].group = "ours"
+    text = html_of(run, grouped)
+    assert (run.out / "records" / "s0.jsonl").read_bytes() == before
+    report = json.loads((run.out / "report.json").read_text(encoding="utf-8"))
+    assert Page(text).data["report"]["groups"] == report["groups"]
+    group, single = report["groups"]["ours"], report["systems"]["s0"]
+    assert group["systems"] == ["s0", "s1"]
+    assert group["tasks"]["maze"] == group["mean"]["value"] == single["mean"]
+    assert group["against"]["value"] == report["paired"]["s0"]["difference"]
+    assert group["edits"]["value"] == single["tasks"]["maze"]["edit_correct"]
+    assert "| ours | 2 |" in (run.out / "report.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.statistics import Verification, mean_over_tasks, paired_difference, wilson
+from evaluation.statistics import Verification, mean_over_seeds, mean_over_tasks, paired_difference, wilson
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (3, 7), (140, 200), (1, 1)])
@@ -82,3 +82,50 @@ def test_verification_shares():
     seen = Verification(num_verdicts=10, num_accepted=4, num_unparsable=1, num_right=5, num_right_accepted=3)
     assert (seen.accept_rate, seen.precision, seen.recall, seen.specificity) == (40, 75, 60, 80)
     assert math.isnan(Verification(0, 0, 0, 0, 0).precision)
+
+
+def drawn(rng, shares, num_seeds, num_samples=120, hardness=0.2):
+    """Seeds of one method on tasks with these shares of right answers; what is hard is hard for every seed."""
+    seeds = [{} for _ in range(num_seeds)]
+    for task, share in shares.items():
+        hard = rng.normal(0, hardness, num_samples)
+        for seed in seeds:
+            right = rng.random(num_samples) < np.clip(share + hard, 0, 1)
+            seed[task] = {str(i): bool(value) for i, value in enumerate(right)}
+    return seeds
+
+
+def test_the_mean_of_one_seed_is_the_paired_difference():
+    system, baseline = drawn(np.random.default_rng(0), {"a": 0.7, "b": 0.4}, 2)
+    alone, paired = mean_over_seeds([system], baseline), paired_difference(system, baseline)
+    assert alone.value == pytest.approx(paired.value)
+    assert alone[1:] == pytest.approx(paired[1:], abs=0.6)  # two bootstraps of the same thing
+
+
+def test_the_mean_over_seeds_is_theirs_over_shared_samples_and_plain_over_tasks():
+    seeds = [
+        {"a": {"1": True, "2": True, "3": True}, "b": {"1": False}},
+        {"a": {"1": True, "2": False}, "b": {"1": True, "9": False}},
+    ]
+    assert mean_over_seeds(seeds).value == pytest.approx(100 * (0.75 + 0.5) / 2)
+    baseline = {"a": {"2": True, "3": False}, "b": {"1": True}}
+    assert mean_over_seeds(seeds, baseline).value == pytest.approx(100 * (-0.5 - 0.5) / 2)
+    assert math.isnan(mean_over_seeds(seeds, {"a": {"1": True}}).value)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    rng = np.random.default_rng(3)
+    alike = drawn(rng, {"a": 0.5}, 3, hardness=0)
+    apart = [drawn(rng, {"a": share}, 1, hardness=0)[0] for share in (0.2, 0.5, 0.8)]
+    widths = [estimate.high - estimate.low for estimate in map(mean_over_seeds, (alike, apart))]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_the_interval_over_seeds_covers_the_truth_about_95_times_in_100():
+    rng, hits = np.random.default_rng(5), 0
+    for _ in range(60):
+        seeds = drawn(rng, {"a": 0.5, "b": 0.6}, 3)
+        (baseline,) = drawn(rng, {"a": 0.4, "b": 0.5}, 1)
+        estimate = mean_over_seeds(seeds, baseline)
+        hits += estimate.low <= 10.0 <= estimate.high
+    assert hits >= 53
