@@ -1,7 +1,8 @@
-"""`python -m data_prep <task|all> num_samples=... seed=... out=...`: procedural data in the one Parquet schema.
+"""`python -m data_prep <task|all|source> key=value ...`: procedural or public data in the one Parquet schema.
 
-Writes `<out>/<task>/<split>.parquet`. A file that the same command has already made is kept, so an interrupted run of
-several tasks goes on where it stopped; two runs with one seed give identical files.
+Procedural tasks are written to `<out>/<task>/<split>.parquet`. A file that the same command has already made is kept, so
+an interrupted run of several tasks goes on where it stopped; two runs with one seed give identical files. For the public
+sources see `sources/build.py`.
 """
 
 import hashlib
@@ -12,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_prep import procedural_tasks
+from data_prep.sources import SOURCES, find_source
+from data_prep.sources.build import build
 from data_prep.task import SPLITS, generate
 from etchr.config import parse_command
 from etchr.families import TASKS
@@ -45,16 +48,19 @@ class DataConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Generate the data set of one task, or of all six."""
-    names = "|".join(("all", *TASKS))
+    """Generate the data set of one task, or of all six, or read that of a source."""
+    names = "|".join(("all", *TASKS, *SOURCES))
     args = list(sys.argv[1:] if argv is None else argv)
     wanted = args.pop(0) if args and "=" not in args[0] and not args[0].startswith("-") else None
+    if wanted in SOURCES:
+        return read_source(wanted, args)
     config = parse_command(
         DataConfig,
         config_name=None,
         argv=args,
         prog=f"python -m data_prep <{names}>",
-        description="Generate procedural samples with their ground-truth edits.",
+        description="Generate procedural samples with their ground-truth edits. The public sources have options of "
+        f"their own: python -m data_prep NAME --help, where NAME is one of {', '.join(SOURCES)}.",
     )
     if wanted not in ("all", *TASKS):
         raise SystemExit(f"name a task to generate: python -m data_prep <{names}>; got {wanted or 'none'}")
@@ -64,6 +70,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             make(name, tasks, config)
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None
+
+
+def read_source(name: str, args: Sequence[str]) -> None:
+    """Build the data set of a public source."""
+    schema, kind, about = find_source(name)
+    config = parse_command(schema, config_name=None, argv=args, prog=f"python -m data_prep {name}", description=about)
+    try:
+        families = build(kind, config)
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the same command goes on where it stopped") from None
+    if not families and config.num_shards == 1:
+        raise SystemExit(f"no item of {name} gave a sample in split={config.split}")
 
 
 def make(name: str, tasks: dict, config: DataConfig) -> Path:

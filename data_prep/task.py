@@ -105,8 +105,8 @@ def generate(
 ) -> Iterator[EditSample]:
     """`num_samples` samples of one split, reproducible from the seed.
 
-    Of an `undone_share` of the questions the edit is the unedited source, the commonest failure of edits that a model
-    has made. Their `meta` says `edit_is_undone`.
+    Of an `undone_share` of the questions the edit is the unedited source, one way in which a model's edits fail. Their
+    `meta` says `edit_is_undone`.
 
     The scenes of a `val` or `test` set of questions are all different, unless the task has few (`scenes_repeat`); a set
     larger than the task has scenes is refused. `train` sets and instructions may repeat a scene with another target.

@@ -195,6 +195,14 @@ def _described(schema: type, prefix: str) -> list[tuple[str, Any, str]]:
 
 def _field_comments(schema: type) -> dict[str, str]:
     """The comment after each field in the source of a dataclass: written once, read by `--help` too."""
+    comments: dict[str, str] = {}
+    for parent in reversed(schema.__mro__):
+        if dataclasses.is_dataclass(parent):
+            comments |= _own_comments(parent)
+    return comments
+
+
+def _own_comments(schema: type) -> dict[str, str]:
     source = textwrap.dedent(inspect.getsource(schema))
     lines = source.splitlines()
     body = ast.parse(source).body[0]

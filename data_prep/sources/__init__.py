@@ -1,0 +1,15 @@
+"""Public data sources: each module turns one of them, as it is published, into samples. `SOURCES` names them."""
+
+from importlib import import_module
+
+from data_prep.sources.source import BuildConfig, Source
+
+# name -> module, options, class; imported when asked for
+SOURCES: dict[str, tuple[str, str, str]] = {}
+
+
+def find_source(name: str) -> tuple[type[BuildConfig], type[Source], str]:
+    """The options, the class and the description of a source."""
+    module_name, config, source = SOURCES[name]
+    module = import_module(module_name)
+    return getattr(module, config), getattr(module, source), module.__doc__ or ""

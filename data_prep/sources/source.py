@@ -1,0 +1,99 @@
+"""What a public data source is to `build.py`: numbered items, each of which gives samples or is refused."""
+
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from etchr.checks import at_least, one_of
+from etchr.sample import EditSample
+
+MAX_TEXT = 20_000  # characters of a question, an answer or a prompt; longer ones are refused
+
+
+@dataclass
+class BuildConfig:
+    """The options that every source has."""
+
+    out: str = "outputs/data"  # folder; each source gets its own below it
+    split: str = "train"  # train, or val: decided by the hash of a picture's key, whatever the seed
+    val_share: float = 0.01  # of the pictures
+    seed: int = 0  # of what is drawn at random
+    num_items: int | None = None  # the first ones of the source; null: all
+    part_size: int = 500  # items that go into one Parquet file
+    processes: int = 0  # that work at the same time; 0: as many as there are CPUs
+    shard: int = 0  # the part of the work that this machine does, from 0
+    num_shards: int = 1  # machines that share the work and the folder
+
+    def __post_init__(self) -> None:
+        one_of("split", self.split, ("train", "val"))
+        at_least(self, {"part_size": 1, "processes": 0, "num_shards": 1, "shard": 0})
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"val_share={self.val_share} must be at least 0 and below 1")
+        if self.num_items is not None and self.num_items < 1:
+            raise ValueError(f"num_items={self.num_items} must be at least 1, or null for all")
+        if self.shard >= self.num_shards:
+            raise ValueError(f"shard={self.shard} must be below num_shards={self.num_shards}; shards count from 0")
+
+
+class Source(ABC):
+    """One public data set, or one generator. Built anew in every process, so it holds an index and no pictures."""
+
+    name: ClassVar[str]  # of its folder
+
+    @abstractmethod
+    def __init__(self, config: Any) -> None:
+        """Open the index; `ValueError` says what is not there and where it is had. `config` is of the source's own."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of items."""
+
+    @abstractmethod
+    def key(self, index: int) -> str:
+        """What the item's picture is known by: items of one key share a split."""
+
+    @abstractmethod
+    def samples(self, index: int, rng: random.Random) -> Iterable[EditSample]:
+        """The samples of an item, a function of the item and `rng` alone; `ValueError` says why it is refused.
+
+        Ids are unique and stable: by convention `<name>-<index, 7 digits>`, with `-<n>` behind it where an item gives
+        several samples. Ids, paths and names of the source are labels and go into `meta`.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this source from another one of the same options, such as digests of its index files."""
+        return {}
+
+
+def inside(root: Path, label: Any) -> Path:
+    """The existing file that a row's `label` names below `root`; `ValueError` if it lies elsewhere or nowhere.
+
+    Labels are hostile: absolute ones, `..` and links that lead out of `root` are refused.
+    """
+    name = text(label, "path", 1_000)
+    path, home = root / name, root.resolve()
+    try:
+        if "\0" in name or Path(name).is_absolute() or not path.resolve().is_relative_to(home):
+            raise ValueError(f"path {name[:200]!r} does not lie below the source's folder")
+        if not path.is_file():
+            raise ValueError(f"no file {name[:200]!r} below {root}")
+    except OSError as error:  # a name that the file system cannot hold, a loop of links
+        raise ValueError(f"path {name[:200]!r} cannot be looked up ({error.strerror})") from None
+    return path
+
+
+def text(value: Any, name: str, limit: int = MAX_TEXT) -> str:
+    """A row's text, stripped; `ValueError` for what is missing, NaN, no text, empty or longer than `limit`."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise ValueError(f"{name} is missing")
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is no text but {type(value).__name__}")
+    if len(value) > limit:
+        raise ValueError(f"{name} has {len(value):,} characters; at most {limit:,} are read")
+    if not value.strip():
+        raise ValueError(f"{name} is empty")
+    return value.strip()
