@@ -1,7 +1,7 @@
 """`python -m data_prep <task|all|source> key=value ...`: procedural or public data in the one Parquet schema.
 
-Procedural tasks are written to `<out>/<task>/<split>.parquet`. A file that the same command has already made is kept, so
-an interrupted run of several tasks goes on where it stopped; two runs with one seed give identical files. For the public
+Procedural tasks are written to `<out>/<task>/<split>.parquet`. A file that the same command has already made is kept,
+so an interrupted run of several tasks goes on where it stopped; two runs with one seed give identical files. For public
 sources see `sources/build.py`.
 """
 

@@ -21,6 +21,7 @@ class PromptConfig:
 
     paths: list[str] = field(default_factory=lambda: ["outputs/data/rl"])  # Parquet files or folders of them
     split: str = "train"  # of a folder, the files <split>*.parquet in it and one level below
+    mixture: str | None = None  # YAML of data sets with weights and caps, which replaces paths and split
     weights: dict[str, float] = field(default_factory=dict)  # how often a task's prompts come in an epoch; default 1
     prompt: str = "question"  # question: meta-prompt and question; instruction: the sample's explicit instruction
     router: str | None = None  # YAML of meta-prompts; null: configs/router/default.yaml
@@ -158,7 +159,7 @@ class RlConfig:
                 "sft=... trains a new LoRA over the merged Stage I adapter and adapter.init=... goes on with that "
                 "adapter itself; give one of the two"
             )
-        if not self.data.paths:
+        if not self.data.paths and self.data.mixture is None:
             raise ValueError("data.paths is empty; name a Parquet file or folder")
         pieces = -(-self.group_size // self.batch_size) * self.prompts_per_iteration
         if pieces % self.updates_per_iteration:

@@ -23,9 +23,10 @@ from etchr.rl.settings import RlConfig
 from etchr.router import DEFAULT_ROUTER, Router
 from etchr.run_folder import content_digest
 from etchr.runtime import Runtime
-from etchr.sample import EditSample, from_row, read_parquet
+from etchr.sample import EditSample, from_row
 from etchr.training.base import attach, base_dtype, check_base, load_editor
-from etchr.training.inputs import find_files, headers, prompt_maker
+from etchr.training.inputs import headers, prompt_maker
+from etchr.training.mixture import DataSet, about_sets, held_out_set, open_sets, repeats, training_sets
 from etchr.training.optim import build_optimizer
 from etchr.training.plan import Plan
 
@@ -36,16 +37,15 @@ REFERENCE = "reference"  # the frozen copy of the Stage I adapter that the KL is
 
 
 class Prompts:
-    """The samples of some Parquet files: prompts, tasks and sizes in memory, pictures read when needed."""
+    """The samples of some data sets: prompts, tasks and sizes in memory, pictures read when needed."""
 
-    def __init__(self, paths: list[str], split: str, kind: str, router: Router, needs_truth: bool) -> None:
+    def __init__(self, sets: list[DataSet], kind: str, router: Router, needs_truth: bool) -> None:
         """Raises `ValueError` for the first row that cannot be rewarded."""
-        import datasets
-
-        self.files = find_files(paths, split)
-        self.table = datasets.concatenate_datasets([read_parquet(file).table for file in self.files])
+        tables = open_sets(sets)
+        self.sets, self.files, self.table, self.places = sets, tables.files, tables.table, tables.places
         self.texts: list[str] = []
         self.tasks: list[str] = []
+        self.families: list[str] = []
         self.sizes: list[tuple[int, int]] = []
         make = prompt_maker(kind, router)
         for row in tqdm(headers(self.table), "check prompts", len(self.table), leave=False):
@@ -57,6 +57,7 @@ class Prompts:
                 )
             self.texts.append(make(sample))
             self.tasks.append(sample.task)
+            self.families.append(sample.family)
             self.sizes.append(sample.image.size)
 
     def __len__(self) -> int:
@@ -122,13 +123,13 @@ def read_inputs(config: RlConfig, runtime: Runtime) -> Inputs:
     router = Router.load(config.data.router or DEFAULT_ROUTER)
     kind, reward = config.data.prompt, config.reward
     needs_truth = reward.correctness.view == "truth" and reward.guidance_weight < 1
-    held_out = None
+    sets, held_out = training_sets(config.data), None
     with runtime.main_first():  # the others find the Arrow files that the first one made
-        prompts = Prompts(config.data.paths, config.data.split, kind, router, needs_truth)
+        prompts = Prompts(sets, kind, router, needs_truth)
         if config.validation.every:
-            paths = config.validation.paths or config.data.paths
+            kept_back = held_out_set(config.validation.paths, config.validation.split, sets)
             try:
-                held_out = Prompts(paths, config.validation.split, kind, router, needs_truth)
+                held_out = Prompts(kept_back, kind, router, needs_truth)
             except ValueError as error:
                 raise ValueError(f"{error}; or train without looking, validation.every=0") from None
     return Inputs(base, router, prompts, held_out, _plan(config, base, prompts))
@@ -141,7 +142,8 @@ def _plan(config: RlConfig, base: str, prompts: Prompts) -> Plan:
     numbers = {size: number for number, size in enumerate(dict.fromkeys(sizes))}
     if unknown := sorted(set(config.data.weights) - set(prompts.tasks) - set(TASKS)):
         raise ValueError(f"data.weights names {unknown}; the data hold: {', '.join(sorted(set(prompts.tasks)))}")
-    weights = np.array([config.data.weights.get(task, 1.0) for task in prompts.tasks])
+    weights = repeats(prompts.sets, prompts.places, prompts.families, config.seed)
+    weights *= [config.data.weights.get(task, 1.0) for task in prompts.tasks]
     costs = np.array([w * h for w, h in sizes])
     plan = Plan(np.array([numbers[size] for size in sizes]), costs, weights, config.prompts_per_iteration, config.seed)
     if not plan.batches_per_epoch:
@@ -157,6 +159,7 @@ def fingerprint(config: RlConfig, inputs: Inputs) -> dict[str, Any]:
     options = {name: value for name, value in asdict(config).items() if name not in FREE_OPTIONS}
     for name in FREE_DATA_OPTIONS:
         del options["data"][name]
+    options["data"]["mixture"] = about_sets(inputs.prompts.sets) if config.data.mixture is not None else None
     options["data"]["files"] = [content_digest(file) for file in inputs.prompts.files]
     options["data"]["meta_prompts"] = {str(k): v for k, v in inputs.router.meta_prompts.items()}
     options["model"]["base"] = content_digest(Path(inputs.base)) or inputs.base

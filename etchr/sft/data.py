@@ -18,10 +18,11 @@ from tqdm import tqdm
 from etchr.editor import geometry
 from etchr.families import TASKS
 from etchr.images import peek_image
-from etchr.sample import EditSample, from_row, read_parquet
+from etchr.sample import EditSample, from_row
 from etchr.sft import released
 from etchr.sft.cache import TensorCache, image_key
-from etchr.training.inputs import find_files, headers
+from etchr.training.inputs import headers
+from etchr.training.mixture import DataSet, open_sets, repeats
 from etchr.training.plan import Plan, share
 
 log = logging.getLogger(__name__)
@@ -72,26 +73,24 @@ def _resized(image: Image.Image, size: Size) -> Image.Image:
 
 
 class PairData:
-    """The training pairs of some Parquet files: prompts, tasks and sizes in memory, pictures read when needed."""
+    """The training pairs of some data sets: prompts, tasks and sizes in memory, pictures read when needed."""
 
     def __init__(
         self,
-        paths: Sequence[str],
-        split: str,
+        sets: Sequence[DataSet],
         prompt_of: Callable[[EditSample], str],
         sizing: Sizing,
         bad_rows: str = "stop",
     ) -> None:
         """Raises `ValueError` for data that are none, and for the first bad row unless `bad_rows` is skip."""
-        import datasets
-
-        self.files = find_files(paths, split)
-        self.table = datasets.concatenate_datasets([read_parquet(file).table for file in self.files])
-        self.sizing, self.bad_rows = sizing, bad_rows
+        tables = open_sets(sets)
+        self.files, self.table = tables.files, tables.table
+        self.sets, self.sizing, self.bad_rows = sets, sizing, bad_rows
         self.num_skipped = 0
         rows: list[int] = []
         self.prompts: list[str] = []
         self.tasks: list[str] = []
+        self.families: list[str] = []
         self.sizes: list[tuple[Size, Size]] = []
         for number, row in enumerate(tqdm(headers(self.table), "check data", len(self.table), leave=False)):
             try:
@@ -108,10 +107,12 @@ class PairData:
             rows.append(number)
             self.prompts.append(prompt)
             self.tasks.append(sample.task)
+            self.families.append(sample.family)
             self.sizes.append(sizes)
         if not rows:
             raise ValueError(f"none of the {len(self.table)} rows in {', '.join(map(str, self.files[:3]))} can be used")
         self.row_numbers = np.array(rows)
+        self.places = tables.places[self.row_numbers]
 
     def __len__(self) -> int:
         return len(self.row_numbers)
@@ -130,11 +131,12 @@ class PairData:
         if unknown := sorted(set(weights) - set(self.tasks) - set(TASKS)):  # a preset's weights fit part of its data
             raise ValueError(f"data.weights names {unknown}; the data hold: {', '.join(sorted(set(self.tasks)))}")
         costs = np.array([tw * th + cw * ch for (tw, th), (cw, ch) in self.sizes])
-        repeats = np.array([weights.get(task, 1.0) for task in self.tasks])
-        plan = Plan(self.buckets(), costs, repeats, global_batch_size, seed, bucketing)
+        times = repeats(self.sets, self.places, self.families, seed)
+        times *= [weights.get(task, 1.0) for task in self.tasks]
+        plan = Plan(self.buckets(), costs, times, global_batch_size, seed, bucketing)
         if not plan.batches_per_epoch:
             raise ValueError(
-                f"{int(repeats.sum())} training pairs are fewer than one global batch of {global_batch_size}; "
+                f"{int(times.sum())} training pairs are fewer than one global batch of {global_batch_size}; "
                 "give more data or a smaller global_batch_size"
             )
         return plan

@@ -20,6 +20,7 @@ class DataConfig:
 
     paths: list[str] = field(default_factory=lambda: ["outputs/data/sft"])  # Parquet files or folders of them
     split: str = "train"  # of a folder, the files <split>*.parquet in it and one level below
+    mixture: str | None = None  # YAML of data sets with weights and caps, which replaces paths and split
     weights: dict[str, float] = field(default_factory=dict)  # how often a task's pairs come in an epoch; default 1
     prompt: str = "question"  # question: meta-prompt and question; instruction: the sample's explicit instruction
     router: str | None = None  # YAML of meta-prompts; null: configs/router/default.yaml
@@ -104,7 +105,7 @@ class SftConfig:
             raise ValueError(f"steps={self.steps} must be at least 1")
         if not 0 < self.epochs < math.inf:
             raise ValueError(f"epochs={self.epochs} must be above 0")
-        if not self.data.paths:
+        if not self.data.paths and self.data.mixture is None:
             raise ValueError("data.paths is empty; name a Parquet file or folder")
         if self.data.bucket_step < 16 or self.data.bucket_step % 16:
             raise ValueError(f"data.bucket_step={self.data.bucket_step} must be a multiple of 16")

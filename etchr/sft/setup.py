@@ -19,6 +19,7 @@ from etchr.sft.settings import SftConfig
 from etchr.sft.validation import Validation
 from etchr.training.base import attach, base_dtype, check_base, load_editor
 from etchr.training.inputs import prompt_maker
+from etchr.training.mixture import about_sets, held_out_set, training_sets
 from etchr.training.optim import build_optimizer
 from etchr.training.plan import Plan
 
@@ -68,13 +69,13 @@ def read_inputs(config: SftConfig, runtime: Runtime) -> Inputs:
     prompt_of = prompt_maker(config.data.prompt, router)
     settings = EditorSettings.read(base, max_pixels=config.model.max_pixels)
     sizing = Sizing(config.data.geometry, settings.max_pixels, config.data.bucket_step)
-    held_out = None
+    sets, held_out = training_sets(config.data), None
     with runtime.main_first():  # the others find the Arrow files that the first one made
-        data = PairData(config.data.paths, config.data.split, prompt_of, sizing, config.data.bad_rows)
+        data = PairData(sets, prompt_of, sizing, config.data.bad_rows)
         if config.validation.every:
-            paths = config.validation.paths or config.data.paths
+            kept_back = held_out_set(config.validation.paths, config.validation.split, sets)
             try:
-                held_out = PairData(paths, config.validation.split, prompt_of, sizing, config.data.bad_rows)
+                held_out = PairData(kept_back, prompt_of, sizing, config.data.bad_rows)
             except ValueError as error:
                 raise ValueError(f"{error}; or train without looking, validation.every=0") from None
     plan = data.plan(config.data.weights, config.global_batch_size, config.seed, config.data.bucketing)
@@ -86,6 +87,7 @@ def fingerprint(config: SftConfig, inputs: Inputs) -> dict[str, Any]:
     options = {name: value for name, value in asdict(config).items() if name not in FREE_OPTIONS}
     for name in FREE_DATA_OPTIONS:
         del options["data"][name]
+    options["data"]["mixture"] = about_sets(inputs.data.sets) if config.data.mixture is not None else None
     options["data"]["files"] = [content_digest(file) for file in inputs.data.files]
     options["data"]["meta_prompts"] = {str(k): v for k, v in inputs.router.meta_prompts.items()}
     options["model"]["base"] = content_digest(Path(inputs.base)) or inputs.base

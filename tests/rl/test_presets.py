@@ -5,7 +5,15 @@ import pytest
 from etchr.config import compose, experiments
 from etchr.rl.settings import RlConfig
 
-PRESETS = {"nano_rl", "nano_rl_paper", "rl_9b", "rl_paper_9b", "rl_released_9b", "rl_guidance_only", "rl_correctness_only"}
+PRESETS = {
+    "nano_rl",
+    "nano_rl_paper",
+    "rl_9b",
+    "rl_paper_9b",
+    "rl_released_9b",
+    "rl_guidance_only",
+    "rl_correctness_only",
+}
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from etchr.sample import EditSample, features, to_row
 from etchr.sft.cache import MemoryCache, NoCache
 from etchr.sft.data import PairData, Sizing, StepLoader
 from etchr.training.inputs import find_files, prompt_maker
+from etchr.training.mixture import DataSet
 
 ROUTER = Router({family: f"{family}:" for family in TaskFamily})
 SIZING = Sizing("native", 96 * 96)
@@ -58,7 +59,7 @@ def write(path, rows):
 
 
 def load(*paths, split="train", kind="question", sizing=SIZING, bad_rows="stop"):
-    return PairData([str(path) for path in paths], split, prompt_maker(kind, ROUTER), sizing, bad_rows)
+    return PairData([DataSet([str(path) for path in paths], split)], prompt_maker(kind, ROUTER), sizing, bad_rows)
 
 
 def loader(data, size=4, rank=0, num_processes=1, batch_size=2, cache=None, seed=0):

@@ -16,6 +16,7 @@ from etchr.sft.cache import MemoryCache, NoCache, weights_digest
 from etchr.sft.data import PairData, Sizing, StepLoader
 from etchr.sft.encode import PairEncoder, open_caches
 from etchr.training.inputs import prompt_maker
+from etchr.training.mixture import DataSet
 
 
 def load(folder, **options):
@@ -64,7 +65,7 @@ def passes(editor):
 
 def loader_of(path, latents):
     router = Router({family: "" for family in TaskFamily})
-    data = PairData([str(path)], "train", prompt_maker("question", router), Sizing("native", 64 * 64))
+    data = PairData([DataSet([str(path)])], prompt_maker("question", router), Sizing("native", 64 * 64))
     return StepLoader(data, data.plan({}, 2, 0), latents, 0, 1, 2)
 
 

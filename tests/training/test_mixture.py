@@ -1,0 +1,139 @@
+"""Mixtures: weights and caps decide how often a row comes, whatever else is in the mixture; bad YAML is told apart."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from etchr.config import compose
+from etchr.families import TASK_FAMILY
+from etchr.rl import setup as rl
+from etchr.rl.settings import RlConfig
+from etchr.runtime import Runtime
+from etchr.sample import EditSample, write_parquet
+from etchr.sft import setup as sft
+from etchr.sft.settings import SftConfig
+from etchr.training.mixture import DataSet, held_out_set, open_sets, read_mixture, repeats
+from etchr.training.plan import Plan
+
+CPU = Runtime("cpu", threads=1)
+
+
+def write(folder, task, count, split="train"):
+    picture = Image.new("RGB", (64, 64))
+    rows = [
+        EditSample(
+            f"{folder.name}-{i}",
+            TASK_FAMILY[task],
+            task,
+            picture,
+            "Where?",
+            "A",
+            ("a", "b"),
+            picture,
+            {"answer_type": "option"},
+        )
+        for i in range(count)
+    ]
+    write_parquet(rows, folder / task / f"{split}.parquet")
+    return str(folder)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """20 mazes and 12 charts in one set, 10 jigsaws in another."""
+    write(tmp_path / "first", "maze", 20)
+    return write(tmp_path / "first", "chart", 12), write(tmp_path / "second", "jigsaw", 10)
+
+
+def mixture(tmp_path, text):
+    path = tmp_path / "mixture.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_mixture(str(path))
+
+
+def counts(sets, seed=0):
+    """Rows by (set, family), and how often each comes in an epoch."""
+    tables = open_sets(sets)
+    families = tables.table["family"]
+    times = repeats(sets, tables.places, families, seed)
+    return tables, np.asarray(families), times
+
+
+def test_weights_and_caps_of_a_family_decide_how_often_a_row_comes(tmp_path, two):
+    text = f"a: {{paths: ['{two[0]}'], weight: 2, caps: {{logic: 5}}}}\nb: {{paths: ['{two[1]}'], weight: 0.5}}\n"
+    tables, families, times = counts(mixture(tmp_path, text))
+    assert len(tables.files) == 3
+    assert sorted(times[families == "logic"]) == [0.0] * 15 + [2.0] * 5
+    assert set(times[families == "chart"]) == {2.0}
+    assert set(times[families == "jigsaw"]) == {0.5}
+    plan = Plan(np.zeros(len(times)), np.ones(len(times)), times, 1, 0)
+    seen = np.bincount(plan.epoch(0).ravel(), minlength=len(times))
+    assert seen[families == "logic"].sum() == 10
+    assert seen[families == "chart"].sum() == 24
+    assert seen[families == "jigsaw"].sum() == 5
+
+
+def test_what_a_cap_draws_depends_on_seed_and_set_alone(two):
+    capped = DataSet([two[0]], caps={"logic": 5}, name="a")
+    alone = counts([capped])[2]
+    assert (counts([capped])[2] == alone).all()
+    assert (counts([DataSet([two[1]], name="b"), capped])[2][10:] == alone).all()
+    assert (counts([capped], seed=1)[2] != alone).any()
+
+
+def test_caps_of_0_leave_a_family_out_and_large_ones_do_nothing(two):
+    _, families, times = counts([DataSet([two[0]], caps={"logic": 0, "chart": 99})])
+    assert not times[families == "logic"].any()
+    assert times[families == "chart"].all()
+
+
+def test_held_out_data_come_from_the_same_folders_unless_paths_are_given(tmp_path, two):
+    write(tmp_path / "second", "jigsaw", 3, split="val")
+    sets = [DataSet([two[0]]), DataSet([two[1]])]
+    assert held_out_set([], "val", sets) == [DataSet([two[0], two[1]], "val")]
+    assert held_out_set([two[1]], "val", sets) == [DataSet([two[1]], "val")]
+    assert len(open_sets(held_out_set([two[1]], "val", sets)).table) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1, 2]", "must hold data sets"),
+        ("a: 3", "data set 'a' .* has no options"),
+        ("a: {paths: [x], wieght: 2}", "unknown options wieght; known: paths, split, weight, caps"),
+        ("a: {}", r"data set 'a' .*paths=\[\] must be a list"),
+        ("a: {paths: x}", "paths='x' must be a list"),
+        ("a: {paths: [x], weight: -1}", "weight=-1 must be"),
+        ("a: {paths: [x], weight: .nan}", "weight=nan must be"),
+        ("a: {paths: [x], caps: {lake: 3}}", "unknown task family 'lake'; known: perception"),
+        ("a: {paths: [x], caps: {logic: 2.5}}", "caps.logic=2.5 must be a whole number"),
+        ("a: {paths: [x], caps: 7}", "caps=7 must be family: number"),
+        ("a: [", "cannot read the mixture"),
+    ],
+)
+def test_what_is_wrong_with_a_mixture_is_said(tmp_path, text, words):
+    with pytest.raises(ValueError, match=words):
+        mixture(tmp_path, text)
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_both_stages_train_on_a_mixture(tmp_path, two, stage):
+    text = f"a: {{paths: ['{two[0]}'], caps: {{logic: 3, chart: 0}}}}\nb: {{paths: ['{two[1]}'], weight: 0}}\n"
+    (tmp_path / "mixture.yaml").write_text(text, encoding="utf-8")
+    words = [f"data.mixture={tmp_path / 'mixture.yaml'}", "validation.every=0", "device=cpu"]
+    if stage == "sft":
+        inputs = sft.read_inputs(compose(SftConfig, "sft", [*words, "global_batch_size=1"]), CPU)
+        families = inputs.data.families
+    else:
+        inputs = rl.read_inputs(compose(RlConfig, "rl", [*words, "prompts_per_iteration=2"]), CPU)
+        families = inputs.prompts.families
+    drawn = inputs.plan.epoch(0).ravel()
+    assert {families[row] for row in drawn} == {"logic"}
+    assert len(drawn) == (3 if stage == "sft" else 2)  # a third prompt alone does not fill an iteration
+
+
+def test_a_missing_mixture_or_data_set_is_named(tmp_path):
+    with pytest.raises(ValueError, match="cannot read the mixture"):
+        read_mixture(str(tmp_path / "none.yaml"))
+    with pytest.raises(ValueError, match="no train data at nowhere"):
+        open_sets([DataSet(["nowhere"])])
