@@ -6,6 +6,8 @@ Evaluation and training share it, so that they behave alike when they are killed
 import fcntl
 import hashlib
 import json
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,9 +118,14 @@ class JsonLines:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that appears whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    part = temporary(path)
     part.write_bytes(data)
     part.replace(path)
+
+
+def temporary(path: Path) -> Path:
+    """Where to write what will be `path`: beside it, by a name that no other process of any machine uses."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
 
 
 def _differences(there: Any, here: Any, where: str = "") -> list[str]:

@@ -6,7 +6,7 @@ Loads without torch.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,14 @@ from PIL import Image
 
 from etchr.families import TaskFamily
 from etchr.images import decode_image, encode_png
+from etchr.run_folder import temporary
 
 if TYPE_CHECKING:
     import datasets
+
+
+GROUP_ROWS = 256  # of a row group, or fewer that have
+GROUP_BYTES = 64 * 2**20  # of pictures
 
 
 @dataclass(frozen=True)
@@ -131,16 +136,17 @@ def write_parquet(samples: Iterable[EditSample], path: Path) -> int:
     import pyarrow.parquet as pq
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = temporary(path)
     schema = features().arrow_schema
-    rows, count = [], 0
+    rows, size, count = [], 0, 0
     with pq.ParquetWriter(part, schema) as writer:
         for sample in samples:
             rows.append(to_row(sample))
+            size += sum(len(rows[-1][name]["bytes"]) for name in ("image", "edit_image") if rows[-1][name])
             count += 1
-            if len(rows) == 256:
+            if len(rows) == GROUP_ROWS or size >= GROUP_BYTES:
                 writer.write_table(_table(rows, schema))
-                rows = []
+                rows, size = [], 0
         if rows:
             writer.write_table(_table(rows, schema))
     part.replace(path)
@@ -151,6 +157,24 @@ def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
     import pyarrow as pa
 
     return pa.Table.from_pylist(rows, schema=schema)
+
+
+def find_files(paths: Sequence[str], split: str) -> list[Path]:
+    """The Parquet files that `paths` name, each once: files, or `<split>*.parquet` of folders and of those in them.
+
+    Raises `ValueError` for a path that names none.
+    """
+    files: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        found = [path]
+        if not path.is_file():
+            found = sorted([*path.glob(f"{split}*.parquet"), *path.glob(f"*/{split}*.parquet")])
+        if not found:
+            raise ValueError(
+                f"no {split} data at {path}; make some with: python -m data_prep all split={split} out={path}"
+            )
+        files |= {file.resolve(): file for file in found if file.resolve() not in files}
+    return list(files.values())
 
 
 def read_parquet(path: str | Path, split: str | None = None) -> "SampleSet":

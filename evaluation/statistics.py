@@ -12,6 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 Z95 = 1.959963984540054
+T95 = {
+    1: 12.706,
+    2: 4.303,
+    3: 3.182,
+    4: 2.776,
+    5: 2.571,
+    6: 2.447,
+    7: 2.365,
+    8: 2.306,
+    9: 2.262,
+}  # Student's, by degrees
 RESAMPLES = 10_000
 SEED = 20260524  # of every bootstrap: equal outcomes give equal intervals
 
@@ -70,25 +81,29 @@ def mean_over_seeds(
 ) -> Estimate:
     """The mean over seeds of one method, each task -> id -> right, or its difference from `baseline`, as above.
 
-    Over the samples that all of them have scored. The bootstrap redraws the seeds and, within each task, the samples,
-    so the interval says what another training on another test set would give, as far as so few seeds can.
+    Over the samples that all of them have scored. The interval joins two uncertainties in quadrature: that of the
+    samples (the bootstrap of the seeds' mean, sample by sample) and that of the seeds (Student's t of the spread of
+    their means). So it says what other seeds on other samples would give, against this one baseline; of a single seed
+    it can say nothing but what the samples do.
     """
-    rng, num_seeds = np.random.default_rng(SEED), len(systems)
-    means, value = np.zeros((RESAMPLES, num_seeds)), 0.0
+    values: dict[str, list[float]] = {}
+    per_seed = np.zeros(len(systems))
     for task in systems[0]:
         others = [*systems, baseline] if baseline is not None else systems
         shared = sorted(set.intersection(*(set(one.get(task, {})) for one in others)))
-        if not shared:
-            return Estimate(*[float("nan")] * 3)
         right = np.array([[float(one[task][key]) for key in shared] for one in systems])
         if baseline is not None:
             right -= [float(baseline[task][key]) for key in shared]
-        counts = rng.multinomial(len(shared), np.full(len(shared), 1 / len(shared)), RESAMPLES)
-        means += counts @ right.T / len(shared)
-        value += float(right.mean())
-    drawn = rng.integers(num_seeds, size=(RESAMPLES, num_seeds))
-    low, high = np.percentile(np.take_along_axis(means, drawn, axis=1).mean(1) / len(systems[0]), (2.5, 97.5))
-    return Estimate(100 * value / len(systems[0]), 100 * float(low), 100 * float(high))
+        values[task] = right.mean(0).tolist()
+        if shared:
+            per_seed += 100 * right.mean(1) / len(systems[0])
+    samples, spread = _bootstrap_mean(values), 0.0
+    if len(systems) > 1:
+        degrees = len(systems) - 1
+        spread = T95.get(degrees, T95[max(T95)]) * float(per_seed.std(ddof=1)) / math.sqrt(len(systems))
+    below, above = math.hypot(samples.value - samples.low, spread), math.hypot(samples.high - samples.value, spread)
+    least = 0.0 if baseline is None else -100.0
+    return Estimate(samples.value, max(samples.value - below, least), min(samples.value + above, 100.0))
 
 
 def _bootstrap_mean(values: Mapping[str, Sequence[float]]) -> Estimate:

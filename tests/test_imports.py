@@ -64,9 +64,11 @@ def test_the_library_imports_downwards_only(module, path):
 
 @pytest.mark.parametrize(("module", "path"), modules("data_prep"), ids=lambda value: str(value))
 def test_data_prep_knows_samples_only(module, path):
+    asks = module == "data_prep.sources.build" or module.startswith("data_prep.filter_rl")  # the grader, a model
+    known = {"base", "mllm"} if asks else {"base"}
     for name in imports(path):
         if name.startswith("etchr."):
-            assert layer(name) == "base", f"{module} imports {name}"
+            assert layer(name) in known, f"{module} imports {name}"
         assert not name.startswith(("evaluation", *LIGHT)), f"{module} imports {name}"
 
 

@@ -5,7 +5,15 @@ from importlib import import_module
 from data_prep.sources.source import BuildConfig, Source
 
 # name -> module, options, class; imported when asked for
-SOURCES: dict[str, tuple[str, str, str]] = {}
+SOURCES = {
+    "vstar": ("data_prep.sources.vstar", "VStarConfig", "VStar"),
+    "refchartqa": ("data_prep.sources.refchartqa", "RefChartQAConfig", "RefChartQA"),
+    "mazes": ("data_prep.sources.mazes", "MazesConfig", "Mazes"),
+    "lakes": ("data_prep.sources.lakes", "LakesConfig", "Lakes"),
+    "jigsaws": ("data_prep.sources.jigsaws", "JigsawsConfig", "Jigsaws"),
+    "dl3dv": ("data_prep.sources.dl3dv", "DL3DVConfig", "DL3DV"),
+    "released": ("data_prep.sources.released", "ReleasedConfig", "Released"),
+}
 
 
 def find_source(name: str) -> tuple[type[BuildConfig], type[Source], str]:

@@ -9,9 +9,13 @@ over machines that share the folder, under any scheduler; whoever finishes last 
 import json
 import os
 import random
+import resource
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from hashlib import sha256
 from multiprocessing import get_context
@@ -19,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.sources.source import BuildConfig, Source
+from etchr.mllm.answers import ground_truth
 from etchr.run_folder import RunFolder, write_atomically
 from etchr.sample import EditSample, write_parquet
 from etchr.seeds import hash_seed
@@ -26,7 +31,7 @@ from etchr.seeds import hash_seed
 FREE_OPTIONS = ("out", "processes", "shard", "num_shards")  # they do not decide what comes out
 MAX_REASON = 300  # characters of a reason or a key in rejected.jsonl
 
-Note = dict[str, Any]  # of a part: items, samples, families, rejected
+Note = dict[str, Any]  # of a part: items, samples by family, rejected items, bytes of its file
 
 
 def build(kind: type[Source], config: BuildConfig) -> dict[str, int]:
@@ -42,14 +47,20 @@ def build(kind: type[Source], config: BuildConfig) -> dict[str, int]:
     if not num_items:
         raise ValueError(f"the source {source.name} holds no items")
     folder = RunFolder(_notes(source, config))
-    options = {name: value for name, value in asdict(config).items() if name not in FREE_OPTIONS}
-    folder.claim({"source": source.name, "options": options, "identity": source.identity()})
+    free = (*FREE_OPTIONS, *source.free_options)
+    options = {name: value for name, value in asdict(config).items() if name not in free}
+    folder.claim({"source": source.name, "options": options, "identity": source.identity(), "code": code_digest()})
     num_parts = -(-num_items // config.part_size)
-    parts = [part for part in range(config.shard, num_parts, config.num_shards) if not _note(folder.path, part)]
+    mine = range(config.shard, num_parts, config.num_shards)
+    parts = [part for part in mine if not _note(folder.path, part)]
     sizes = {part: min((part + 1) * config.part_size, num_items) - part * config.part_size for part in parts}
-    with tqdm(total=num_items, initial=num_items - sum(sizes.values()), desc=source.name, unit="item") as bar:
+    begin, todo = time.perf_counter(), sum(sizes.values())
+    with tqdm(total=num_items, initial=num_items - todo, desc=source.name, unit="item") as bar:
         for part in _made(kind, config, source, num_items, parts):
             bar.update(sizes[part])
+    if todo:
+        seconds = time.perf_counter() - begin
+        print(f"{todo:,} items in {seconds:.1f} s: {todo / seconds:.1f} a second; a process took {_peak_gb():.2f} GB")
     return _finish(source, config, folder.path, num_parts)
 
 
@@ -67,6 +78,10 @@ def _made(kind: type[Source], config: BuildConfig, source: Source, num_items: in
             for job in as_completed(jobs):
                 job.result()
                 yield jobs[job]
+        except BrokenProcessPool:
+            raise ValueError(
+                "a worker was killed, probably for want of memory; start again with fewer processes=, parts stay"
+            ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -96,33 +111,56 @@ def make_part(source: Source, config: BuildConfig, num_items: int, part: int) ->
 
     def rows() -> Iterator[EditSample]:
         for index in items:
+            key = ""
             try:
-                found = item_samples(source, config, index)
-            except (ValueError, OSError) as error:
-                rejected.append({"item": index, "key": _key(source, index), "reason": _short(error)})
+                key = source.key(index)
+                found = item_samples(source, config, index, key)
+            except (
+                ValueError,
+                MemoryError,
+            ) as error:  # OSError: the disk or the network, which the next start may have
+                reason = _short(error) or "it needs more memory than there is"
+                rejected.append({"item": index, "key": _short(key), "reason": reason})
                 continue
             families.update(str(sample.family) for sample in found)
             yield from found
 
-    path = _notes(source, config).parent / f"{config.split}-{part:05d}.parquet"
-    if not write_parquet(rows(), path):
+    notes = _notes(source, config)
+    path = _file(notes, part)
+    num_bytes = 0
+    if write_parquet(rows(), path):
+        num_bytes = path.stat().st_size
+    else:
         path.unlink()  # an empty file is no data set
-    note: Note = {"items": len(items), "families": dict(sorted(families.items())), "rejected": rejected}
-    write_atomically(_notes(source, config) / f"part-{part:05d}.json", json.dumps(note).encode())
+    families_made = dict(sorted(families.items()))
+    note: Note = {"items": len(items), "families": families_made, "rejected": rejected, "bytes": num_bytes}
+    write_atomically(notes / f"part-{part:05d}.json", json.dumps(note).encode())
 
 
-def item_samples(source: Source, config: BuildConfig, index: int) -> list[EditSample]:
-    """The samples of an item, none if it belongs to the other split; `ValueError` if it is refused."""
-    key = source.key(index)
+def item_samples(source: Source, config: BuildConfig, index: int, key: str) -> list[EditSample]:
+    """The samples of an item, none if it belongs to the other split; `ValueError` if it is refused.
+
+    An answer that the grader cannot read is refused here, for it would stop Stage II and the evaluation later.
+    """
     if split_of(key, config.val_share) != config.split:
         return []
-    return list(source.samples(index, random.Random(hash_seed(source.name, config.seed, key, index))))
+    found = list(source.samples(index, random.Random(hash_seed(source.name, config.seed, key, index))))
+    for sample in found:
+        if not sample.meta.get("answer_is_missing"):
+            ground_truth(sample)
+    return found
 
 
 def split_of(key: str, val_share: float) -> str:
     """The split of a picture: a function of its key alone, so no picture is in both."""
     lot = int(sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12], 16) / 16**12
     return "val" if lot < val_share else "train"
+
+
+def _peak_gb() -> float:
+    """The most memory that this process or one of its workers held, in 1e9 bytes."""
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def _finish(source: Source, config: BuildConfig, notes: Path, num_parts: int) -> dict[str, int]:
@@ -149,16 +187,27 @@ def _notes(source: Source, config: BuildConfig) -> Path:
     return Path(config.out) / source.name / config.split
 
 
+def _file(notes: Path, part: int) -> Path:
+    return notes.parent / f"{notes.name}-{part:05d}.parquet"
+
+
 def _note(notes: Path, part: int) -> Note | None:
-    path = notes / f"part-{part:05d}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _key(source: Source, index: int) -> str:
+    """The note of a part; None if it is not made, or its file is not the one that the note is about."""
+    path, file = notes / f"part-{part:05d}.json", _file(notes, part)
     try:
-        return _short(source.key(index))
-    except (ValueError, OSError):
-        return ""
+        note: Note = json.loads(path.read_text(encoding="utf-8"))
+        there = file.stat().st_size if file.is_file() else 0
+        return note if note["bytes"] == there else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def code_digest() -> str:
+    """A digest of the sources' code, for parts that other code made do not fit."""
+    digest = sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _short(words: object) -> str:

@@ -31,6 +31,8 @@ class BuildConfig:
     def __post_init__(self) -> None:
         one_of("split", self.split, ("train", "val"))
         at_least(self, {"part_size": 1, "processes": 0, "num_shards": 1, "shard": 0})
+        if self.split == "val" and self.val_share == 0:
+            raise ValueError("val_share=0 leaves nothing for split=val; give it a share")
         if not 0 <= self.val_share < 1:
             raise ValueError(f"val_share={self.val_share} must be at least 0 and below 1")
         if self.num_items is not None and self.num_items < 1:
@@ -42,7 +44,8 @@ class BuildConfig:
 class Source(ABC):
     """One public data set, or one generator. Built anew in every process, so it holds an index and no pictures."""
 
-    name: ClassVar[str]  # of its folder
+    name: str  # of its folder
+    free_options: ClassVar[tuple[str, ...]] = ("root",)  # places, which count by their content in `identity`
 
     @abstractmethod
     def __init__(self, config: Any) -> None:
@@ -81,8 +84,8 @@ def inside(root: Path, label: Any) -> Path:
             raise ValueError(f"path {name[:200]!r} does not lie below the source's folder")
         if not path.is_file():
             raise ValueError(f"no file {name[:200]!r} below {root}")
-    except OSError as error:  # a name that the file system cannot hold, a loop of links
-        raise ValueError(f"path {name[:200]!r} cannot be looked up ({error.strerror})") from None
+    except (OSError, RuntimeError):  # a name that the file system cannot hold, a loop of links
+        raise ValueError(f"path {name[:200]!r} cannot be looked up") from None
     return path
 
 
@@ -96,4 +99,8 @@ def text(value: Any, name: str, limit: int = MAX_TEXT) -> str:
         raise ValueError(f"{name} has {len(value):,} characters; at most {limit:,} are read")
     if not value.strip():
         raise ValueError(f"{name} is empty")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds half a character (a lone surrogate), which no file can") from None
     return value.strip()

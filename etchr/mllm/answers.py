@@ -139,7 +139,12 @@ def ground_truth(sample: EditSample) -> str:
 
 
 def reaches_goal(moves: Sequence[str], grid: Sequence[str]) -> bool:
-    """Whether `moves` lead from S over free cells to G, which must be the last cell; leaving the grid fails."""
+    """Whether `moves` lead from S over free cells to G, which must be the last cell; leaving the grid fails.
+
+    `grid` has a text for each row of cells; `ValueError` if it is anything else, or without one S and a G.
+    """
+    if not isinstance(grid, list | tuple) or not all(isinstance(line, str) for line in grid):
+        raise ValueError(f"a grid is a list of texts, got {grid!r}")
     marks = {(r, c): mark for r, line in enumerate(grid) for c, mark in enumerate(line)}
     starts = [cell for cell, mark in marks.items() if mark == "S"]
     if len(starts) != 1 or "G" not in marks.values():

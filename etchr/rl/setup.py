@@ -159,7 +159,9 @@ def fingerprint(config: RlConfig, inputs: Inputs) -> dict[str, Any]:
     options = {name: value for name, value in asdict(config).items() if name not in FREE_OPTIONS}
     for name in FREE_DATA_OPTIONS:
         del options["data"][name]
-    options["data"]["mixture"] = about_sets(inputs.prompts.sets) if config.data.mixture is not None else None
+    options["data"]["mixture"] = (
+        about_sets(inputs.prompts.sets, inputs.prompts.places) if config.data.mixture is not None else None
+    )
     options["data"]["files"] = [content_digest(file) for file in inputs.prompts.files]
     options["data"]["meta_prompts"] = {str(k): v for k, v in inputs.router.meta_prompts.items()}
     options["model"]["base"] = content_digest(Path(inputs.base)) or inputs.base

@@ -72,7 +72,10 @@ def train(config: RlConfig) -> Path:
                 run = build(config, runtime, inputs)
                 claim(runtime, folder, config, decides)
                 Trainer(config, runtime, inputs, run, pool, checkpoints, folder, total).fit()
-            log.info("edits scored: %d, known before: %d, without a score: %d", *astuple(pool.stats))
+            log.info(
+                "edits that the models were asked about: %d, known before: %d, without a score: %d",
+                *astuple(pool.stats),
+            )
             write_adapters(adapter, config, runtime, inputs, run, total)
         runtime.close()
     return adapter

@@ -77,7 +77,7 @@ class Validation:
         accepted: float = sum(trace.verdict is Verdict.ACCEPTED for _, trace in traces)
         counts = (len(outcomes), len(scored), guidance, correctness, len(traces), right, accepted)
         num, num_scored, guidance, correctness, num_traces, right, accepted = self.runtime.sum(*map(float, counts))
-        values = {"val_missing_share": 1 - num_scored / num}
+        values = {"val_missing_share": round((num - num_scored) / num, 6)}  # exact as val_reward is
         if num_scored:
             values |= {
                 # as exact as metrics.jsonl keeps it: a tie stays a tie when a run goes on

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -87,7 +88,9 @@ def fingerprint(config: SftConfig, inputs: Inputs) -> dict[str, Any]:
     options = {name: value for name, value in asdict(config).items() if name not in FREE_OPTIONS}
     for name in FREE_DATA_OPTIONS:
         del options["data"][name]
-    options["data"]["mixture"] = about_sets(inputs.data.sets) if config.data.mixture is not None else None
+    options["data"]["mixture"] = (
+        about_sets(inputs.data.sets, inputs.data.places) if config.data.mixture is not None else None
+    )
     options["data"]["files"] = [content_digest(file) for file in inputs.data.files]
     options["data"]["meta_prompts"] = {str(k): v for k, v in inputs.router.meta_prompts.items()}
     options["model"]["base"] = content_digest(Path(inputs.base)) or inputs.base
@@ -116,7 +119,8 @@ def build(config: SftConfig, runtime: Runtime, inputs: Inputs) -> Training:
         validation = Validation(config.validation, inputs.held_out, reader, encoder, config.batch_size)
     if config.data.precompute:
         shared = config.data.cache == "disk"  # in memory each process needs all of it
-        mine = range(runtime.rank, len(inputs.data), runtime.num_processes) if shared else range(len(inputs.data))
+        used = np.flatnonzero(inputs.plan.repeats).tolist()  # none of those over a cap
+        mine = used[runtime.rank :: runtime.num_processes] if shared else used
         encoder.fill(loader, mine, runtime.is_main)
         if validation is not None:
             encoder.fill(validation.loader, validation.indices, runtime.is_main)

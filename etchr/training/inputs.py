@@ -1,28 +1,12 @@
-"""What both stages read: the files of a data set, and the prompt that a sample gives the editor."""
+"""What both stages read of a sample: the prompt that it gives the editor, and its pictures' headers."""
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from etchr.router import Router
 from etchr.sample import EditSample
-
-
-def find_files(paths: Sequence[str], split: str) -> list[Path]:
-    """The Parquet files that `paths` name: files, or the `<split>*.parquet` of folders and of the folders in them."""
-    files: list[Path] = []
-    for path in map(Path, paths):
-        found = (
-            [path] if path.is_file() else sorted([*path.glob(f"{split}*.parquet"), *path.glob(f"*/{split}*.parquet")])
-        )
-        if not found:
-            raise ValueError(
-                f"no {split} data at {path}; make some with: python -m data_prep all split={split} out={path}"
-            )
-        files += found
-    return files
 
 
 def prompt_maker(kind: str, router: Router) -> Callable[[EditSample], str]:

@@ -9,9 +9,8 @@ import numpy as np
 import yaml
 
 from etchr.families import TaskFamily
-from etchr.sample import read_parquet
+from etchr.sample import find_files, read_parquet
 from etchr.seeds import hash_seed
-from etchr.training.inputs import find_files
 
 if TYPE_CHECKING:
     import datasets
@@ -32,13 +31,13 @@ class DataSet:
             raise ValueError(f"paths={self.paths!r} must be a list of Parquet files or folders")
         if not isinstance(self.split, str):
             raise ValueError(f"split={self.split!r} must be a name, such as train")
-        if not isinstance(self.weight, int | float) or not 0 <= self.weight < float("inf"):
-            raise ValueError(f"weight={self.weight!r} must be a number from 0 up")
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or not 0 <= self.weight < 1000:
+            raise ValueError(f"weight={self.weight!r} must be a number from 0 to below 1000")
         if not isinstance(self.caps, dict):
             raise ValueError(f"caps={self.caps!r} must be family: number")
         for family, cap in self.caps.items():
             TaskFamily.parse(family)
-            if not isinstance(cap, int) or cap < 0:
+            if isinstance(cap, bool) or not isinstance(cap, int) or cap < 0:
                 raise ValueError(f"caps.{family}={cap!r} must be a whole number from 0 up")
 
 
@@ -68,14 +67,31 @@ def training_sets(data: Any) -> list[DataSet]:
     return read_mixture(data.mixture) if data.mixture is not None else [DataSet(list(data.paths), data.split)]
 
 
-def about_sets(sets: Sequence[DataSet]) -> list[dict[str, Any]]:
-    """What the options of the data sets decide, as JSON; files count by content."""
-    return [{name: value for name, value in asdict(one).items() if name != "paths"} for one in sets]
+def about_sets(sets: Sequence[DataSet], places: np.ndarray) -> list[dict[str, Any]]:
+    """What the options of the data sets decide, as JSON; files count by content, and rows by their set."""
+    rows = np.bincount(places, minlength=len(sets)).tolist()
+    return [{**asdict(one), "paths": None, "rows": count} for one, count in zip(sets, rows, strict=True)]
 
 
 def held_out_set(paths: Sequence[str], split: str, sets: Sequence[DataSet]) -> list[DataSet]:
-    """The held-out data: `paths`, or the folders that the training data come from, with their `split`."""
-    return [DataSet(list(paths) or [path for one in sets for path in one.paths], split)]
+    """The held-out data: `paths`, or what the training data's folders hold of `split`; `ValueError` if that is nothing.
+
+    A training *file* is not held out, whatever the split is called.
+    """
+    folders = [path for one in sets for path in one.paths if Path(path).is_dir()]
+    found = list(paths) or [path for path in folders if _holds(path, split)]
+    if not found:
+        raise ValueError(
+            f"the folders of the training data hold no {split} files; name some with validation.paths=[...]"
+        )
+    return [DataSet(found, split)]
+
+
+def _holds(folder: str, split: str) -> bool:
+    try:
+        return bool(find_files([folder], split))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -104,7 +120,7 @@ def open_sets(sets: Sequence[DataSet]) -> Tables:
 def repeats(sets: Sequence[DataSet], places: np.ndarray, families: Sequence[str], seed: int) -> np.ndarray:
     """How often each row (R,) comes in an epoch: the weight of its data set, 0 for those over a cap.
 
-    Which rows of a family are used depends on the seed, the data set's name and the number of its rows alone.
+    Which rows of a family are used depends on the seed, the data set's name and its rows of that family alone.
     """
     times = np.array([one.weight for one in sets], dtype=float)[places]
     family_of = np.asarray(families)

@@ -1,6 +1,7 @@
 """The grader: realistic replies, and properties that no reply may break."""
 
 import random
+import re
 
 import pytest
 from PIL import Image
@@ -226,6 +227,14 @@ def test_grading(reply, sample, right):
 def test_a_ground_truth_that_cannot_be_graded_is_an_error(sample):
     with pytest.raises(ValueError, match=r"sample 's'|one S and a G"):
         ground_truth(sample)
+
+
+@pytest.mark.parametrize("grid", [5, None, "S.G", ["S.", 3], {"S.": "G"}, [["S", "G"]]])
+def test_a_grid_that_is_none_is_named(grid):
+    sample = make_sample("R", answer_type="moves", grid=grid)
+    for grade in (ground_truth, lambda sample: is_correct("R", sample)):
+        with pytest.raises(ValueError, match="grid .*" + re.escape(repr(grid))):
+            grade(sample)
 
 
 def test_every_answer_survives_being_boxed():

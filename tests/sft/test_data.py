@@ -16,10 +16,10 @@ from PIL import Image
 from etchr.families import TaskFamily
 from etchr.images import encode_png
 from etchr.router import Router
-from etchr.sample import EditSample, features, to_row
+from etchr.sample import EditSample, features, find_files, to_row
 from etchr.sft.cache import MemoryCache, NoCache
 from etchr.sft.data import PairData, Sizing, StepLoader
-from etchr.training.inputs import find_files, prompt_maker
+from etchr.training.inputs import prompt_maker
 from etchr.training.mixture import DataSet
 
 ROUTER = Router({family: f"{family}:" for family in TaskFamily})

@@ -12,7 +12,7 @@ from etchr.runtime import Runtime
 from etchr.sample import EditSample, write_parquet
 from etchr.sft import setup as sft
 from etchr.sft.settings import SftConfig
-from etchr.training.mixture import DataSet, held_out_set, open_sets, read_mixture, repeats
+from etchr.training.mixture import DataSet, about_sets, held_out_set, open_sets, read_mixture, repeats
 from etchr.training.plan import Plan
 
 CPU = Runtime("cpu", threads=1)
@@ -90,9 +90,25 @@ def test_caps_of_0_leave_a_family_out_and_large_ones_do_nothing(two):
 def test_held_out_data_come_from_the_same_folders_unless_paths_are_given(tmp_path, two):
     write(tmp_path / "second", "jigsaw", 3, split="val")
     sets = [DataSet([two[0]]), DataSet([two[1]])]
-    assert held_out_set([], "val", sets) == [DataSet([two[0], two[1]], "val")]
+    assert held_out_set([], "val", sets) == [DataSet([two[1]], "val")]
     assert held_out_set([two[1]], "val", sets) == [DataSet([two[1]], "val")]
     assert len(open_sets(held_out_set([two[1]], "val", sets)).table) == 3
+    file = f"{two[1]}/jigsaw/train.parquet"
+    with pytest.raises(ValueError, match=r"hold no val files; name some with validation.paths"):
+        held_out_set([], "val", [DataSet([file]), DataSet([two[0]])])  # a training file is not held out
+
+
+def test_rows_that_belong_to_another_set_make_another_run(two):
+    files = [f"{two[0]}/{task}/train.parquet" for task in ("maze", "chart")]
+    one = [DataSet(files, name="a"), DataSet([two[1]], name="b")]
+    other = [DataSet(files[:1], name="a"), DataSet([files[1], two[1]], name="b")]
+    assert open_sets(one).files == open_sets(other).files
+    assert about_sets(one, open_sets(one).places) != about_sets(other, open_sets(other).places)
+    assert "first" not in str(about_sets(one, open_sets(one).places))
+
+
+def test_a_file_that_is_named_twice_is_read_once(two):
+    assert len(open_sets([DataSet([two[1], f"{two[1]}/jigsaw/train.parquet"])]).table) == 10
 
 
 @pytest.mark.parametrize(
@@ -105,6 +121,9 @@ def test_held_out_data_come_from_the_same_folders_unless_paths_are_given(tmp_pat
         ("a: {paths: x}", "paths='x' must be a list"),
         ("a: {paths: [x], weight: -1}", "weight=-1 must be"),
         ("a: {paths: [x], weight: .nan}", "weight=nan must be"),
+        ("a: {paths: [x], weight: 1.0e+12}", "weight=1000000000000.0 must be"),
+        ("a: {paths: [x], weight: yes}", "weight=True must be"),
+        ("a: {paths: [x], caps: {logic: true}}", "caps.logic=True must be"),
         ("a: {paths: [x], caps: {lake: 3}}", "unknown task family 'lake'; known: perception"),
         ("a: {paths: [x], caps: {logic: 2.5}}", "caps.logic=2.5 must be a whole number"),
         ("a: {paths: [x], caps: 7}", "caps=7 must be family: number"),

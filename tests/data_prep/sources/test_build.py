@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from PIL import Image
@@ -114,6 +114,44 @@ def test_processes_and_shards_make_the_same_files(tmp_path):
     assert notes[0] == notes[1] == notes[2]
 
 
+def test_a_part_whose_file_or_note_is_gone_is_made_again(tmp_path):
+    build(Dots, options(tmp_path))
+    whole = digests(tmp_path)
+    (tmp_path / "dots/train-00002.parquet").unlink()
+    (tmp_path / "dots/train-00003.parquet").write_bytes(b"torn")
+    (tmp_path / "dots/train/part-00004.json").write_bytes(b"")
+    build(Dots, options(tmp_path))
+    assert digests(tmp_path) == whole
+
+
+class Vague(Dots):
+    """The same source with answers that say nothing."""
+
+    def samples(self, index, rng):
+        for sample in super().samples(index, rng):
+            yield replace(sample, answer="I cannot tell.", meta={"answer_type": "text"})
+
+
+def test_answers_that_the_grader_cannot_read_are_refused(tmp_path, capsys):
+    assert build(Vague, options(tmp_path)) == {}
+    assert "40 items refused" in capsys.readouterr().out
+
+
+class Loses(Dots):
+    """The same source on a disk that fails."""
+
+    def samples(self, index, rng):
+        raise OSError("input/output error")
+
+
+def test_a_disk_that_fails_stops_the_build_and_refuses_nothing(tmp_path):
+    with pytest.raises(OSError, match="input/output"):
+        build(Loses, options(tmp_path))
+    build(Dots, options(tmp_path))
+    build(Dots, options(tmp_path / "other"))
+    assert digests(tmp_path) == digests(tmp_path / "other")
+
+
 def test_another_seed_makes_another_set_and_needs_another_folder(tmp_path):
     build(Dots, options(tmp_path / "a"))
     build(Dots, options(tmp_path / "b", seed=1))
@@ -131,6 +169,7 @@ def test_fewer_items_can_be_asked_for_and_an_empty_part_leaves_no_file(tmp_path)
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
+        ({"split": "val", "val_share": 0.0}, "val_share=0 leaves nothing"),
         ({"split": "test"}, "split='test' must be one of train, val"),
         ({"val_share": 1.0}, "val_share=1.0 must be"),
         ({"num_items": 0}, "num_items=0 must be"),
@@ -169,6 +208,7 @@ def test_a_label_names_a_file_below_the_folder(tmp_path):
         (7, "no text but int"),
         (" \n", "is empty"),
         ("x" * 21, "21 char"),
+        ("a\ud800b", "half a character"),
     ],
 )
 def test_a_text_that_is_none_says_so(value, words):

@@ -1,0 +1,140 @@
+"""What the understanding model M makes of the candidates: kept in a file, under a name that says what decided it.
+
+There are two views of a sample: `raw` shows M the source, `edit` the source and the ground-truth edit.
+"""
+
+import hashlib
+import inspect
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.filter_rl import FilterConfig
+from etchr.families import TaskFamily
+from etchr.mllm import answers
+from etchr.mllm.answers import answer_type
+from etchr.mllm.prompts import answer_prompt
+from etchr.mllm.settings import model_fingerprint
+from etchr.run_folder import JsonLines
+from etchr.sample import EditSample
+
+VIEWS = ("raw", "edit")
+MAX_REASON = 300  # characters of a reason that are kept
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A sample that can be asked about; its pictures stay in the pool."""
+
+    row: int  # in the pool
+    id: str
+    family: TaskFamily
+    place: int  # in the order in which quotas are filled
+    keys: dict[str, str]  # of each view the name of its verdict
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What M made of one view of a sample."""
+
+    right: int  # decodings with the right answer
+    answers: tuple[str | None, ...]  # of all decodings; None: there was none to read, which is wrong
+
+    @property
+    def share(self) -> float:
+        return self.right / len(self.answers)
+
+
+def asked_alike(config: FilterConfig) -> dict[str, Any]:
+    """What decides the verdicts on all samples alike: M, its decodings and a digest of the grader's source."""
+    return {
+        "model": model_fingerprint(config.reasoner),
+        "decoding": [config.num_decodings, config.temperature, config.max_tokens, config.seed],
+        "grader": hashlib.sha256(inspect.getsource(answers).encode()).hexdigest()[:16],
+    }
+
+
+def verdict_keys(sample: EditSample, pictures: dict[str, bytes], alike: dict[str, Any]) -> dict[str, str]:
+    """Of each view a digest of all that decides its verdict; samples of one content share them.
+
+    `pictures` are the encoded source (raw) and edit, `alike` is what `asked_alike` gives. The pixels of `sample` are
+    not looked at.
+    """
+    digests = {view: hashlib.sha256(pictures[view]).hexdigest() for view in VIEWS}
+    keys = {}
+    for view, seen in (("raw", digests["raw"]), ("edit", digests["raw"] + digests["edit"])):
+        content = {
+            "prompt": question_prompt(sample, view),
+            "pictures": seen,
+            "graded": [answer_type(sample), sample.answer, sample.choices, sample.meta.get("grid")],
+            **alike,
+        }
+        keys[view] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    return keys
+
+
+def question_prompt(sample: EditSample, view: str) -> str:
+    return answer_prompt(sample.question, sample.choices, answer_type(sample), with_edit=view == "edit")
+
+
+class Verdicts:
+    """The verdicts in a file, by key; each is written the moment it is there, and the first of a key counts.
+
+    Beside them, the samples whose pictures turned out to be damaged (`refused`) and the questions whose calls failed
+    (`failed`), each with the reason. A failed one is asked again by the next run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """`ValueError` that names the file if a line in it is no verdict; a torn last line was never written."""
+        self._lines = JsonLines(path)
+        self._known: dict[str, Verdict] = {}
+        self.refused: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+        for record in self._lines:
+            try:
+                self._take(record)
+            except (KeyError, TypeError, AttributeError, ValueError):
+                line = json.dumps(record)[:40]
+                raise ValueError(f"{path} holds a line that is no verdict ({line}); remove that line") from None
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
+
+    def pair(self, candidate: Candidate) -> tuple[Verdict, Verdict] | None:
+        """The verdicts on source and edit; None unless both are there."""
+        raw, edit = (self._known.get(candidate.keys[view]) for view in VIEWS)
+        return None if raw is None or edit is None else (raw, edit)
+
+    def is_decided(self, candidate: Candidate) -> bool:
+        """Whether there is nothing to ask about it any more."""
+        return candidate.keys["edit"] in self.refused or self.pair(candidate) is not None
+
+    def put(self, key: str, sample_id: str, **what: Any) -> None:
+        """Keep `right` and `answers` of a verdict, or why it was `refused` or `failed`."""
+        record = {"key": key, "id": sample_id, **what}
+        self._lines.append(record)
+        self._take(record)
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def _take(self, record: dict[str, Any]) -> None:
+        key = record["key"]
+        if not isinstance(key, str):
+            raise ValueError("a key is a text")
+        for name, reasons in (("refused", self.refused), ("failed", self.failed)):
+            if name in record:
+                reasons[key] = str(record[name])
+                return
+        verdict = Verdict(record["right"], tuple(record["answers"]))
+        if type(verdict.right) is not int or not 0 <= verdict.right <= len(verdict.answers) or not verdict.answers:
+            raise ValueError("right must count some of the answers")
+        self._known.setdefault(key, verdict)
+        self.failed.pop(key, None)
+
+
+def short(words: object) -> str:
+    """A reason on one line of bounded length, without what could steer a terminal."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(words).split()))
+    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."
