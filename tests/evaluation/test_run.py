@@ -42,7 +42,7 @@ def systems(run):
 
 def test_the_report_holds_the_promised_keys(run, systems):
     report = run(run.config(systems))
-    assert set(report) == {"reference", "systems", "paired", "verification"}
+    assert set(report) == {"reference", "systems", "paired", "groups", "verification"}
     assert list(report["systems"]) == list(systems)
     for name, system in report["systems"].items():
         assert set(system) == {"mean", "low", "high", "tasks"}
