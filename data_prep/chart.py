@@ -7,8 +7,9 @@ import random
 
 from PIL import Image
 
-from data_prep.draw import COLOURS, INK, RED, Canvas
+from data_prep.draw import COLOURS, INK, Canvas
 from data_prep.task import Ask, ProceduralTask, Scene, Target
+from etchr.boxes import RED
 
 PITCH, BASE, UNIT = 16, 60, 4  # units: width of a category, height of the axis from the top, height of a value step
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 UNITS = 64
 WHITE, BLACK, INK = (255, 255, 255), (0, 0, 0), (24, 24, 32)
-RED, BLUE, MAGENTA = (230, 30, 30), (40, 80, 240), (230, 40, 200)
+BLUE, MAGENTA = (40, 80, 240), (230, 40, 200)
 PAPER = (240, 240, 236)
 
 COLOURS = {

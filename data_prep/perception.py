@@ -8,8 +8,9 @@ import random
 
 from PIL import Image
 
-from data_prep.draw import COLOURS, INK, RED, SHAPES, Canvas
+from data_prep.draw import COLOURS, INK, SHAPES, Canvas
 from data_prep.task import Ask, ProceduralTask, Scene, Target
+from etchr.boxes import RED
 
 GRID, CELL = 4, 16  # cells a side, units a cell
 SIDES = {"top": (0, -1), "right": (1, 0), "bottom": (0, 1), "left": (-1, 0)}

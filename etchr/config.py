@@ -48,16 +48,16 @@ def compose(schema: type[T], config_name: str | None, overrides: Sequence[str]) 
     from omegaconf.errors import OmegaConfBaseException
 
     _check_words(schema, overrides, config_name)
-    experiment, rest = _take_experiment(overrides)
-    if experiment is not None:
-        _check_experiment(experiment, config_name)
+    names, rest = _take_experiments(overrides)
+    for name in names:
+        _check_experiment(name, config_name)
     store = ConfigStore.instance()
     store.store(name="schema", node=schema)
     layers: list[Any] = ["schema"]
     if config_name:
         layers.append(config_name)
-    if experiment:
-        layers.append({"experiment": experiment})
+    if names:
+        layers.append({"experiment": names})
     store.store(name="command", node={"defaults": [*layers, "_self_"]})
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
@@ -108,21 +108,28 @@ def experiments(config_name: str | None) -> list[str]:
 
 def help_text(schema: type, config_name: str | None, prog: str, description: str) -> str:
     """What `--help` prints."""
-    lines = [f"usage: {prog} [experiment=NAME] [key=value ...]" if config_name else f"usage: {prog} [key=value ...]"]
-    lines += ["", *textwrap.wrap(description, 100), "", "options:"]
+    lines = [
+        f"usage: {prog} [experiment=NAME ...] [key=value ...]" if config_name else f"usage: {prog} [key=value ...]"
+    ]
+    lines += ["", *(line for part in description.split("\n") for line in textwrap.wrap(part, 100)), "", "options:"]
     for key, default, comment in _described(schema, ""):
         lines.append(f"  {key + '=' + _shown(default):<44} {comment}".rstrip())
     if config_name:
-        lines += ["", "experiments (configs/experiment/NAME.yaml):", *(f"  {e}" for e in experiments(config_name))]
+        lines += [
+            "",
+            "experiments (configs/experiment/NAME.yaml; of several the later ones win):",
+            *(f"  {e}" for e in experiments(config_name)),
+        ]
     return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------------------------------------------- words
 
 
-def _take_experiment(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
+def _take_experiments(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The experiments that are named, whose values replace each other's in this order, and the other words."""
     names = [word.partition("=")[2] for word in overrides if word.startswith("experiment=")]
-    return (names[-1] if names else None), [word for word in overrides if not word.startswith("experiment=")]
+    return list(dict.fromkeys(names)), [word for word in overrides if not word.startswith("experiment=")]
 
 
 def _check_experiment(name: str, config_name: str | None) -> None:

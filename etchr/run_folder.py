@@ -79,22 +79,45 @@ class JsonLines:
         self._stream: IO[bytes] | None = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        if self.path.is_file():
-            for line in self.path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline is torn or empty
-                if line:
-                    try:
-                        yield json.loads(line)
-                    except ValueError:
-                        raise ValueError(
-                            f"{self.path} holds a damaged line ({line[:40]!r}); remove that line and start again"
-                        ) from None
+        return (record for _, record in self.positions())
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Add one object and hand it to the operating system before returning; `OSError` if the disk is full."""
+    def positions(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Every object with the position of its line in the file."""
+        if not self.path.is_file():
+            return
+        position = 0
+        with self.path.open("rb") as stream:
+            for line in stream:
+                if line.endswith(b"\n") and line != b"\n":  # what follows the last newline is torn
+                    yield position, self._parsed(line)
+                position += len(line)
+
+    def at(self, position: int) -> dict[str, Any]:
+        """The object whose line begins at `position`."""
+        with self.path.open("rb") as stream:
+            stream.seek(position)
+            return self._parsed(stream.readline())
+
+    def append(self, record: dict[str, Any]) -> int:
+        """Add one object and hand it to the operating system before returning its position.
+
+        Raises `OSError` if the disk is full.
+        """
         if self._stream is None:
             self._stream = self._open()
+        position = self._stream.tell()
         self._stream.write(json.dumps(record).encode("ascii") + b"\n")  # ASCII: lone surrogates of a model pass too
         self._stream.flush()
+        return position
+
+    def _parsed(self, line: bytes) -> dict[str, Any]:
+        try:
+            return json.loads(line)
+        except ValueError:
+            shown = line.removesuffix(b"\n")[:40]
+            raise ValueError(
+                f"{self.path} holds a damaged line ({shown!r}); remove that line and start again"
+            ) from None
 
     def replace(self, records: list[dict[str, Any]]) -> None:
         """Make these objects the file's whole content."""
@@ -107,6 +130,7 @@ class JsonLines:
         stream = self.path.open("ab")
         whole = self.path.read_bytes().rfind(b"\n") + 1
         stream.truncate(whole)  # drop a torn last line, so that the next one starts clean
+        stream.seek(whole)
         return stream
 
     def close(self) -> None:

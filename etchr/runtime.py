@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -121,6 +121,17 @@ def grad_norm(parameters: Iterable[nn.Parameter], clip: float | None) -> float:
     """The norm of all gradients together, which are scaled down to `clip` if they are above it."""
     norm = nn.utils.clip_grad_norm_(parameters, clip or float("inf"))
     return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # a sharded model's norm is a DTensor
+
+
+def join_processes() -> tuple[int, int]:
+    """Rank and number of the processes that `accelerate launch` started, each bound to a GPU where there are any."""
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=24))
+    return state.process_index, state.num_processes
+
+
+def wait_for_all() -> None:
+    """Return once every process has called this."""
+    PartialState().wait_for_everyone()
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int | None = None, seconds: float = 0.3) -> float:

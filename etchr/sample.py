@@ -38,6 +38,7 @@ class EditSample:
     choices: tuple[str, ...] | None = None  # option texts in the order A, B, ...
     edit_image: Image.Image | None = None  # ground-truth edit i*, same size as `image`
     meta: dict[str, Any] = field(default_factory=dict)  # JSON: answer_type, split, source, licence, boxes, grid, ...
+    more_images: tuple[Image.Image, ...] = ()  # further pictures of a question about several; not in the schema
 
     def __post_init__(self) -> None:
         for name in ("id", "question", "answer", "task"):
@@ -77,6 +78,8 @@ def features() -> "datasets.Features":
 def to_row(sample: EditSample) -> dict[str, Any]:
     """`sample` as a row of the Parquet schema; images as PNG bytes, `meta` as JSON."""
     edit = sample.edit_image
+    if sample.more_images:
+        raise ValueError(f"sample {sample.id!r} shows {1 + len(sample.more_images)} pictures; the schema holds one")
     return {
         "id": sample.id,
         "family": str(sample.family),

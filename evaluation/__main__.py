@@ -1,50 +1,72 @@
-"""`python -m evaluation experiment=NAME ...` runs a comparison and writes its report into the run folder.
+"""`python -m evaluation [COMMAND] key=value ...`: benchmarks, comparisons, tables and figures.
 
-`python -m evaluation report experiment=NAME ...` makes the report again from the records, without any model.
+Without a command, `python -m evaluation experiment=NAME ...` runs a comparison and writes its report into the run
+folder. `python -m evaluation --help` lists the commands; each explains itself with `--help`.
 """
 
+import importlib
 import logging
 import sys
 from collections.abc import Sequence
 
 from etchr.config import parse_command
-from evaluation import factory
-from evaluation.records import RunFolder
-from evaluation.report import markdown, write_reports
-from evaluation.run import evaluate
 from evaluation.settings import EvalConfig
+
+COMMANDS = {  # name -> the module whose `main(argv)` runs it, and what it does
+    "list": ("evaluation.listing", "the benchmarks: where their data are looked for, and how many samples are there"),
+    "download": ("evaluation.download", "fetch a benchmark's files from the hub"),
+    "report": ("evaluation.report", "make a run's report again from its records, without any model"),
+    "table": ("evaluation.table", "the paper's main table, or the ablation, from any set of runs"),
+    "figure": ("evaluation.figures", "figures 2a and 2b of the paper: data and plot"),
+    "power": ("evaluation.power", "the smallest gain that each benchmark can show, beside the paper's gains"),
+    "route": ("evaluation.routes", "how well questions are routed to families, on labelled sets"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate and report; exits with one sentence when something is wrong."""
+    """Run a command; exits with one sentence when something is wrong."""
     args = list(sys.argv[1:] if argv is None else argv)
-    only_report = bool(args) and args[0] == "report"
+    command = args[0] if args and args[0] in COMMANDS else None
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        if command is not None:
+            importlib.import_module(COMMANDS[command][0]).main(args[1:])
+        else:
+            run(args)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the same command goes on where this one stopped") from None
+
+
+def run(args: Sequence[str]) -> None:
+    """Evaluate and report."""
     config = parse_command(
         EvalConfig,
         config_name="eval",
-        argv=args[1:] if only_report else args,
-        prog="python -m evaluation" + (" report" if only_report else ""),
-        description="Compare systems on tasks. Killed and started again, the same command goes on where it stopped.",
+        argv=args,
+        prog="python -m evaluation",
+        description="Compare systems on tasks. Killed and started again, the same command goes on where it stopped.\n"
+        + "\n".join(f"python -m evaluation {name}: {about}." for name, (_, about) in COMMANDS.items()),
     )
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from evaluation.report import finish
+    from evaluation.run import evaluate
+    from evaluation.shards import this_shard
+
+    shard = this_shard()
     try:
-        folder = RunFolder(config.out)
-        if not only_report:
-            evaluate(config)
-        elif not folder.exists():
-            raise ValueError(f"no run at {folder.path}; start one with the same command without the word report")
-        report = write_reports(folder, config, factory.read_data(config))
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+        if config.dry_run:
+            from evaluation.plan import dry_run
+
+            return print(dry_run(config))
+        folder = evaluate(config, shard=shard)
+        if shard.is_main:
+            finish(folder, config)
     except OSError as error:
         raise SystemExit(
             f"cannot go on: {error}. What is recorded in {config.out} is kept; "
             "put that right, make room for example, and start the same command again"
         ) from None
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted; the same command goes on where this one stopped") from None
-    print(markdown(report))
-    print(f"report: {folder.path / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 import hashlib
 import inspect
-from dataclasses import asdict
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,22 @@ from etchr.mllm import prompts
 from etchr.mllm.settings import model_fingerprint
 from etchr.router import DEFAULT_ROUTER, Router
 from etchr.run_folder import content_digest
-from etchr.sample import SampleSet, read_parquet
+from etchr.sample import EditSample
+from evaluation.benchmarks import find_benchmark
+from evaluation.benchmarks.benchmark import Benchmark, LoadOptions, Samples
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark and those of its samples that a run uses."""
+
+    benchmark: Benchmark
+    samples: Samples
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
 
 
 def editor_folder(system: SystemConfig) -> str:
@@ -35,7 +50,11 @@ def check_editor(system: SystemConfig) -> None:
 
 
 def build_editor(system: SystemConfig, editing: EditingConfig) -> Editor:
-    """Load a system's editor."""
+    """Load a system's editor, or open its endpoint."""
+    if system.remote is not None:
+        from etchr.editor.remote import RemoteEditor
+
+        return RemoteEditor(system.remote, editing.num_inference_steps, editing.guidance_scale)
     from etchr.editor.klein import KleinEditor
 
     return KleinEditor.load(
@@ -48,48 +67,76 @@ def build_editor(system: SystemConfig, editing: EditingConfig) -> Editor:
     )
 
 
-def read_data(config: EvalConfig) -> dict[str, SampleSet]:
-    """The test set of every task; `ValueError` with the command that makes it where one is missing."""
-    sets: dict[str, SampleSet] = {}
-    seen: dict[str, Path] = {}  # records are keyed by the id alone
-    for task in config.tasks or TASKS:
-        path = Path(config.data) / task / "test.parquet"
-        if not path.is_file():
-            raise ValueError(f"no test data at {path}; make it with: python -m data_prep {task} out={config.data}")
-        samples = read_parquet(path)
+def edit_identity(system: SystemConfig, editing: EditingConfig) -> dict[str, Any]:
+    """What decides a system's edits beside picture, prompt and seed: the weights by content, wherever they lie."""
+    chosen = {key: getattr(editing, key) for key in ("num_inference_steps", "guidance_scale", "max_pixels")}
+    if system.remote is not None:
+        remote = {key: getattr(system.remote, key) for key in ("model", "max_pixels", "extra_body")}
+        return {"remote": remote, **chosen}
+    weights = {"editor": content_digest(Path(editor_folder(system))) or system.editor}
+    return {**weights, "lora": system.lora and content_digest(Path(system.lora)), **chosen}
+
+
+def read_tasks(config: EvalConfig) -> dict[str, Task]:
+    """The test set of every task; `ValueError` that says how it is had where one is missing."""
+    options = LoadOptions(config.editing.seed, config.charxiv_split, config.charxiv_constants)
+    tasks: dict[str, Task] = {}
+    seen: dict[str, str] = {}  # records are keyed by the id alone
+    for word in config.tasks or TASKS:
+        benchmark, folder = find_benchmark(word, Path(config.data), Path(config.benchmarks))
+        samples = benchmark.load(folder, options)
         count = min(len(samples), config.num_samples or len(samples))
-        sets[task] = SampleSet(samples.table.select(range(count)))
-        for key in sets[task].table["id"]:
+        if not count:
+            raise ValueError(f"{benchmark.title}: no samples in {folder}")
+        tasks[benchmark.name] = Task(benchmark, samples, count)
+        for key in samples.ids[:count]:
             if key in seen:
-                raise ValueError(f"{path} holds the id {key!r}, which {seen[key]} holds too; ids must be unique")
-            seen[key] = path
-    return sets
+                raise ValueError(
+                    f"{benchmark.name} holds the id {key!r}, which {seen[key]} holds too; ids must be unique"
+                )
+            seen[key] = benchmark.name
+    return tasks
 
 
-def fingerprint(config: EvalConfig) -> dict[str, Any]:
+def sample_digest(sample: EditSample) -> str:
+    """A digest of a sample from its headers: its pictures as files, its question, and what its answer is graded by."""
+    pictures = [sample.image, sample.edit_image, *sample.more_images]
+    values = [
+        sample.id,
+        sample.question,
+        sample.choices,
+        sample.answer,
+        {key: sample.meta.get(key) for key in ("answer_type", "grid", "instruction", "cluster")},
+        [getattr(picture, "digest", None) for picture in pictures],
+    ]
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def fingerprint(config: EvalConfig, tasks: dict[str, Task]) -> dict[str, Any]:
     """What decides a run's results, as JSON: two runs with equal fingerprints may share their records.
 
-    Concurrency, batch size, the number of samples, groups and the gallery do not decide what a sample's record holds;
-    files count by content, wherever they lie.
+    Concurrency, batch size, the number of samples and repeats, and groups do not decide what a sample's record holds;
+    files count by content, wherever they lie; every record holds a digest of its sample.
     """
     systems = {}
     for name, system in config.systems.items():
         systems[name] = asdict(system)
-        del systems[name]["group"]
-        if system.editor is not None:
-            systems[name]["editor"] = content_digest(Path(editor_folder(system))) or system.editor
-        if system.lora is not None:
-            systems[name]["lora"] = content_digest(Path(system.lora))
+        for key in ("group", "remote", "model"):
+            del systems[name][key]
+        if system.editor is not None or system.remote is not None:
+            systems[name] |= edit_identity(system, config.editing)
+        if system.model is not None:
+            systems[name]["model"] = model_fingerprint(system.model)
     editing = asdict(config.editing)
-    del editing["batch_size"]
+    del editing["batch_size"], editing["cache"]
+    models = ("reasoner", "verifier", "judge", "edit_judge")
     return {
         "systems": systems,
-        "data": {t: content_digest(Path(config.data) / t / "test.parquet") for t in config.tasks or TASKS},
+        "tasks": {name: task.benchmark.identity() for name, task in tasks.items()},
         "editing": editing,
         "router": {str(k): v for k, v in Router.load(config.router or DEFAULT_ROUTER).meta_prompts.items()},
         "temperature": config.temperature,
         "max_tokens": config.max_tokens,
         "prompts": hashlib.sha256(inspect.getsource(prompts).encode()).hexdigest()[:16],
-        "reasoner": model_fingerprint(config.reasoner),
-        "verifier": model_fingerprint(config.verifier) if config.verifier else None,
+        **{role: (model := getattr(config, role)) and model_fingerprint(model) for role in models},
     }

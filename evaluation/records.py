@@ -1,50 +1,88 @@
-"""Records of an evaluation: one JSON line per sample and system, written the moment a sample is done.
+"""Records of an evaluation: one JSON line per sample, system and repeat, written the moment a sample is done.
 
-The run folder holds `run.json` (what decides the results), `records/<system>.jsonl`, `edits/<system>/*.png` and the
-reports. Kill a run at any moment: lines are complete or dropped, and what is recorded is not computed again.
+The run folder holds `run.json` (what decides the results), `records/<system>*.jsonl`, `edits/<system>/*.png`,
+`calls/` (every reply of a model, see `store.py`) and the reports. Kill a run at any moment: lines are complete or
+dropped, and what is recorded is not computed again.
 """
 
 import hashlib
+import os
+import shutil
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from etchr.images import encode_png
-from etchr.run_folder import JsonLines, write_atomically
+from etchr.run_folder import JsonLines, temporary, write_atomically
 from etchr.run_folder import RunFolder as BaseRunFolder
+from evaluation.store import CallJournal
 
 Record = dict[str, Any]
+Key = tuple[str, int]  # sample id, repeat
 
 
 class RunFolder(BaseRunFolder):
     """The folder of one evaluation; it may gain systems and tasks."""
 
-    def claim(self, fingerprint: dict[str, Any], may_grow: tuple[str, ...] = ("systems", "data")) -> None:
+    def claim(self, fingerprint: dict[str, Any], may_grow: tuple[str, ...] = ("systems", "tasks")) -> None:
         """`fingerprint` is what `factory.fingerprint` gives."""
         super().claim(fingerprint, may_grow)
 
-    def records(self, system: str) -> "RecordFile":
-        """The records of one system."""
-        return RecordFile(self.path / "records" / f"{_plain(system)}.jsonl")
+    def records(self, system: str, rank: int = 0) -> "RecordFile":
+        """The records of one system; each process writes a file of its own and reads those of all."""
+        return RecordFile(self.path / "records", plain_name(system), rank)
 
-    def save_edit(self, system: str, sample_id: str, edit: Image.Image) -> str:
-        """Write an edit as PNG; its path relative to the run folder. The name is a digest, never text from data."""
-        name = hashlib.sha256(sample_id.encode()).hexdigest()[:20] + ".png"
-        path = self.path / "edits" / _plain(system) / name
+    def journal(self, rank: int = 0) -> CallJournal:
+        """The replies of this run's models."""
+        return CallJournal(self.path / "calls", rank)
+
+    def save_picture(self, system: str, name: str, image: Image.Image, there: Path | None = None) -> str:
+        """Keep a picture as PNG; its path relative to the run folder. `name` may be any text: its digest is used.
+
+        A picture that lies in a file `there` is linked, or copied where the file systems differ.
+        """
+        file = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:20] + ".png"
+        path = self.path / "edits" / plain_name(system) / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, encode_png(edit))
+        if there is None:
+            write_atomically(path, encode_png(image))
+        else:
+            part = temporary(path)
+            part.unlink(missing_ok=True)
+            try:
+                os.link(there, part)
+            except OSError:
+                shutil.copyfile(there, part)
+            part.replace(path)
         return path.relative_to(self.path).as_posix()
 
 
-class RecordFile(JsonLines):
-    """Records keyed by `sample_id`; of several lines about one sample the last one counts."""
+class RecordFile:
+    """Records by sample id and repeat; of several lines about one of them the last one counts."""
 
-    def read(self) -> dict[str, Record]:
-        """All complete records by sample id; a line torn by a kill is no record."""
-        return {record["sample_id"]: record for record in self}
+    def __init__(self, folder: Path, system: str, rank: int) -> None:
+        self._folder, self._system = folder, system
+        self._own = JsonLines(folder / f"{system}{f'.{rank}' if rank else ''}.jsonl")
+
+    def read(self) -> dict[Key, Record]:
+        """All complete records, of all processes; a line torn by a kill is no record."""
+        found: dict[Key, Record] = {}
+        for path in sorted(self._folder.glob(f"{self._system}.*jsonl")):
+            lines = {(record["sample_id"], record["repeat"]): record for record in JsonLines(path)}
+            # A sample that one process left unscored may have been scored by another one, after a restart with more.
+            found |= {key: row for key, row in lines.items() if row["unscored"] is None or key not in found}
+        return found
+
+    def append(self, record: Record) -> None:
+        self._own.append(record)
+
+    def close(self) -> None:
+        self._own.close()
 
 
-def _plain(system: str) -> str:
+def plain_name(system: str) -> str:
+    """`system`, which becomes the name of a file; `ValueError` if it is none."""
     if not system.replace("_", "").replace("-", "").isalnum():
         raise ValueError(f"system name {system!r} may hold letters, digits, - and _ only")
     return system

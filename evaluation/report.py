@@ -8,16 +8,19 @@ import html
 import io
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from etchr.config import parse_command
 from etchr.images import open_image, to_data_uri
 from etchr.run_folder import write_atomically
-from etchr.sample import EditSample, SampleSet
-from evaluation.records import Record, RunFolder
+from etchr.sample import EditSample
+from evaluation.cost import read_prices
+from evaluation.factory import Task, read_tasks
+from evaluation.records import Key, Record, RunFolder
 from evaluation.settings import EvalConfig
 from evaluation.summary import summarise
 
@@ -27,20 +30,39 @@ GROUP_COLUMNS = ("mean", "against", "edits", "edits_against")  # of a group of s
 MAX_GALLERY = 9 * 2**20  # characters of gallery in the page, whatever `gallery_per_task` asks for
 
 
-def write_reports(folder: RunFolder, config: EvalConfig, data: Mapping[str, SampleSet]) -> dict[str, Any]:
+def main(argv: Sequence[str]) -> None:
+    """`python -m evaluation report`: the reports of a run again, from its records."""
+    config = parse_command(
+        EvalConfig,
+        config_name="eval",
+        argv=argv,
+        prog="python -m evaluation report",
+        description="Make the report of a run again, or of an unfinished one, from its records. Options as of the run.",
+    )
+    folder = RunFolder(config.out)
+    if not folder.exists():
+        raise ValueError(f"no run at {folder.path}; start one with the same command without the word report")
+    finish(folder, config)
+
+
+def finish(folder: RunFolder, config: EvalConfig) -> None:
+    """Write the reports and print the table."""
+    print(markdown(write_reports(folder, config, read_tasks(config))))
+    print(f"report: {folder.path / 'report.html'}")
+
+
+def write_reports(folder: RunFolder, config: EvalConfig, tasks: Mapping[str, Task]) -> dict[str, Any]:
     """Write the three reports into the run folder and return what `report.json` holds."""
-    records = {name: folder.records(name).read() for name in config.systems}
-    wanted = {key for samples in data.values() for key in samples.table["id"]}
-    records = {name: {key: row for key, row in rows.items() if key in wanted} for name, rows in records.items()}
-    groups: dict[str, list[str]] = {}
-    for name, system in config.systems.items():
-        if system.group is not None:
-            groups.setdefault(system.group, []).append(name)
-    report = summarise(records, list(data), config.reference, groups)
+    wanted = {key for task in tasks.values() for key in task.samples.ids[: len(task)]}
+    records = {
+        name: {key: row for key, row in folder.records(name).read().items() if key[0] in wanted}
+        for name in config.systems
+    }
+    report = summarise(records, list(tasks), config.reference, config.systems, read_prices(config.prices))
     files = {
         "report.json": json.dumps(report, indent=2) + "\n",
         "report.md": markdown(report),
-        "report.html": page(report, _gallery(data, records, folder, config.gallery_per_task)),
+        "report.html": page(report, _gallery(tasks, records, folder, 40)),
     }
     for name, text in files.items():
         write_atomically(folder.path / name, text.encode())
@@ -141,14 +163,14 @@ def page(report: dict[str, Any], gallery: list[dict[str, Any]]) -> str:
 
 
 def _gallery(
-    data: Mapping[str, SampleSet], records: Mapping[str, Mapping[str, Record]], folder: RunFolder, per_task: int
+    data: Mapping[str, Task], records: Mapping[str, Mapping[Key, Record]], folder: RunFolder, per_task: int
 ) -> list[dict[str, Any]]:
     """Up to `per_task` samples of each task, in the tasks' order; as many of each as the page has room for."""
     items: dict[str, list[dict[str, Any]]] = {task: [] for task in data}
     room = MAX_GALLERY
     for index, task in itertools.product(range(per_task), data):
         if index < len(data[task]):
-            item = _gallery_item(data[task][index], records, folder)
+            item = _gallery_item(data[task].samples[index], records, folder)
             room -= len(json.dumps(item))
             if room < 0:
                 break
@@ -156,10 +178,10 @@ def _gallery(
     return [item for part in items.values() for item in part]
 
 
-def _gallery_item(sample: EditSample, records: Mapping[str, Mapping[str, Record]], folder: RunFolder) -> dict[str, Any]:
+def _gallery_item(sample: EditSample, records: Mapping[str, Mapping[Key, Record]], folder: RunFolder) -> dict[str, Any]:
     runs = {}
     for name, rows in records.items():
-        record = rows.get(sample.id)
+        record = rows.get((sample.id, 0))
         if record is None:
             continue
         keys = ("verdict", "verdict_text", "used_edit", "answer", "answer_text", "correct", "unscored", "seconds")

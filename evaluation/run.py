@@ -1,26 +1,38 @@
-"""Run an evaluation: every system over every sample, edits and model calls overlapping, records as they finish."""
+"""Run an evaluation: every system over every sample, edits and model calls overlapping, records as they finish.
+
+Systems that share an editor run together, so that the editor does not idle while the last answers of one system come
+in; one editor is in memory at a time. A sample waits for the editor or for a model, never for other samples: model
+calls are bounded by the model's `max_concurrency`, edits by the batcher's room, samples in flight by the sum of both.
+Under `accelerate launch` every process takes its share of the samples.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import fields
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from etchr.editor.batching import EditBatcher
+from etchr.editor.batching import LOOKAHEAD
 from etchr.editor.protocol import Editor
-from etchr.evr import EvrSettings, Trace
-from etchr.mllm.answers import ground_truth, is_correct
+from etchr.evr import EvrSettings
+from etchr.mllm.answers import ground_truth
 from etchr.mllm.protocol import MLLM, opened
-from etchr.mllm.settings import ModelConfig, build_model
+from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
 from etchr.router import DEFAULT_ROUTER, Router
-from etchr.sample import EditSample, SampleSet
+from etchr.sample import EditSample
 from evaluation import factory
-from evaluation.edit_check import edit_matches
+from evaluation.factory import Task
+from evaluation.recording import Recorder
 from evaluation.records import Record, RecordFile, RunFolder
+from evaluation.scoring import Judge
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
-from evaluation.systems import Models, edit_prompt, run_system
+from evaluation.shards import Shard, this_shard
+from evaluation.store import EditStore, JournaledModel
+from evaluation.systems import Models, Setup, edit_prompt, run_system
+from evaluation.unified import UnifiedModel
 
 HOPELESS = 20  # unscored samples without a single scored one, after which a system is given up
 
@@ -32,138 +44,235 @@ def evaluate(
     config: EvalConfig,
     build_model: BuildModel = build_model,
     build_editor: BuildEditor = factory.build_editor,
+    shard: Shard | None = None,
 ) -> RunFolder:
     """Run what is not yet recorded in `config.out`; the run folder with complete records.
 
     Everything that can be wrong with the options is checked before a model is loaded. Raises `ValueError` for bad
     options and `OSError` when records cannot be written; what was recorded before stays valid.
     """
-    data = factory.read_data(config)
+    shard = shard or this_shard()
+    tasks = factory.read_tasks(config)
     router = Router.load(config.router or DEFAULT_ROUTER)
-    _check(config, data, router)
+    digests = check(config, tasks, router)
     folder = RunFolder(config.out)
-    with folder.locked():
-        folder.claim(factory.fingerprint(config))
-        asyncio.run(_evaluate(config, data, router, folder, build_model, build_editor))
+    with folder.locked() if shard.is_main else shard.waiting():
+        if shard.is_main:
+            folder.claim(factory.fingerprint(config, tasks))
+        shard.barrier()
+        run = _Run(config, tasks, router, digests, folder, shard, build_model, build_editor)
+        asyncio.run(run.all_systems())
+        shard.barrier()
     return folder
 
 
-def _check(config: EvalConfig, data: dict[str, SampleSet], router: Router) -> None:
+def check(config: EvalConfig, tasks: dict[str, Task], router: Router) -> dict[str, str]:
+    """A digest of every sample, by its id; `ValueError` if a system cannot run on one. No pixel is decoded."""
     for name, system in config.systems.items():
         RunFolder(config.out).records(name)  # refuses names that are no file names
         if system.editor is not None:
             factory.check_editor(system)
-    for task, samples in data.items():
-        for sample in tqdm(samples, desc=f"check {task}", unit="sample", leave=False):  # one bad row is found now
-            _check_sample(config, task, sample, router)
+    digests: dict[str, str] = {}
+    for name, task in tasks.items():
+        if task.benchmark.needs_judge and config.judge is None:
+            raise ValueError(f"{task.benchmark.title} is graded by a model: set judge.kind=http, or judge.kind=reader")
+        for index in tqdm(range(len(task)), desc=f"check {name}", unit="sample", leave=False):
+            sample = task.samples.peek(index)
+            _check_sample(config, sample, router)
+            digests[sample.id] = factory.sample_digest(sample)
+    return digests
 
 
-def _check_sample(config: EvalConfig, task: str, sample: EditSample, router: Router) -> None:
-    if sample.task != task:
-        raise ValueError(f"sample {sample.id!r} lies in the data of {task} but belongs to the task {sample.task!r}")
+def _check_sample(config: EvalConfig, sample: EditSample, router: Router) -> None:
     ground_truth(sample)
     for name, system in config.systems.items():
-        if system.editor is not None:
+        drawn = system.editor is not None or system.remote is not None
+        if drawn and system.prompt != "enhanced" and (system.route == "label" or system.prompt == "instruction"):
             edit_prompt(system, sample, router)
         if system.kind == "oracle_edit" and sample.edit_image is None:
             raise ValueError(f"system {name} needs ground-truth edits, sample {sample.id!r} has none")
 
 
-async def _evaluate(
-    config: EvalConfig,
-    data: dict[str, SampleSet],
-    router: Router,
-    folder: RunFolder,
-    build_model: BuildModel,
-    build_editor: BuildEditor,
-) -> None:
-    async with AsyncExitStack() as stack:
-        reasoner = await stack.enter_async_context(opened(build_model(config.reasoner)))
-        verifier = reasoner
-        if config.verifier is not None:
-            verifier = await stack.enter_async_context(opened(build_model(config.verifier)))
+@dataclass(frozen=True)
+class Job:
+    """One sample to be run through one system."""
+
+    system: str
+    task: Task
+    index: int
+    repeat: int
+
+
+class _Run:
+    """What the jobs of a run share."""
+
+    def __init__(
+        self,
+        config: EvalConfig,
+        tasks: dict[str, Task],
+        router: Router,
+        digests: dict[str, str],
+        folder: RunFolder,
+        shard: Shard,
+        build_model: BuildModel,
+        build_editor: BuildEditor,
+    ) -> None:
+        self.config, self.tasks, self.router, self.digests = config, tasks, router, digests
+        self.folder, self.shard = folder, shard
+        self._build_model, self._build_editor = build_model, build_editor
+        self.models: dict[str, JournaledModel] = {}  # by role, or by system where it has one of its own
+
+    async def all_systems(self) -> None:
+        """Run the jobs that are left, one editor after the other."""
+        async with AsyncExitStack() as stack:
+            journal = self.folder.journal(self.shard.rank)
+            stack.callback(journal.close)
+            opened_models: dict[str, JournaledModel] = {}
+            for role, config in self._model_configs().items():
+                identity = model_fingerprint(config)
+                if str(identity) not in opened_models:  # roles that name one model share it and its connections
+                    model = await stack.enter_async_context(opened(self._build_model(config)))
+                    opened_models[str(identity)] = JournaledModel(model, identity, journal)
+                self.models[role] = opened_models[str(identity)]
+            seed = self.config.editing.seed
+            judge = Judge(self.models["judge"], seed=seed) if "judge" in self.models else None
+            self.recorder = Recorder(self.folder, self.digests, judge, self.models.get("edit_judge"), seed)
+            for names in by_editor(self.config.systems):
+                jobs = list(self._left(names))
+                if jobs:
+                    await self._run_group(names, jobs)
+                elif self.shard.is_main:
+                    tqdm.write(f"{', '.join(names)}: all recorded")
+
+    def _model_configs(self) -> dict[str, ModelConfig]:
+        config = self.config
+        roles = {"reasoner": config.reasoner, "verifier": config.verifier or config.reasoner}
+        roles |= {name: role for name in ("judge", "edit_judge") if (role := getattr(config, name)) is not None}
+        return roles | {name: system.model for name, system in config.systems.items() if system.model is not None}
+
+    def _left(self, names: Iterable[str]) -> Iterator[Job]:
+        """The jobs of this process that are not recorded; `ValueError` if a recorded sample has changed since."""
+        for name in names:
+            done = self.folder.records(name).read()
+            number = 0
+            for repeat in range(self.config.repeats):
+                for task in self.tasks.values():
+                    for index in range(len(task)):
+                        sample_id = task.samples.ids[index]
+                        record = done.get((sample_id, repeat))
+                        if record is not None and record["sample"] != self.digests[sample_id]:
+                            raise ValueError(
+                                f"sample {sample_id!r} of {task.benchmark.name} is not the one that {self.folder.path} "
+                                "has a record of; choose another out=FOLDER or remove that one"
+                            )
+                        if (record is None or record["unscored"] is not None) and self.shard.takes(number):
+                            yield Job(name, task, index, repeat)
+                        number += 1
+
+    async def _run_group(self, names: list[str], jobs: list[Job]) -> None:
+        """Run jobs of systems with one editor, the first error stops the rest."""
+        config = self.config
+        async with AsyncExitStack() as stack:
+            edits = self._edits(config.systems[names[0]])
+            if edits is not None:
+                await stack.enter_async_context(edits)
+            setups = {name: self._setup(name, edits) for name in names}
+            files = {name: self.folder.records(name, self.shard.rank) for name in names}
+            for file in files.values():
+                stack.callback(file.close)
+            workers = config.concurrency
+            if edits is not None:
+                workers += LOOKAHEAD * edits.batch_size * edits.workers
+            total = sum(map(len, self.tasks.values())) * config.repeats * len(names)
+            done = total - len(jobs) if self.shard.num_shards == 1 else 0
+            bar = stack.enter_context(
+                tqdm(total=done + len(jobs), initial=done, unit="sample", disable=self.shard.quiet)
+            )
+            progress = _Progress(bar)
+            waiting = iter(jobs)
+
+            async def worker() -> None:
+                for job in waiting:
+                    await self._run_job(job, setups[job.system], files[job.system], progress)
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(workers, len(jobs))):
+                        group.create_task(worker())
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+
+    async def _run_job(self, job: Job, setup: Setup, file: RecordFile, progress: "_Progress") -> None:
+        sample = await asyncio.to_thread(job.task.samples.__getitem__, job.index)
+        trace = await run_system(_repeated(setup, job.repeat), sample)
+        record = await self.recorder.record(job.system, job.task.benchmark, sample, job.repeat, trace)
+        file.append(record)
+        progress.note(job.system, record)
+
+    def _setup(self, name: str, edits: EditStore | None) -> Setup:
+        config = self.config
+        system = config.systems[name]
+        reasoner: MLLM = self.models.get(name, self.models["reasoner"])
+        if system.kind == "interleaved" and edits is not None:
+            reasoner = UnifiedModel(reasoner, edits, self.router, config.editing.seed)
+        own = name in self.models and config.verifier is None
+        verifier = self.models[name if own else "verifier"]
         settings = EvrSettings(config.temperature, config.max_tokens, config.editing.seed)
-        models = Models(reasoner, verifier, router, settings, config.editing.seed)
-        editor: Editor | None = None  # one in memory at a time; systems that share it come one after the other
-        loaded: tuple[str | None, str | None] | None = None
-        for name, system in config.systems.items():
-            records = folder.records(name)
-            done = {key for key, record in records.read().items() if record["unscored"] is None}
-            left = [(samples, index) for samples in data.values() for index in _left(samples, done)]
-            total = sum(map(len, data.values()))
-            if not left:
-                tqdm.write(f"{name}: {total} samples, all recorded")
-                continue
-            async with AsyncExitStack() as inner:
-                batcher = None
-                if system.editor is not None:
-                    if editor is None or loaded != (system.editor, system.lora):
-                        editor = None  # its memory is free before the next one is read
-                        editor = await asyncio.to_thread(build_editor, system, config.editing)
-                        loaded = (system.editor, system.lora)
-                    batcher = await inner.enter_async_context(EditBatcher(editor, config.editing.batch_size))
-                inner.callback(records.close)
-                await _run_all(name, system, left, total, models, batcher, folder, records, config.concurrency)
+        return Setup(system, Models(reasoner, verifier, self.router, settings, config.editing.seed), edits)
+
+    def _edits(self, system: SystemConfig) -> EditStore | None:
+        editing = self.config.editing
+        if system.editor is None and system.remote is None:
+            return None
+        remote = system.remote is not None
+        return EditStore(
+            factory.edit_identity(system, editing),
+            lambda: self._build_editor(system, editing),
+            Path(editing.cache) if editing.cache else None,
+            batch_size=1 if remote else editing.batch_size,
+            workers=system.remote.max_concurrency if system.remote is not None else 1,
+        )
 
 
-def _left(samples: SampleSet, done: set[str]) -> list[int]:
-    return [index for index, key in enumerate(samples.table["id"]) if key not in done]
+def _repeated(setup: Setup, repeat: int) -> Setup:
+    """The setup of a sample's `repeat`-th run: other noise and, at a temperature, another sampling seed."""
+    if not repeat:
+        return setup
+    models, settings = setup.models, setup.models.settings
+    if settings.temperature > 0 and settings.seed is not None:
+        models = replace(models, settings=replace(settings, seed=settings.seed + 1000 * repeat))
+    return replace(setup, models=models, repeat=repeat)
 
 
-async def _run_all(
-    name: str,
-    system: SystemConfig,
-    left: list[tuple[SampleSet, int]],
-    total: int,
-    models: Models,
-    batcher: EditBatcher | None,
-    folder: RunFolder,
-    records: RecordFile,
-    concurrency: int,
-) -> None:
-    """Run the samples that are left, at most `concurrency` at a time; the first error stops the rest."""
-    waiting = iter(left)
-    right = scored = failed = 0
-    with tqdm(total=total, initial=total - len(left), desc=name, unit="sample") as bar:
-
-        async def worker() -> None:
-            nonlocal right, scored, failed
-            for samples, index in waiting:
-                sample = samples[index]
-                trace = await run_system(system, sample, models, batcher)
-                record = to_record(name, sample, trace, folder)
-                records.append(record)
-                right, scored = right + bool(record["correct"]), scored + (record["correct"] is not None)
-                failed += record["correct"] is None
-                if failed >= HOPELESS and not scored:
-                    raise ValueError(
-                        f"{name}: none of the first {failed} samples could be scored; the last one: {trace.unscored}. "
-                        "Mend that and start the same command again"
-                    )
-                bar.set_postfix({"right": f"{100 * right / max(scored, 1):.1f} %"}, refresh=False)
-                bar.update()
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(concurrency, len(left))):
-                    group.create_task(worker())
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+def by_editor(systems: dict[str, SystemConfig]) -> list[list[str]]:
+    """Names of the systems that share an editor, in the order in which editors are first named."""
+    groups: dict[str, list[str]] = {}
+    for name, system in systems.items():
+        groups.setdefault(str((system.editor, system.lora, system.remote)), []).append(name)
+    return list(groups.values())
 
 
-def to_record(system: str, sample: EditSample, trace: Trace, folder: RunFolder) -> Record:
-    """A trace as JSON, graded; its edit goes into a file of its own."""
-    proposal = trace.proposal
-    edit: dict[str, Any] | None = None
-    if proposal is not None:
-        edit = {
-            "editor": proposal.editor,
-            "prompt": proposal.prompt,
-            "seed": proposal.seed,
-            "size": list(proposal.image.size),
-            "file": folder.save_edit(system, sample.id, proposal.image),
-            "matches": None if sample.edit_image is None else edit_matches(proposal.image, sample.edit_image),
-        }
-    values = {field.name: getattr(trace, field.name) for field in fields(trace) if field.name != "proposal"}
-    correct = None if trace.unscored is not None else is_correct(trace.answer, sample)
-    return {"system": system, "task": sample.task, **values, "edit": edit, "correct": correct}
+class _Progress:
+    """The bar of a group: how many are right so far; and when to give a system up."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+        self.right: dict[str, int] = {}
+        self.scored: dict[str, int] = {}
+        self.failed: dict[str, int] = {}
+
+    def note(self, system: str, record: Record) -> None:
+        """Take a record in; `ValueError` if none of the first `HOPELESS` could be scored."""
+        right, scored = bool(record["correct"]), record["correct"] is not None
+        for counts, more in ((self.right, right), (self.scored, scored), (self.failed, not scored)):
+            counts[system] = counts.get(system, 0) + more
+        if self.failed[system] >= HOPELESS and not self.scored[system]:
+            raise ValueError(
+                f"{system}: none of the first {self.failed[system]} samples could be scored; the last one: "
+                f"{record['unscored']}. Mend that and start the same command again"
+            )
+        self.bar.set_description(system, refresh=False)
+        failed = {"unscored": self.failed[system]} if self.failed[system] else {}
+        share = 100 * self.right[system] / max(self.scored[system], 1)
+        self.bar.set_postfix({"right": f"{share:.1f} %", **failed}, refresh=False)
+        self.bar.update()

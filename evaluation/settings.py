@@ -3,29 +3,50 @@
 import math
 from dataclasses import dataclass, field
 
+from etchr.checks import at_least, one_of
+from etchr.editor.settings import RemoteConfig
 from etchr.mllm.settings import ModelConfig
 
-KINDS = ("direct", "evr", "always_edit", "oracle_edit")
-PROMPTS = ("question", "instruction")
+DRAWING = ("evr", "always_edit", "enhancer", "crop", "iterate", "best_of_n", "interleaved")  # kinds with an editor
+KINDS = ("direct", "oracle_edit", "tool_loop", *DRAWING)
+PROMPTS = ("question", "instruction", "enhanced")
+ROUTES = ("label", "rule", "model")
 
 
 @dataclass
 class SystemConfig:
-    """One row of the table."""
+    """One row of the table; `evaluation/systems.py` says what each kind does."""
 
-    kind: str = "direct"  # direct, evr, always_edit or oracle_edit (the ground-truth edit: the ceiling)
+    kind: str = "direct"  # direct evr always_edit oracle_edit enhancer crop iterate best_of_n tool_loop interleaved
     editor: str | None = None  # a klein folder, a hub id, or nano: the base editor kept in the repository
     lora: str | None = None  # an adapter file or folder for the editor
-    prompt: str = "question"  # question: meta-prompt and question; instruction: the sample's explicit instruction
+    remote: RemoteConfig | None = None  # an images-edit endpoint in the place of a local editor
+    prompt: str = "question"  # question: meta-prompt and question; instruction: the sample's own; enhanced: M writes it
+    route: str = "label"  # whose word counts for the family: the data set's label, a local rule, or the model
+    min_confidence: float = 0.5  # of a routed family; below it no edit is asked for
+    attempts: int = 3  # iterate: rounds at most; best_of_n: seeds
+    turns: int = 4  # tool_loop, interleaved: calls of the model at most
+    model: ModelConfig | None = None  # the model of this row alone; null: the run's reasoner
     group: str | None = None  # systems of one group are seeds of one method: the report adds a row of their mean
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"system kind {self.kind!r} must be one of {', '.join(KINDS)}")
-        if self.prompt not in PROMPTS:
-            raise ValueError(f"system prompt {self.prompt!r} must be one of {', '.join(PROMPTS)}")
-        if (self.kind in ("evr", "always_edit")) != (self.editor is not None):
-            raise ValueError(f"a system of kind {self.kind} {'has no' if self.editor else 'needs an'} editor")
+        one_of("system kind", self.kind, KINDS)
+        one_of("system prompt", self.prompt, PROMPTS)
+        one_of("system route", self.route, ROUTES)
+        at_least(self, {"attempts": 1, "turns": 1})
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"system min_confidence={self.min_confidence} must lie between 0 and 1")
+        if self.kind == "enhancer":  # the name of the paper's row for what is evr with this prompt
+            self.prompt = "enhanced"
+        has_editor = self.editor is not None or self.remote is not None
+        if self.editor is not None and self.remote is not None:
+            raise ValueError("a system has either an editor or a remote one")
+        if self.lora is not None and self.editor is None:
+            raise ValueError("a lora needs an editor to go with")
+        if self.kind not in DRAWING and has_editor:
+            raise ValueError(f"a system of kind {self.kind} has no editor")
+        if self.kind in DRAWING and not has_editor and not (self.kind == "interleaved" and self.model is not None):
+            raise ValueError(f"a system of kind {self.kind} needs an editor")
 
 
 @dataclass
@@ -37,6 +58,7 @@ class EditingConfig:
     num_inference_steps: int | None = None  # denoising steps
     guidance_scale: float | None = None  # classifier-free guidance; 1 is none
     max_pixels: int | None = None  # larger sources are scaled down
+    cache: str | None = "outputs/edits"  # folder where edits are kept for other runs; null: each run makes its own
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("num_inference_steps", 1), ("max_pixels", 256)):
@@ -52,18 +74,25 @@ class EvalConfig:
 
     systems: dict[str, SystemConfig] = field(default_factory=dict)  # rows of the table
     reference: str = "direct"  # the row that the others are compared with, sample by sample
-    data: str = "outputs/data"  # folder with <task>/test.parquet, made by python -m data_prep
-    tasks: list[str] = field(default_factory=list)  # folders below data; empty: all six procedural tasks
+    tasks: list[str] = field(default_factory=list)  # benchmarks, or YAML files of your own; empty: six procedural tasks
+    data: str = "outputs/data"  # folder with <task>/test.parquet of procedural tasks, made by python -m data_prep
+    benchmarks: str = "outputs/benchmarks"  # folder with a folder for each public benchmark; see evaluation list
+    charxiv_constants: str | None = None  # CharXiv's own src/constants.py: its exact questions and rubric; null: ours
+    charxiv_split: str = "val"  # val or test (whose answers are not published)
     num_samples: int | None = None  # per task, the first ones; null: all
+    repeats: int = 1  # times that every sample is run, each with noise and sampling seeds of its own
     out: str = "outputs/evaluation"  # run folder; the same command goes on where it stopped
     reasoner: ModelConfig = field(default_factory=ModelConfig)  # the model M that answers
     verifier: ModelConfig | None = None  # the model that verifies; null: the reasoner
-    temperature: float = 0.0  # of both
+    judge: ModelConfig | None = None  # grades free text that rules find different, and CharXiv; null: rules alone
+    edit_judge: ModelConfig | None = None  # says of every edit whether it is right (figures 2a, 2b); null: nobody
+    temperature: float = 0.0  # of reasoner and verifier
     max_tokens: int = 4096  # of a reply
     router: str | None = None  # YAML of meta-prompts; null: configs/router/default.yaml
     editing: EditingConfig = field(default_factory=EditingConfig)  # how editors are run
-    concurrency: int = 32  # samples in flight
-    gallery_per_task: int = 40  # samples of each task in report.html
+    concurrency: int = 32  # samples in flight, beside those that wait for the editor
+    dry_run: bool = False  # say what would be called, with estimates of calls, tokens and price, and stop
+    prices: str | None = None  # YAML of prices; null: configs/prices.yaml
 
     def __post_init__(self) -> None:
         if "all" in self.systems:
@@ -74,8 +103,7 @@ class EvalConfig:
             raise ValueError(f"reference={self.reference!r} is no system; there are: {', '.join(self.systems)}")
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"temperature={self.temperature} must lie between 0 and 2")
-        for name in ("concurrency", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        at_least(self, {"concurrency": 1, "max_tokens": 1, "repeats": 1})
+        one_of("charxiv_split", self.charxiv_split, ("val", "test"))
         if self.num_samples is not None and self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples} must be at least 1")

@@ -1,92 +1,236 @@
 """From records to numbers: what `report.json` holds. No model, no images."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from evaluation.records import Record
-from evaluation.statistics import Estimate, Verification, mean_over_seeds, mean_over_tasks, paired_difference, wilson
+import numpy as np
 
-Records = Mapping[str, Mapping[str, Record]]  # system -> sample id -> record
+from evaluation.cost import Prices, cost
+from evaluation.records import Key, Record
+from evaluation.settings import SystemConfig
+from evaluation.statistics import (
+    Estimate,
+    Units,
+    Verification,
+    detectable,
+    mcnemar,
+    mean_difference,
+    mean_over_seeds,
+    mean_over_tasks,
+    pass_at_k,
+    share,
+)
+
+Records = Mapping[str, Mapping[Key, Record]]  # system -> (sample id, repeat) -> record
+EFFECTS = {  # of an edit, by whether the answer is right without it and with it
+    (False, True): "helps",
+    (True, False): "harms",
+    (True, True): "both_right",
+    (False, False): "both_wrong",
+}
+Values = dict[str, dict[Key, tuple[str, float]]]  # task -> key -> unit and value, of the scored samples
 
 
 def summarise(
-    records: Records, tasks: list[str], reference: str, groups: Mapping[str, list[str]] | None = None
+    records: Records,
+    tasks: Sequence[str],
+    reference: str,
+    systems: Mapping[str, SystemConfig],
+    prices: Prices | None = None,
 ) -> dict[str, Any]:
     """The table: per system its mean over tasks, each task's Pass@1, edits, verification and the paired difference.
 
-    Differences are against the system `reference`. `groups` names systems that are seeds of one method.
+    Differences are against the system `reference`. Systems of one `group` are seeds of one method.
 
-    Unscored samples (failed calls) are in no denominator; their number stands beside each cell. Percent throughout.
+    Unscored samples (failed calls) are in no denominator; their number stands beside each cell, with what the cell
+    would be if all of them were wrong, and if all were right. Percent throughout.
     """
     outcomes = {name: _outcomes(rows, tasks) for name, rows in records.items()}
     report: dict[str, Any] = {"reference": reference, "systems": {}, "paired": {}, "groups": {}, "verification": {}}
+    report["worth"], report["cost"] = {}, {}
     for name, rows in records.items():
-        mean = mean_over_tasks({task: list(right.values()) for task, right in outcomes[name].items()})
+        mean = mean_over_tasks([share(_units(outcomes[name][task])) for task in tasks])
         report["systems"][name] = {
+            "kind": systems[name].kind,
             "mean": _round(mean.value),
             "low": _round(mean.low),
             "high": _round(mean.high),
-            "tasks": {task: _cell(rows, task, outcomes[name][task]) for task in tasks},
+            "tasks": {task: _cell(_of(rows, task), outcomes[name][task]) for task in tasks},
         }
+        report["cost"][name] = cost(rows.values(), prices)
         if reference in records and name != reference:
-            report["paired"][name] = _interval("difference", paired_difference(outcomes[name], outcomes[reference]))
+            report["paired"][name] = _paired(outcomes[name], outcomes[reference], tasks)
         if any(record["verdict"] for record in rows.values()):
             report["verification"][name] = _verification(rows.values(), tasks)
-    for name, members in (groups or {}).items():
-        report["groups"][name] = _group(records, members, tasks, reference)
+            if (worth := _worth(name, records, systems)) is not None:
+                report["worth"][name] = worth
+    for name, members in _groups(systems).items():
+        report["groups"][name] = _group(records, outcomes, members, tasks, reference)
     every = [record for rows in records.values() for record in rows.values() if record["verdict"]]
     if every:
         report["verification"]["all"] = _verification(every, tasks)
     return report
 
 
-def _group(records: Records, members: list[str], tasks: list[str], reference: str) -> dict[str, Any]:
-    """A method over its seeds: Pass@1 and edits that match, each with its difference from the reference."""
-    seeds = [_outcomes(records[name], tasks) for name in members]
-    edits = [_matches(records[name], tasks) for name in members]
-    shares = {task: [wilson(sum(seed[task].values()), len(seed[task])).value for seed in seeds] for task in tasks}
-    report: dict[str, Any] = {
-        "systems": members,
-        "tasks": {task: _round(sum(values) / len(values)) for task, values in shares.items()},
-        "mean": _interval("value", mean_over_seeds(seeds)),
-        "edits": _interval("value", mean_over_seeds(edits)),
+def _groups(systems: Mapping[str, SystemConfig]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name, system in systems.items():
+        if system.group is not None:
+            groups.setdefault(system.group, []).append(name)
+    return groups
+
+
+# ------------------------------------------------------------------------------------------------ outcomes by unit
+
+
+def _of(rows: Mapping[Key, Record], task: str) -> list[Record]:
+    return [rows[key] for key in sorted(rows) if rows[key]["task"] == task]
+
+
+def unit(record: Record) -> str:
+    """What an interval redraws: the question where options are permuted, else the sample."""
+    return record["cluster"] or record["sample_id"]
+
+
+def _outcomes(rows: Mapping[Key, Record], tasks: Sequence[str]) -> Values:
+    """The scored samples of every task, in the order of their ids."""
+    values: Values = {task: {} for task in tasks}
+    for key in sorted(rows):
+        record = rows[key]
+        if record["correct"] is not None and record["task"] in values:
+            values[record["task"]][key] = unit(record), float(record["correct"])
+    return values
+
+
+def _matches(rows: Mapping[Key, Record], tasks: Sequence[str]) -> Values:
+    """Whether the edit matches the ground truth, of the samples that have both."""
+    values: Values = {task: {} for task in tasks}
+    for key in sorted(rows):
+        record = rows[key]
+        if record["edit"] and record["edit"]["matches"] is not None and record["task"] in values:
+            values[record["task"]][key] = unit(record), float(record["edit"]["matches"])
+    return values
+
+
+def _units(values: Mapping[Key, tuple[str, float]]) -> Units:
+    units: dict[str, list[float]] = {}
+    for name, value in values.values():
+        units.setdefault(name, []).append(value)
+    return units
+
+
+def _differences(system: Values, reference: Values, tasks: Sequence[str]) -> dict[str, Units]:
+    """task -> unit -> differences of the samples that both have scored."""
+    out: dict[str, Units] = {}
+    for task in tasks:
+        mine, other = system[task], reference[task]
+        shared = {key: (mine[key][0], mine[key][1] - other[key][1]) for key in mine if key in other}
+        out[task] = _units(shared)
+    return out
+
+
+# ------------------------------------------------------------------------------------------------------- the table
+
+
+def _cell(rows: list[Record], scored: Mapping[Key, tuple[str, float]]) -> dict[str, Any]:
+    units = _units(scored)
+    found = share(units)
+    right, total = sum(value for _, value in scored.values()), len(rows)
+    cell: dict[str, Any] = {
+        "pass_at_1": _round(found.value),
+        "low": _round(found.low),
+        "high": _round(found.high),
+        "num_samples": total,
+        "num_units": len({unit(record) for record in rows}),
+        "num_unscored": total - len(scored),
+        "if_wrong": _round(100 * right / total) if total else None,
+        "if_right": _round(100 * (right + total - len(scored)) / total) if total else None,
+        "chance": _round(100 * float(np.mean([record["chance"] for record in rows]))) if rows else None,
     }
-    if reference in records:
-        report["against"] = _interval("value", mean_over_seeds(seeds, _outcomes(records[reference], tasks)))
-        report["edits_against"] = _interval("value", mean_over_seeds(edits, _matches(records[reference], tasks)))
-    return report
-
-
-def _matches(rows: Mapping[str, Record], tasks: list[str]) -> dict[str, dict[str, bool]]:
-    """task -> sample id -> whether the edit matches the ground truth, of the samples that have both."""
-    seen = {key: row for key, row in rows.items() if row["edit"] and row["edit"]["matches"] is not None}
-    return {task: {key: row["edit"]["matches"] for key, row in seen.items() if row["task"] == task} for task in tasks}
-
-
-def _outcomes(rows: Mapping[str, Record], tasks: list[str]) -> dict[str, dict[str, bool]]:
-    """task -> sample id -> right, of the scored samples, in the order of their ids."""
-    scored = {key: rows[key] for key in sorted(rows) if rows[key]["correct"] is not None}
-    return {task: {key: row["correct"] for key, row in scored.items() if row["task"] == task} for task in tasks}
-
-
-def _cell(rows: Mapping[str, Record], task: str, right: Mapping[str, bool]) -> dict[str, Any]:
-    mine = [record for record in rows.values() if record["task"] == task]
-    share = wilson(sum(right.values()), len(right))
-    cell = {
-        "pass_at_1": _round(share.value),
-        "low": _round(share.low),
-        "high": _round(share.high),
-        "num_samples": len(mine),
-        "num_unscored": sum(record["correct"] is None for record in mine),
-    }
-    checked = [record["edit"]["matches"] for record in mine if record["edit"] and record["edit"]["matches"] is not None]
-    if checked:
-        cell["edit_correct"] = _round(100 * sum(checked) / len(checked))
-        cell["edit_used"] = _round(100 * sum(record["used_edit"] for record in mine) / len(mine))
+    parts = {name for record in rows for name in record["parts"]}
+    if parts:
+        cell["parts"] = {
+            name: _round(_mean(r["parts"][name] for r in rows if name in r["parts"])) for name in sorted(parts)
+        }
+    categories = {record["category"] for record in rows if record["category"]}
+    if len(categories) > 1:
+        cell["categories"] = {
+            name: _round(_mean(r["correct"] for r in rows if r["category"] == name and r["correct"] is not None))
+            for name in sorted(categories)
+        }
+    tries = {record["repeat"] for record in rows}
+    if len(tries) > 1:
+        samples: dict[str, list[float]] = {}
+        for (sample_id, _), (_, value) in scored.items():
+            samples.setdefault(sample_id, []).append(value)
+        whole = {key: values for key, values in samples.items() if len(values) == len(tries)}
+        cell["num_repeats"] = len(tries)
+        cell["pass_at_k"] = {str(k): _round(pass_at_k(whole, k)) for k in _powers(len(tries))}
+    if found.value == found.value and units:
+        shown = detectable(len(units), found.value / 100, discordant=0.2)
+        cell["detectable"] = {name: _round(value) for name, value in shown._asdict().items()}
+    edits = [record["edit"] for record in rows if record["edit"]]
+    for key, name in (("matches", "edit_correct"), ("judged", "edit_judged")):
+        if any(edit[key] is not None for edit in edits):
+            cell[name] = _round(_mean(edit[key] for edit in edits if edit[key] is not None))
+    if edits:
+        cell["edit_used"] = _round(_mean(record["used_edit"] for record in rows))
     return cell
 
 
-def _verification(rows: Any, tasks: list[str]) -> dict[str, Any]:
+def _powers(most: int) -> list[int]:
+    """1, 2, 4, ... and the number itself."""
+    return sorted({*(2**i for i in range(most.bit_length()) if 2**i <= most), most})
+
+
+def _paired(system: Values, reference: Values, tasks: Sequence[str]) -> dict[str, Any]:
+    differences = _differences(system, reference, tasks)
+    found = {**_interval("difference", mean_difference(differences)), "tasks": {}}
+    for task in tasks:
+        cell = _interval("difference", mean_difference({task: differences[task]}))
+        test = mcnemar(differences[task])
+        if test is not None:
+            cell |= {"gained": test.gained, "lost": test.lost, "p_value": float(f"{test.p_value:.2g}")}
+        found["tasks"][task] = cell
+    return found
+
+
+def _group(
+    records: Records, outcomes: Mapping[str, Values], members: list[str], tasks: Sequence[str], reference: str
+) -> dict[str, Any]:
+    """A method over its seeds: Pass@1 and edits that match, each with its difference from the reference."""
+    seeds = [outcomes[name] for name in members]
+    edits = [_matches(records[name], tasks) for name in members]
+    shares = {task: [share(_units(seed[task])).value for seed in seeds] for task in tasks}
+    report: dict[str, Any] = {
+        "systems": members,
+        "tasks": {task: _round(sum(values) / len(values)) for task, values in shares.items()},
+        "mean": _interval("value", _over_seeds(seeds, None, tasks)),
+        "edits": _interval("value", _over_seeds(edits, None, tasks)),
+    }
+    if reference in records:
+        report["against"] = _interval("value", _over_seeds(seeds, outcomes[reference], tasks))
+        baseline = _matches(records[reference], tasks)
+        report["edits_against"] = _interval("value", _over_seeds(edits, baseline, tasks))
+    return report
+
+
+def _over_seeds(seeds: Sequence[Values], baseline: Values | None, tasks: Sequence[str]) -> Estimate:
+    """Over the samples that all seeds, and the baseline, have scored."""
+    found: list[dict[str, Units]] = [{} for _ in seeds]
+    for task in tasks:
+        sets = [set(seed[task]) for seed in seeds] + ([set(baseline[task])] if baseline is not None else [])
+        shared = sorted(set.intersection(*sets))
+        for seed, units in zip(seeds, found, strict=True):
+            less = {key: baseline[task][key][1] if baseline is not None else 0.0 for key in shared}
+            units[task] = _units({key: (seed[task][key][0], seed[task][key][1] - less[key]) for key in shared})
+    return mean_over_seeds(found, least=0.0 if baseline is None else -100.0)
+
+
+# ---------------------------------------------------------------------------------------------------- verification
+
+
+def _verification(rows: Iterable[Record], tasks: Sequence[str]) -> dict[str, Any]:
     rows = [record for record in rows if record["verdict"] and record["edit"]["matches"] is not None]
     parts = {"all": rows} | {task: [record for record in rows if record["task"] == task] for task in tasks}
     return {name: _counts(part) for name, part in parts.items() if part}
@@ -103,6 +247,43 @@ def _counts(rows: list[Record]) -> dict[str, Any]:
     )
     shares = {name: _round(getattr(seen, name)) for name in ("accept_rate", "precision", "recall", "specificity")}
     return {**shares, **seen._asdict()}
+
+
+def _worth(name: str, records: Records, systems: Mapping[str, SystemConfig]) -> dict[str, Any] | None:
+    """What verification is worth: verdicts against whether the edit would have helped.
+
+    An edit helps if the answer is wrong without it and right with it, and harms if it is the other way round. Needs the
+    system without edits and the twin that uses the same edits unverified; None if the run has none.
+    """
+    without = next((other for other, config in systems.items() if config.kind == "direct"), None)
+    twins = (
+        other
+        for other, config in systems.items()
+        if config.kind == "always_edit" and _same_edits(config, systems[name])
+    )
+    twin = next(twins, None)
+    if without is None or twin is None:
+        return None
+    table = {
+        verdict: {"helps": 0, "harms": 0, "both_right": 0, "both_wrong": 0} for verdict in ("accepted", "not accepted")
+    }
+    for key, record in records[name].items():
+        pair = [records[other].get(key, {}).get("correct") for other in (without, twin)]
+        if record["verdict"] is None or None in pair:
+            continue
+        effect = EFFECTS[bool(pair[0]), bool(pair[1])]
+        table["accepted" if record["verdict"] == "accepted" else "not accepted"][effect] += 1
+    return {"without": without, "unverified": twin, "table": table}
+
+
+def _same_edits(one: SystemConfig, other: SystemConfig) -> bool:
+    keys = ("editor", "lora", "remote", "prompt", "route")
+    return other.kind in ("evr", "enhancer") and all(getattr(one, key) == getattr(other, key) for key in keys)
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean in percent."""
+    return 100 * float(np.mean([float(value) for value in values]))
 
 
 def _interval(name: str, estimate: Estimate) -> dict[str, Any]:

@@ -1,20 +1,87 @@
-"""What is compared: each system is a way to get from a sample to a trace, all through one coroutine.
+"""What is compared: each system is a way to get from a sample to a trace, made of the steps of `etchr/evr.py`.
 
 direct       the model answers from the source
 evr          the editor proposes, the model verifies, and answers from the edit or falls back
 always_edit  the edit is used unverified
 oracle_edit  the ground-truth edit is used: the ceiling. Its verdict is recorded too, to measure the verifier
+enhancer     evr with an instruction that the model writes from the question, for an editor that knows no questions
+crop         evr, and what the edit's red box encloses is shown enlarged as well (the paper's figure on charts)
+iterate      an edit that is rejected is tried again, with an instruction rewritten from the verdict or, where the
+             prompt is a question, with other noise; the best attempt counts, not the last
+best_of_n    several seeds at once; the verifier picks
+tool_loop    the model asks for crops and marks by tool calls, up to a number of turns (`tools.py`)
+interleaved  one model draws and answers: an endpoint whose replies hold pictures, or editor and reasoner as one
 """
 
+import asyncio
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
-from etchr.editor.batching import EditBatcher
-from etchr.evr import EvrSettings, Proposal, Trace, edit_verify_reason
-from etchr.mllm.protocol import MLLM
-from etchr.router import Router
+from PIL import Image
+
+from etchr.evr import (
+    EvrSettings,
+    Proposal,
+    Trace,
+    call,
+    conclude,
+    reason,
+    unscored_on_failure,
+    verify,
+)
+from etchr.mllm.answers import answer_type, last_box, plain
+from etchr.mllm.logprobs import token_share
+from etchr.mllm.prompts import (
+    GO_ON,
+    MAX_INSTRUCTION,
+    TOOL_RESULT,
+    TOOLS,
+    TOOLS_SPENT,
+    answer_prompt,
+    enhance_prompt,
+    interleave_prompt,
+    rewrite_prompt,
+    route_prompt,
+)
+from etchr.mllm.protocol import MLLM, ImagePart, Message, TextPart, user_message
+from etchr.mllm.routing import read_route
+from etchr.mllm.verdict import NEGATIVE, POSITIVE, Verdict, parse_verdict
+from etchr.router import Route, Router, route_by_rule
 from etchr.sample import EditSample
+from evaluation import tools, zoom
 from evaluation.settings import SystemConfig
+from evaluation.store import EditStore
+
+MAX_PICTURES = 8  # that tools or a unified model may add to a dialogue
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One of several proposals for a sample, and what the verifier made of it."""
+
+    proposal: Proposal
+    verdict: Verdict
+    verdict_text: str
+    score: float  # how sure the verifier is that the edit can be relied on, 0 to 1
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One step of a dialogue, for the record."""
+
+    role: str  # instruction, assistant or tool
+    text: str
+    image: Image.Image | None = None
+
+
+@dataclass
+class FullTrace(Trace):
+    """A trace, and what the larger systems add to it."""
+
+    attempts: list[Attempt] = field(default_factory=list)  # the one that counts is also the trace's proposal
+    turns: list[Turn] = field(default_factory=list)
+    routed: Route | None = None  # where the family is not taken from the data
 
 
 @dataclass(frozen=True)
@@ -28,35 +95,154 @@ class Models:
     seed: int  # of the edits
 
 
-async def run_system(system: SystemConfig, sample: EditSample, models: Models, batcher: EditBatcher | None) -> Trace:
-    """Run one sample through a system; `batcher` holds its editor if it has one."""
+@dataclass(frozen=True)
+class Setup:
+    """What one system works with."""
 
-    async def draw(sample: EditSample) -> Proposal:
-        assert batcher is not None
-        prompt, seed = edit_prompt(system, sample, models.router), sample_seed(models.seed, sample.id)
-        edit = await batcher.edit(sample.image, prompt, seed)
-        return Proposal(edit.image, batcher.editor.name, prompt, seed, edit.seconds)
+    config: SystemConfig
+    models: Models
+    edits: EditStore | None  # of its editor, if it has one
+    repeat: int = 0  # the how-manieth run of the sample
 
-    async def recall(sample: EditSample) -> Proposal:
-        assert sample.edit_image is not None
-        return Proposal(sample.edit_image, "ground truth")
+    async def draw(self, sample: EditSample, prompt: str, attempt: int = 0) -> Proposal:
+        """The editor's edit; other noise for every sample, repeat and attempt. Raises `EditFailed`."""
+        assert self.edits is not None
+        seed = sample_seed(self.models.seed, sample.id, self.repeat, attempt)
+        made = await self.edits.edit(sample.image, prompt, seed)
+        return Proposal(made.edit.image, made.editor, prompt, seed, made.edit.seconds, made.file)
 
-    reasoner, settings = models.reasoner, models.settings
-    match system.kind:
-        case "direct":
-            return await edit_verify_reason(sample, None, None, reasoner, settings)
-        case "evr":
-            return await edit_verify_reason(sample, draw, models.verifier, reasoner, settings)
-        case "always_edit":
-            return await edit_verify_reason(sample, draw, None, reasoner, settings)
-        case "oracle_edit":
-            return await edit_verify_reason(sample, recall, models.verifier, reasoner, settings, use_rejected=True)
-    raise ValueError(f"unknown system kind {system.kind!r}")
+
+async def run_system(setup: Setup, sample: EditSample) -> FullTrace:
+    """Run one sample through a system; a call or an edit that fails leaves the trace unscored."""
+    trace = FullTrace(sample.id, reasoner=setup.models.reasoner.name)
+    with unscored_on_failure(trace):
+        await SYSTEMS[setup.config.kind](setup, sample, trace)
+    return trace
+
+
+# ------------------------------------------------------------------------------------------- no edit, or one edit
+
+
+async def direct(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
+    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+
+
+async def oracle_edit(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
+    assert sample.edit_image is not None
+    await _propose(setup, sample, trace, Proposal(sample.edit_image, "ground truth"))
+    trace.used_edit = True
+    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+
+
+async def always_edit(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
+    prompt = await first_prompt(setup, sample, trace)
+    if prompt is not None:
+        trace.proposal = await setup.draw(sample, prompt)
+        trace.spend("edit", trace.proposal.seconds)
+        trace.used_edit = True
+    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+
+
+async def evr(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
+    prompt = await first_prompt(setup, sample, trace)
+    if prompt is not None:
+        await _propose(setup, sample, trace, await setup.draw(sample, prompt))
+    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+
+
+async def crop(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
+    prompt = await first_prompt(setup, sample, trace)
+    zoomed = None
+    if prompt is not None:
+        await _propose(setup, sample, trace, await setup.draw(sample, prompt))
+        assert trace.proposal is not None
+        box = zoom.red_box(sample.image, trace.proposal.image) if trace.used_edit else None
+        if box is not None:
+            zoomed = zoom.zoomed(sample.image, box)
+            trace.turns.append(Turn("tool", "the red box, enlarged", zoomed))
+    await reason(trace, sample, setup.models.reasoner, setup.models.settings, zoomed)
+
+
+async def _propose(setup: Setup, sample: EditSample, trace: FullTrace, proposal: Proposal) -> None:
+    """Take a proposal into the trace, verified."""
+    trace.proposal = proposal
+    trace.spend("edit", proposal.seconds)
+    attempt = await _attempt(setup, sample, trace, proposal)
+    trace.verdict, trace.verdict_text = attempt.verdict, attempt.verdict_text
+    trace.used_edit = attempt.verdict is Verdict.ACCEPTED
+
+
+async def _attempt(setup: Setup, sample: EditSample, trace: FullTrace, proposal: Proposal) -> Attempt:
+    reply = await verify(trace, sample, proposal.image, setup.models.verifier, setup.models.settings)
+    verdict = parse_verdict(reply.text)
+    score = float(verdict is Verdict.ACCEPTED)
+    if verdict is not Verdict.UNPARSABLE and (share := token_share(reply, POSITIVE, NEGATIVE)) is not None:
+        score = share
+    return Attempt(proposal, verdict, reply.text, score)
+
+
+# --------------------------------------------------------------------------------------------------- several edits
+
+
+async def best_of_n(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
+    prompt = await first_prompt(setup, sample, trace)
+
+    async def attempt(number: int) -> Attempt:
+        assert prompt is not None
+        return await _attempt(setup, sample, trace, await setup.draw(sample, prompt, number))
+
+    if prompt is not None:
+        tried = await asyncio.gather(*(attempt(number) for number in range(setup.config.attempts)))
+        for each in tried:
+            _keep_best(trace, each)
+    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+
+
+async def iterate(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
+    prompt = await first_prompt(setup, sample, trace)
+    for number in range(setup.config.attempts if prompt is not None else 0):
+        assert prompt is not None
+        attempt = await _attempt(setup, sample, trace, await setup.draw(sample, prompt, number))
+        _keep_best(trace, attempt)
+        if attempt.verdict is Verdict.ACCEPTED or number + 1 == setup.config.attempts:
+            break
+        if setup.config.prompt != "question":  # a question is all that a question-conditioned editor understands
+            prompt = await rewrite(setup, sample, trace, attempt)
+    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+
+
+def _keep_best(trace: FullTrace, attempt: Attempt) -> None:
+    """Note an attempt; the one with the best score counts, the first of equals, and is used if it was accepted."""
+    trace.attempts.append(attempt)
+    trace.spend("edit", attempt.proposal.seconds)
+    best = max(trace.attempts, key=lambda each: (each.verdict is Verdict.ACCEPTED, each.score))
+    trace.proposal, trace.verdict, trace.verdict_text = best.proposal, best.verdict, best.verdict_text
+    trace.used_edit = best.verdict is Verdict.ACCEPTED
+
+
+# --------------------------------------------------------------------------------------------------------- prompts
+
+
+async def first_prompt(setup: Setup, sample: EditSample, trace: FullTrace) -> str | None:
+    """The prompt of the first edit; None if the question's family is too uncertain for an edit."""
+    if setup.config.prompt == "enhanced":
+        return await enhance(setup, sample, trace)
+    if setup.config.prompt == "instruction" or setup.config.route == "label":
+        return edit_prompt(setup.config, sample, setup.models.router)
+    if setup.config.route == "rule":
+        trace.routed = route_by_rule(sample.question, sample.choices)
+    else:
+        trace.routed = await _route(setup, sample, trace)
+    if trace.routed.family is None or trace.routed.confidence < setup.config.min_confidence:
+        return None
+    return setup.models.router.prompt(sample.question, trace.routed.family)
 
 
 def edit_prompt(system: SystemConfig, sample: EditSample, router: Router) -> str:
     """The editing prompt; `ValueError` if the sample has no instruction, or the router does not know its family."""
     if system.prompt == "question":
+        if sample.meta.get("family_is_unknown"):
+            raise ValueError(f"sample {sample.id!r} has no family; set route: rule or route: model")
         return router.prompt(sample.question, sample.family)
     instruction = sample.meta.get("instruction")
     if not isinstance(instruction, str):
@@ -64,6 +250,117 @@ def edit_prompt(system: SystemConfig, sample: EditSample, router: Router) -> str
     return instruction
 
 
-def sample_seed(seed: int, sample_id: str) -> int:
-    """A sample's own noise: the same whatever else runs, and another one for every sample."""
-    return int.from_bytes(hashlib.blake2b(f"{seed}/{sample_id}".encode(), digest_size=8).digest(), "little") >> 1
+async def _route(setup: Setup, sample: EditSample, trace: FullTrace) -> Route:
+    reasoner, settings = setup.models.reasoner, setup.models.settings
+    message = user_message(route_prompt(sample.question, sample.choices), sample.image)
+    return read_route(await call(trace, "route", reasoner, [message], settings))
+
+
+async def enhance(setup: Setup, sample: EditSample, trace: FullTrace) -> str:
+    """The instruction that the model writes from question and source."""
+    message = user_message(enhance_prompt(sample.question, sample.choices), sample.image)
+    return await _instruction(setup, trace, message, sample.question)
+
+
+async def rewrite(setup: Setup, sample: EditSample, trace: FullTrace, attempt: Attempt) -> str:
+    """A better instruction than the one of a rejected attempt; the same if the model writes none."""
+    before = attempt.proposal.prompt or sample.question
+    text = rewrite_prompt(sample.question, sample.choices, before, attempt.verdict_text)
+    message = user_message(text, sample.image, attempt.proposal.image)
+    return await _instruction(setup, trace, message, before)
+
+
+async def _instruction(setup: Setup, trace: FullTrace, message: Message, otherwise: str) -> str:
+    reply = await call(trace, "instruct", setup.models.reasoner, [message], setup.models.settings)
+    trace.turns.append(Turn("instruction", reply.text))
+    return (read_instruction(reply.text) or otherwise)[:MAX_INSTRUCTION]
+
+
+def read_instruction(text: str) -> str | None:
+    """The instruction in a reply: its last box, or the whole of a reply that is one line; None if there is none."""
+    boxed = last_box(text)
+    if boxed is not None:
+        return plain(boxed) or None
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return plain(lines[0]) if len(lines) == 1 and r"\boxed" not in text else None
+
+
+# ------------------------------------------------------------------------------------------------------- dialogues
+
+
+async def tool_loop(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
+    kind = answer_type(sample)
+    reasoner, settings = setup.models.reasoner, setup.models.settings
+    rules: Message = {"role": "system", "content": [{"type": "text", "text": TOOLS.format(tools=tools.DESCRIPTION)}]}
+    sources = sample.image, *sample.more_images
+    question = answer_prompt(sample.question, sample.choices, kind, with_edit=False, num_sources=len(sources))
+    messages: list[Message] = [rules, user_message(question, *sources)]
+    number = len(sources)
+    for turn in range(setup.config.turns):
+        reply = await call(trace, "reason", reasoner, messages, settings)
+        trace.turns.append(Turn("assistant", reply.text))
+        calls = tools.parse_calls(reply.text)
+        if not calls or turn + 1 == setup.config.turns:
+            break
+        content: list[TextPart | ImagePart] = []
+        for each in calls:
+            try:
+                drawn = await asyncio.to_thread(tools.run_tool, each, sample.image)
+            except ValueError as error:
+                content.append({"type": "text", "text": f"{each.name}: {error}"})
+                trace.turns.append(Turn("tool", str(error)))
+                continue
+            number += 1
+            content.append({"type": "text", "text": TOOL_RESULT.format(number=number, name=each.name)})
+            content.append({"type": "image", "image": drawn})
+            trace.turns.append(Turn("tool", each.name, drawn))
+        if turn + 2 == setup.config.turns or number - len(sources) >= MAX_PICTURES:
+            content.append({"type": "text", "text": TOOLS_SPENT})
+        messages += [_said(reply.text), {"role": "user", "content": content}]
+    conclude(trace, sample, reply, reasoner)
+
+
+async def interleaved(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
+    kind = answer_type(sample)
+    model, settings = setup.models.reasoner, setup.models.settings
+    question = interleave_prompt(sample.question, sample.choices, kind)
+    messages = [user_message(question, sample.image, *sample.more_images)]
+    pictures = 0
+    for _ in range(setup.config.turns):
+        reply = await call(trace, "reason", model, messages, settings)
+        first = reply.images[0] if reply.images else None
+        trace.turns += [
+            Turn("assistant", reply.text, first),
+            *(Turn("assistant", "", more) for more in reply.images[1:]),
+        ]
+        pictures += len(reply.images)
+        if last_box(reply.text) is not None or not reply.images or pictures >= MAX_PICTURES:
+            break
+        messages += [_said(reply.text, *reply.images), user_message(GO_ON)]
+    conclude(trace, sample, reply, model)
+
+
+def _said(text: str, *images: Image.Image) -> Message:
+    """A turn of the model, as it goes back to it."""
+    pictures: list[TextPart | ImagePart] = [{"type": "image", "image": image} for image in images]
+    return {"role": "assistant", "content": [{"type": "text", "text": text}, *pictures]}
+
+
+SYSTEMS: dict[str, Callable[[Setup, EditSample, FullTrace], Awaitable[None]]] = {
+    "direct": direct,
+    "evr": evr,
+    "always_edit": always_edit,
+    "oracle_edit": oracle_edit,
+    "enhancer": evr,
+    "crop": crop,
+    "iterate": iterate,
+    "best_of_n": best_of_n,
+    "tool_loop": tool_loop,
+    "interleaved": interleaved,
+}
+
+
+def sample_seed(seed: int, sample_id: str, repeat: int = 0, attempt: int = 0) -> int:
+    """A sample's own noise: the same whatever else runs, and another one for every sample, repeat and attempt."""
+    name = "/".join(map(str, (seed, sample_id, *((repeat, attempt) if repeat or attempt else ()))))
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1

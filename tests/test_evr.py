@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from etchr.editor.batching import EditBatcher, EditFailed
-from etchr.evr import EvrSettings, Proposal, Trace, Verdict, edit_verify_reason, parse_verdict
+from etchr.evr import EvrSettings, Proposal, Trace, Usage, Verdict, edit_verify_reason, parse_verdict
 from etchr.families import TaskFamily
 from etchr.mllm.prompts import EDIT_NOTE
 from etchr.mllm.protocol import CallFailed, Reply
@@ -95,7 +95,7 @@ def test_an_accepted_edit_is_used_and_everything_is_kept():
     assert trace.proposal == Proposal(EDIT, "fake", "do it", 3, 0.5)
     assert (trace.verdict_text, trace.answer_text) == ("fine \\boxed{1}", "\\boxed{7}")
     assert set(trace.seconds) == {"edit", "verify", "reason"}
-    assert trace.tokens == {"prompt": 20, "completion": 4}
+    assert trace.usage == {"scripted": Usage(calls=2, prompt_tokens=20, completion_tokens=4)}
     assert [images for _, images in model.seen] == [[SOURCE, EDIT], [SOURCE, EDIT]]
 
 
@@ -153,6 +153,9 @@ class Recording:
 
     def __init__(self):
         self.batches = []
+
+    def fitted_size(self, image):
+        return image.size
 
     def edit(self, images, prompts, seeds):
         self.batches.append(list(prompts))

@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-_BASE = ("sample", "families", "images", "config", "router", "run_folder", "seeds", "checks")
+_BASE = [
+    "sample",
+    "families",
+    "images",
+    "boxes",
+    "choices",
+    "rows",
+    "config",
+    "router",
+    "run_folder",
+    "seeds",
+    "checks",
+]
 BASE = {f"etchr.{name}" for name in _BASE}
 
 # layer -> the layers it may import; `base` is BASE

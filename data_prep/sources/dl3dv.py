@@ -21,10 +21,11 @@ from PIL import Image
 
 from data_prep.sources import poses
 from data_prep.sources.poses import Motion, Video, direction_word, read_video, sector, turn
-from data_prep.sources.source import BuildConfig, Source, inside
+from data_prep.sources.source import BuildConfig, Source
 from etchr.checks import at_least, one_of
 from etchr.families import TaskFamily
 from etchr.images import open_image
+from etchr.rows import inside
 from etchr.sample import EditSample
 
 KINDS = ("light", "move", "turn")

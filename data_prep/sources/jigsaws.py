@@ -21,10 +21,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.jigsaw import ORDERS, PHOTO_SUFFIXES
 from data_prep.sources.columns import Rows, columns_seen, is_list, is_text, schema_of
-from data_prep.sources.source import BuildConfig, Source, inside, text
+from data_prep.sources.source import BuildConfig, Source
 from etchr.checks import at_least
 from etchr.families import TaskFamily
 from etchr.images import MAX_BYTES, open_image, peek_image
+from etchr.rows import inside, text
 from etchr.sample import EditSample
 
 BORDER = (0, 0, 255)

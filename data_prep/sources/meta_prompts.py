@@ -16,10 +16,10 @@ import yaml
 
 from data_prep.sources.columns import Rows, Wanted, find_parquet, find_prompt, schema_of
 from data_prep.sources.released import BOX_FAMILIES, cut, family_of
-from data_prep.sources.source import text
 from etchr.config import parse_command
 from etchr.families import TaskFamily
 from etchr.router import Router
+from etchr.rows import text
 from etchr.run_folder import write_atomically
 
 NUM_KEPT = 5_000  # prompts per family that beginnings are sought in: drawn at random, so that memory does not grow

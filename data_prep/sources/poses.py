@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.sources.source import text
+from etchr.rows import text
 
 Array = NDArray[np.float64]
 

@@ -15,12 +15,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.boxes import OUTSIDE, draw_boxes, read_boxes
 from data_prep.sources.columns import Rows, columns_seen, is_picture, is_text, schema_of
-from data_prep.sources.source import BuildConfig, Source, text
+from data_prep.sources.source import BuildConfig, Source
+from etchr.boxes import OUTSIDE, draw_boxes, read_boxes
 from etchr.checks import at_least, one_of
 from etchr.families import TaskFamily
 from etchr.images import decode_image
+from etchr.rows import text
 from etchr.sample import EditSample
 
 COLUMNS = ("id", "image", "query", "label", "type", "grounding_bboxes")  # `response` is the label with the boxes again

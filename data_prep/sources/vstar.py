@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.boxes import OUTSIDE, draw_boxes, read_boxes
-from data_prep.sources.source import BuildConfig, Source, inside, text
+from data_prep.sources.source import BuildConfig, Source
+from etchr.boxes import OUTSIDE, draw_boxes, read_boxes
 from etchr.checks import at_least, one_of
 from etchr.families import TaskFamily
 from etchr.images import open_image
+from etchr.rows import inside, text
 from etchr.sample import EditSample
 
 LICENCES = {  # of the annotations that a file was made from

@@ -1,4 +1,4 @@
-"""One worker thread between many waiting samples and one editor: edits run in batches while model calls go on."""
+"""Worker threads between many waiting samples and one editor: edits run in batches while model calls go on."""
 
 import asyncio
 import time
@@ -10,6 +10,8 @@ from typing import Self
 from PIL import Image
 
 from etchr.editor.protocol import Editor
+
+LOOKAHEAD = 4  # batches' worth of requests that wait: among so many there are enough of one size
 
 
 @dataclass(frozen=True)
@@ -29,48 +31,74 @@ class _Request:
     image: Image.Image
     prompt: str
     seed: int
+    size: tuple[int, int]  # at which it is edited
     done: asyncio.Future[Edit]
 
 
 class EditBatcher:
     """Collects requests into batches for an `Editor`; use as `async with EditBatcher(editor, batch_size) as batcher`.
 
-    At most `2 * batch_size` requests wait; further callers are held back until there is room.
+    A batch starts with the oldest request and holds sources of one size only. At most `room` requests wait; further
+    callers are held back. `workers` threads run batches at the same time: one for a local editor, for a remote one as
+    many as its server takes.
     """
 
-    def __init__(self, editor: Editor, batch_size: int = 16) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
-        self.editor, self.batch_size = editor, batch_size
-        self._queue: asyncio.Queue[_Request] = asyncio.Queue(maxsize=2 * batch_size)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="editor")
+    def __init__(self, editor: Editor, batch_size: int = 16, workers: int = 1) -> None:
+        if batch_size < 1 or workers < 1:
+            raise ValueError(f"batch_size={batch_size} and workers={workers} must be at least 1")
+        self.editor, self.batch_size, self.workers = editor, batch_size, workers
+        self.room = LOOKAHEAD * batch_size * workers
+        self._waiting: list[_Request] = []
+        self._arrived = asyncio.Condition()
+        self._slots = asyncio.Semaphore(self.room)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="editor")
 
     async def __aenter__(self) -> Self:
-        self._worker = asyncio.create_task(self._work())
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(self.workers)]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._worker.cancel()
-        await asyncio.gather(self._worker, return_exceptions=True)
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def edit(self, image: Image.Image, prompt: str, seed: int) -> Edit:
         """The edit of one image; raises `EditFailed` if the editor cannot make it."""
-        request = _Request(image, prompt, seed, asyncio.get_running_loop().create_future())
-        await self._queue.put(request)
-        return await request.done
+        try:
+            size = self.editor.fitted_size(image)
+        except ValueError as error:
+            raise EditFailed(f"the editor cannot take the picture: {error}") from None
+        request = _Request(image, prompt, seed, size, asyncio.get_running_loop().create_future())
+        async with self._slots:
+            async with self._arrived:
+                self._waiting.append(request)
+                self._arrived.notify()
+            return await request.done
 
     async def _work(self) -> None:
         while True:
-            batch = [await self._queue.get()]
+            async with self._arrived:
+                await self._arrived.wait_for(lambda: self._waiting)
             await asyncio.sleep(0)  # let those who are about to ask do so
-            while len(batch) < self.batch_size and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            if not await self._run(batch) and len(batch) > 1:
+            batch = self._take()
+            if batch and not await self._run(batch) and len(batch) > 1:
                 for request in batch:  # one bad sample must not take its neighbours down
                     await self._run([request])
+
+    def _take(self) -> list[_Request]:
+        """The oldest request and those behind it whose sources are edited at the same size."""
+        if not self._waiting:  # another worker was faster
+            return []
+        batch: list[_Request] = []
+        rest: list[_Request] = []
+        for request in self._waiting:
+            fits = len(batch) < self.batch_size and request.size == self._waiting[0].size
+            (batch if fits else rest).append(request)
+        self._waiting = rest
+        return batch
 
     async def _run(self, batch: list[_Request]) -> bool:
         """Edit a batch and hand out the results; False if the editor raised on more than one request."""
@@ -78,7 +106,7 @@ class EditBatcher:
         loop = asyncio.get_running_loop()
         images, prompts, seeds = [r.image for r in batch], [r.prompt for r in batch], [r.seed for r in batch]
         try:
-            edits = await loop.run_in_executor(self._thread, self.editor.edit, images, prompts, seeds)
+            edits = await loop.run_in_executor(self._threads, self.editor.edit, images, prompts, seeds)
             pairs = list(zip(batch, edits, strict=True))
         except Exception as error:  # whatever the editor raises is reported with the sample, and the run goes on
             if len(batch) == 1 and not batch[0].done.done():

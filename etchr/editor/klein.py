@@ -243,6 +243,10 @@ class KleinEditor:
 
     # ------------------------------------------------------------------------------------------------ editing
 
+    def fitted_size(self, image: Image.Image) -> tuple[int, int]:
+        """See `protocol.Editor`."""
+        return geometry.fit_size(*image.size, max_pixels=self.settings.max_pixels)
+
     @torch.no_grad()
     def edit(self, images: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """One edit per (image, prompt, seed), of the size `geometry.fit` gives its source; see `protocol.Editor`."""

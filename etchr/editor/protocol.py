@@ -11,6 +11,10 @@ class Editor(Protocol):
 
     name: str  # written into every record
 
+    def fitted_size(self, image: Image.Image) -> tuple[int, int]:
+        """The (width, height) at which `image` is edited; edits of one size can share a batch."""
+        ...
+
     def edit(self, images: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """One edit per (image, prompt, seed), each of the size that `geometry.fit_size` gives for its source.
 

@@ -22,7 +22,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from etchr.mllm.protocol import CallFailed, Message, Reply
-from etchr.mllm.wire import checked_url, printable, read_logprobs, read_retry_after, token_count, wire_messages
+from etchr.mllm.wire import (
+    checked_url,
+    printable,
+    read_content,
+    read_logprobs,
+    read_retry_after,
+    token_count,
+    wire_messages,
+)
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -330,7 +338,7 @@ class ChatClient:
         return _Failure(reason, status, retry_after_s=wait_s)
 
     def _replies(self, answer: Any) -> list[Reply] | _Failure:
-        """The choices with text in a chat-completions answer; `_Failure` if there are none."""
+        """The choices with text or pictures in a chat-completions answer; `_Failure` if there are none."""
         answer = answer if isinstance(answer, dict) else {}
         usage = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
         prompt_tokens, completion_tokens = token_count(usage, "prompt_tokens"), token_count(usage, "completion_tokens")
@@ -343,13 +351,15 @@ class ChatClient:
         reasons: list[str] = []
         for choice in choices:
             choice = choice if isinstance(choice, dict) else {}
-            message = choice.get("message")
-            text = message.get("content") if isinstance(message, dict) else None
+            try:
+                text, images = read_content(choice.get("message"))
+            except ValueError as error:
+                return _Failure(f"sent a picture that cannot be used: {self._quote(str(error))}", down=False)
             reason = choice.get("finish_reason")
             reasons.append(reason if isinstance(reason, str) else "stop")
-            if isinstance(text, str) and text.strip():
+            if text.strip() or images:
                 counts = (None, None) if replies else (prompt_tokens, completion_tokens)
-                replies.append(Reply(printable(text), self._quote(reasons[-1]), *counts, read_logprobs(choice)))
+                replies.append(Reply(text, self._quote(reasons[-1]), *counts, read_logprobs(choice), images))
         if not replies:
             return _Failure(f"sent an empty reply (finish_reason {self._quote(reasons[0])!r})", down=False)
         return replies

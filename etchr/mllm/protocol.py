@@ -35,6 +35,8 @@ class Reply:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     logprobs: tuple[dict[str, float], ...] | None = None  # per generated token: its top candidates and their log p
+    images: tuple[Image.Image, ...] = ()  # pictures that a unified model drew into its reply, in order
+    seconds: float | None = None  # that the call took, where it was made at another time (a run's journal)
 
 
 class CallFailed(RuntimeError):  # noqa: N818 - a fact about a call, not a defect of the program

@@ -2,8 +2,9 @@
 
 It stands for a model that needs the edit. From a raw picture it can only guess, because it neither searches a scene
 nor a maze, nor solves a puzzle; from a good edit it reads what is highlighted, follows what is drawn, compares what was
-put together. It decides from pixels whether an edit is reliable, and never sees ground truth. So the gap between raw
-pictures and good edits is built in: its scores measure *edits*, and say nothing about multimodal models.
+put together. Of a raw picture it sees which colour is where, enough to tell an editor where to draw. It decides from
+pixels whether an edit is reliable, and never sees ground truth. So the gap between raw pictures and good edits is built
+in: its scores measure *edits*, and say nothing about multimodal models.
 
 `python -m etchr.mllm.reader --port 8000` serves it over the OpenAI chat protocol.
 """
@@ -12,6 +13,7 @@ import argparse
 import asyncio
 import hashlib
 import itertools
+import json
 import math
 import random
 import re
@@ -20,12 +22,16 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from etchr.families import TASK_FAMILY
 from etchr.mllm.answers import normalise_unicode
+from etchr.mllm.prompts import ROUTE_FAMILY
 from etchr.mllm.protocol import Message, Reply
-from etchr.mllm.skills import Finding, look, nothing
+from etchr.mllm.skills import Finding, look, nothing, recognise
+from etchr.mllm.wishes import wish
 
 _OPTION = re.compile(r"^([A-Z])\. (.+)$", re.MULTILINE)
 _ANSWERS = re.compile(r"^Reference answer: (.*)\nCandidate answer: (.*)$", re.MULTILINE)
+_INSTRUCTION, _ROUTE, _TOOLS = "Put the instruction in", "Which kind of picture would help", "<tool_call>"
 _BOXED = re.compile(r"(.*\\boxed\{)(.)(\}.*)", re.DOTALL)
 
 
@@ -63,7 +69,7 @@ class Reader:
         for index in range(n):
             rng = random.Random(f"{self.seed}/{seed}/{index}/{request.digest}")
             errs = temperature > 0 and rng.random() < self.error_rate
-            text = request.verdict(finding, errs) if request.wants_verdict else request.answer(finding, errs, rng)
+            text = request.reply(finding, errs, rng)
             words = text.split(" ")
             cut = len(words) > max_tokens
             text = " ".join(words[:max_tokens])
@@ -101,6 +107,22 @@ class _Request:
     def wants_verdict(self) -> bool:
         return "\\boxed{1}" in self.text and "\\boxed{0}" in self.text
 
+    def reply(self, finding: Finding, errs: bool, rng: random.Random) -> str:
+        """What the reader says: an instruction, a family, a tool call, a verdict or an answer."""
+        if _INSTRUCTION in self.text:
+            told = wish(self.text, self.images[0]) if self.images else None
+            return "I do not know what to draw." if told is None else f"\\boxed{{{told.instruction}}}"
+        if _ROUTE in self.text:
+            known = recognise(self.text)
+            return f"\\boxed{{{list(ROUTE_FAMILY).index(TASK_FAMILY[known[0]]) + 1 if known else 0}}}"
+        if _TOOLS in self.text and len(self.images) == 1 and (wanted := wish(self.text, self.images[0])) and wanted.box:
+            box = [
+                round(1000 * side) for side in (wanted.box.left, wanted.box.top, wanted.box.right, wanted.box.bottom)
+            ]
+            call = json.dumps({"name": "draw_box", "arguments": {"box": box}})
+            return f"I look closer.\n<tool_call>{call}</tool_call>"
+        return self.verdict(finding, errs) if self.wants_verdict else self.answer(finding, errs, rng)
+
     def finding(self) -> Finding:
         """What there is to say: of a source and its edit (a third picture is not looked at), or of two answers."""
         if not self.images and (answers := _ANSWERS.findall(self.text)):
@@ -111,6 +133,8 @@ class _Request:
 
     def odds(self, finding: Finding, error_rate: float) -> dict[str, float]:
         """The probability of each character that may stand in the box, where that is a verdict or a letter."""
+        if _INSTRUCTION in self.text or _ROUTE in self.text:
+            return {}
         if self.wants_verdict:
             right = int(finding.reliable)
             return {str(right): 1 - error_rate, str(1 - right): error_rate}

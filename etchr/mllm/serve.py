@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from etchr.images import from_data_uri
+from etchr.images import from_data_uri, to_data_uri
 from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, TextPart
 
 MAX_BODY_BYTES = 256 * 2**20  # an 8K image as PNG takes about 60 million bytes in base64
@@ -215,7 +215,11 @@ def _completion(name: str, replies: list[Reply], top_logprobs: int) -> dict[str,
 
 
 def _choice(index: int, reply: Reply, top_logprobs: int) -> dict[str, Any]:
-    message = {"role": "assistant", "content": reply.text}
+    content: Any = reply.text
+    if reply.images:  # as a unified model's server sends them
+        pictures = [{"type": "image_url", "image_url": {"url": to_data_uri(image)}} for image in reply.images]
+        content = [{"type": "text", "text": reply.text}, *pictures]
+    message = {"role": "assistant", "content": content}
     choice: dict[str, Any] = {"index": index, "message": message, "finish_reason": reply.finish_reason}
     if top_logprobs and reply.logprobs is not None and all(reply.logprobs):
         choice["logprobs"] = {"content": [_token(candidates, top_logprobs) for candidates in reply.logprobs]}

@@ -67,8 +67,8 @@ def model_fingerprint(config: ModelConfig) -> dict[str, Any]:
     keys = ("kind", "model", "error_rate", "seed", "max_image_pixels", "extra_body")
     values = {key: getattr(config, key) for key in keys}
     if config.kind == "reader":
-        from etchr.mllm import reader, sight, skills
+        from etchr.mllm import reader, sight, skills, wishes
 
-        source = "".join(inspect.getsource(module) for module in (reader, sight, skills))
+        source = "".join(inspect.getsource(module) for module in (reader, sight, skills, wishes))
         values["version"] = hashlib.sha256(source.encode()).hexdigest()[:16]
     return values

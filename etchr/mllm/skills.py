@@ -218,26 +218,40 @@ def relation(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Fi
 # ------------------------------------------------------------------------------------------------------ questions
 
 _NAMED = r"(?P<{0}>\w+) \w+"
-SKILLS: list[tuple[re.Pattern[str], Callable[[re.Match[str], Image.Image, Image.Image], Finding]]] = [
-    (re.compile(r"which side of the (?P<colour>\w+) \w+ is its dot"), dot_side),
-    (re.compile(r"value of the (?P<colour>\w+) (?P<kind>bar|point)"), chart_value),
-    (re.compile(r"from green to red in the (?P<size>\d{1,3})x\d{1,3} maze"), maze_moves),
-    (re.compile(r"cross the (?P<size>\d{1,3})x\d{1,3} frozen lake"), lake_moves),
-    (re.compile(r"order of the pieces"), piece_order),
-    (
-        re.compile(
-            rf"from behind the {_NAMED.format('anchor')}, where is the {_NAMED.format('first')} "
-            rf"relative to the {_NAMED.format('second')}"
-        ),
-        relation,
+QUESTIONS: dict[str, re.Pattern[str]] = {  # the questions of the procedural tasks, by task
+    "perception": re.compile(r"which side of the (?P<colour>\w+) (?P<shape>\w+) is its dot"),
+    "chart": re.compile(r"value of the (?P<colour>\w+) (?P<kind>bar|point)"),
+    "maze": re.compile(r"from green to red in the (?P<size>\d{1,3})x\d{1,3} maze"),
+    "frozen_lake": re.compile(r"cross the (?P<size>\d{1,3})x\d{1,3} frozen lake"),
+    "jigsaw": re.compile(r"order of the pieces"),
+    "view3d": re.compile(
+        rf"from behind the {_NAMED.format('anchor')}, where is the {_NAMED.format('first')} "
+        rf"relative to the {_NAMED.format('second')}"
     ),
-]
+}
+SKILLS: dict[str, Callable[[re.Match[str], Image.Image, Image.Image], Finding]] = {
+    "perception": dot_side,
+    "chart": chart_value,
+    "maze": maze_moves,
+    "frozen_lake": lake_moves,
+    "jigsaw": piece_order,
+    "view3d": relation,
+}
+
+
+def recognise(text: str) -> tuple[str, re.Match[str]] | None:
+    """The task whose question stands in a text, and its words; None if there is none that the reader knows."""
+    for task, pattern in QUESTIONS.items():
+        words = pattern.search(text)
+        if words:
+            return task, words
+    return None
 
 
 def look(question: str, source: Image.Image, edit: Image.Image) -> Finding:
     """Apply the skill that the question calls for."""
-    for pattern, skill in SKILLS:
-        words = pattern.search(question)
-        if words:
-            return skill(words, source, edit)
-    return nothing("I do not know this kind of question")
+    known = recognise(question)
+    if known is None:
+        return nothing("I do not know this kind of question")
+    task, words = known
+    return SKILLS[task](words, source, edit)

@@ -12,6 +12,8 @@ class Verdict(StrEnum):
     UNPARSABLE = "unparsable"  # the model said nothing that can be read as a verdict; never the same as rejected
 
 
+POSITIVE, NEGATIVE = ("1", "Yes", "yes"), ("0", "No", "no")  # the tokens of a verdict, for its probability
+
 _STATEMENT = re.compile(  # a line of its own: "the answer is 1" inside a sentence may speak of the question
     r"^\W*(?:the\s+|my\s+)?(?:final\s+)?(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(0|1|yes|no)\W*$",
     re.IGNORECASE | re.MULTILINE,

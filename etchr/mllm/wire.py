@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from etchr.images import to_data_uri, to_rgb
+from etchr.images import from_data_uri, to_data_uri, to_rgb
 from etchr.mllm.protocol import ImagePart, Message, TextPart
 
 
@@ -59,6 +59,33 @@ def _capped(image: Image.Image, max_pixels: int | None) -> Image.Image:
 def printable(text: str) -> str:
     """`text` without lone surrogates: JSON can smuggle them in, and then no file can be written."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+MAX_REPLY_IMAGES = 8  # that are read of one completion
+
+
+def read_content(message: Any) -> tuple[str, tuple[Image.Image, ...]]:
+    """The text of a completion's message, and the pictures that a unified model drew into it.
+
+    Pictures stand among the parts of the content, or in a list `images` beside it; they are base64 data URIs. Raises
+    `ValueError` for one that is none, or for too many; URLs are not fetched.
+    """
+    message = message if isinstance(message, dict) else {}
+    content, beside = message.get("content"), message.get("images")
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    parts = [*(parts if isinstance(parts, list) else ()), *(beside if isinstance(beside, list) else ())]
+    texts, uris = [], []
+    for part in parts:
+        part = part if isinstance(part, dict) else {}
+        link = part.get("image_url")
+        uri = link.get("url") if isinstance(link, dict) else link
+        if isinstance(part.get("text"), str):
+            texts.append(printable(part["text"]))
+        elif isinstance(uri, str):
+            uris.append(uri)
+    if len(uris) > MAX_REPLY_IMAGES:
+        raise ValueError(f"a reply may hold {MAX_REPLY_IMAGES} images, got {len(uris)}")
+    return "\n".join(texts), tuple(from_data_uri(uri) for uri in uris)
 
 
 def token_count(usage: dict[str, Any], name: str) -> int | None:

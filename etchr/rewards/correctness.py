@@ -6,12 +6,10 @@ from PIL import Image
 
 from etchr.mllm.prompts import judge_prompt
 from etchr.mllm.protocol import MLLM, Reply, user_message
-from etchr.mllm.verdict import Verdict, parse_verdict
+from etchr.mllm.verdict import NEGATIVE, POSITIVE, Verdict, parse_verdict
 from etchr.rewards.decodings import dense_value, mean_value, tail
 from etchr.rewards.settings import RewardConfig
 from etchr.sample import EditSample
-
-POSITIVE, NEGATIVE = ("1", "Yes", "yes"), ("0", "No", "no")  # verdict tokens
 
 
 async def correctness(judge: MLLM, sample: EditSample, edit: Image.Image, config: RewardConfig, seed: int) -> float:

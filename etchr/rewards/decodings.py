@@ -1,8 +1,8 @@
 """What both rewards share: K decodings of one question, what could not be read asked for again, and their mean."""
 
-import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
+from etchr.mllm.logprobs import token_share
 from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply
 from etchr.rewards.settings import RewardConfig
 from etchr.seeds import hash_seed
@@ -29,7 +29,12 @@ async def dense_value(
     """
 
     async def read(replies: Sequence[Reply]) -> list[float | str]:
-        shares = [token_share(reply, wanted, others, model.name) for reply in replies]
+        if any(reply.logprobs is None for reply in replies):
+            raise ValueError(
+                f"a dense reward needs log-probabilities and {model.name} gives none: set top_logprobs (20, say) of "
+                "the model, start its server so that it gives them, or set dense=false"
+            )
+        shares = [token_share(reply, wanted, others) for reply in replies]
         pairs = zip(replies, shares, strict=True)
         return [f"no {'/'.join(wanted)} in {tail(reply)}" if share is None else share for reply, share in pairs]
 
@@ -67,29 +72,6 @@ async def _mean(
     if not values or 2 * len(values) < count:
         raise CallFailed(f"{len(values)} of {count} decodings could be used; {reason}")
     return sum(values) / len(values)
-
-
-def token_share(reply: Reply, wanted: Collection[str], others: Collection[str], name: str) -> float | None:
-    """The probability mass of `wanted` among `wanted` and `others` where the reply decides between them.
-
-    That is its last token at which one of them is the most probable candidate; tokens are compared without white
-    space. None if there is no such token, `ValueError` if the reply of the model `name` has no log-probabilities.
-    """
-    if reply.logprobs is None:
-        raise ValueError(
-            f"a dense reward needs log-probabilities and {name} gives none: set top_logprobs (20, say) of the model, "
-            "start its server so that it gives them, or set dense=false"
-        )
-    for candidates in reversed(reply.logprobs):
-        best = max(candidates, key=candidates.__getitem__, default="")
-        if best.strip() not in wanted and best.strip() not in others:
-            continue
-        # Relative to the best one, so that no probability, however small, makes the sum 0.
-        mass = {token: math.exp(logprob - candidates[best]) for token, logprob in candidates.items()}
-        right = sum(value for token, value in mass.items() if token.strip() in wanted)
-        wrong = sum(value for token, value in mass.items() if token.strip() in others)
-        return right / (right + wrong)
-    return None
 
 
 def tail(reply: Reply) -> str:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.factory import read_data
+from evaluation.factory import read_tasks
 from evaluation.report import write_reports
 from evaluation.run import evaluate
-from evaluation.settings import EvalConfig, SystemConfig
+from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 from tests.evaluation.fakes import TableEditor, TableModel, write_data, write_editor
 
 
@@ -25,6 +25,7 @@ class Run:
     def config(self, systems=None, **options) -> EvalConfig:
         tasks = list(dict.fromkeys(case.task for case in self.cases))
         values = {"data": str(self.data), "tasks": tasks, "out": str(self.out), "concurrency": 4} | options
+        values.setdefault("editing", EditingConfig(cache=None))
         return EvalConfig(systems=systems or {"direct": SystemConfig()}, **values)
 
     def edits(self, kind="evr", **options) -> SystemConfig:
@@ -33,7 +34,7 @@ class Run:
     def __call__(self, config: EvalConfig):
         """Run and report; what report.json holds."""
         folder = evaluate(config, build_model=lambda _: self.model, build_editor=lambda *_: self.editor)
-        write_reports(folder, config, read_data(config))
+        write_reports(folder, config, read_tasks(config))
         return json.loads((folder.path / "report.json").read_text())
 
     def records(self, system: str) -> dict:

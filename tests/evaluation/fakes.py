@@ -102,6 +102,9 @@ class TableEditor:
         self.cases = list(cases)
         self.drawn: list[str] = []
 
+    def fitted_size(self, image):
+        return image.size
+
     def edit(self, images, prompts, seeds):
         edits = []
         for image, prompt in zip(images, prompts, strict=True):

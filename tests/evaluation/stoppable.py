@@ -7,7 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from evaluation.factory import read_data
+from evaluation.factory import read_tasks
 from evaluation.report import write_reports
 from evaluation.run import evaluate
 from evaluation.settings import EvalConfig, SystemConfig
@@ -39,7 +39,7 @@ def run(data: Path, out: Path, log: Path, calls: int) -> None:
     systems = {"direct": SystemConfig(), "oracle": SystemConfig("oracle_edit")}
     config = EvalConfig(systems=systems, data=str(data), tasks=["maze", "jigsaw"], out=str(out), concurrency=3)
     folder = evaluate(config, build_model=lambda _: Stoppable(log, calls))
-    write_reports(folder, config, read_data(config))
+    write_reports(folder, config, read_tasks(config))
 
 
 if __name__ == "__main__":

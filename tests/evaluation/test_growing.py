@@ -62,16 +62,16 @@ def test_other_meta_prompts_are_another_run(new_run, tmp_path):
 
 
 def test_a_damaged_line_is_named_and_a_torn_one_dropped(tmp_path):
-    records = RecordFile(tmp_path / "direct.jsonl")
-    records.append({"sample_id": "a", "text": "lone surrogate \ud800"})
+    records, path = RecordFile(tmp_path, "direct", 0), tmp_path / "direct.jsonl"
+    records.append({"sample_id": "a", "repeat": 0, "unscored": None, "text": "lone surrogate \ud800"})
     records.close()
-    with records.path.open("ab") as stream:
+    with path.open("ab") as stream:
         stream.write(b'{"sample_id": "b", "te')
-    assert list(records.read()) == ["a"]
-    records.append({"sample_id": "c"})
+    assert list(records.read()) == [("a", 0)]
+    records.append({"sample_id": "c", "repeat": 1, "unscored": None})
     records.close()
-    assert list(records.read()) == ["a", "c"]
-    records.path.write_bytes(b"\0\0\0\n" + records.path.read_bytes())
+    assert list(records.read()) == [("a", 0), ("c", 1)]
+    path.write_bytes(b"\0\0\0\n" + path.read_bytes())
     with pytest.raises(ValueError, match=r"direct.jsonl holds a damaged line"):
         records.read()
 

@@ -129,6 +129,9 @@ def test_240_samples_with_noisy_edits_stay_under_10_mb(new_run):
     class Noisy:
         name = "noisy"
 
+        def fitted_size(self, image):
+            return image.size
+
         def edit(self, images, prompts, seeds):
             noise = rng.normal(0, 4, (len(images), 64, 64, 3))
             return [

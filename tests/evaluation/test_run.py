@@ -22,7 +22,8 @@ CASES = [
     Case("chart", "2", source="I cannot tell.", verdict=MUMBLE),
     Case("chart", "3", draws=NO_MEMORY),
 ]
-CELL = {"pass_at_1", "low", "high", "num_samples", "num_unscored"}
+CELL = {"pass_at_1", "low", "high", "num_samples", "num_units", "num_unscored", "if_wrong", "if_right", "chance"}
+CELL |= {"detectable"}
 
 
 @pytest.fixture
@@ -42,15 +43,15 @@ def systems(run):
 
 def test_the_report_holds_the_promised_keys(run, systems):
     report = run(run.config(systems))
-    assert set(report) == {"reference", "systems", "paired", "groups", "verification"}
+    assert set(report) == {"reference", "systems", "paired", "groups", "verification", "worth", "cost"}
     assert list(report["systems"]) == list(systems)
     for name, system in report["systems"].items():
-        assert set(system) == {"mean", "low", "high", "tasks"}
+        assert set(system) == {"kind", "mean", "low", "high", "tasks"}
         assert list(system["tasks"]) == ["perception", "chart"]
         for cell in system["tasks"].values():
             assert set(cell) == (CELL if name == "direct" else CELL | {"edit_correct", "edit_used"})
     assert set(report["paired"]) == set(systems) - {"direct"}
-    assert all(set(pair) == {"difference", "low", "high"} for pair in report["paired"].values())
+    assert all(set(pair) == {"difference", "low", "high", "tasks"} for pair in report["paired"].values())
 
 
 def test_any_row_may_be_the_one_that_others_are_compared_with(run, systems):
@@ -91,6 +92,8 @@ def test_pass_rates_by_hand(run, systems):
 def test_a_paired_difference_by_hand(run, systems):
     """Perception gains one of four, chart none of the two that both have scored."""
     paired = run(run.config(systems))["paired"]["base_evr"]
+    tests = {task: (part["gained"], part["lost"], part["p_value"]) for task, part in paired.pop("tasks").items()}
+    assert tests == {"perception": (1, 0, 1.0), "chart": (0, 0, 1.0)}
     assert paired == {"difference": 12.5, "low": 0, "high": 37.5}  # Binomial(4, 1/4) lies in 0..3 in 95 %
 
 

@@ -1,123 +1,193 @@
-"""Intervals against scipy, hand computations and simulated coverage."""
+"""Intervals against their defining equations, hand computations and simulated coverage."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from evaluation.statistics import Verification, mean_over_seeds, mean_over_tasks, paired_difference, wilson
+from evaluation.statistics import (
+    Verification,
+    detectable,
+    mcnemar,
+    mean_difference,
+    mean_over_seeds,
+    mean_over_tasks,
+    pass_at_k,
+    share,
+    wilson,
+)
+
+
+def single(values):
+    """Units of one value each."""
+    return {str(i): [float(value)] for i, value in enumerate(values)}
+
+
+def shares(outcomes):
+    return [share(single(values)) for values in outcomes.values()]
+
+
+# --------------------------------------------------------------------------------------------------------- a share
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (3, 7), (140, 200), (1, 1)])
 def test_wilson_solves_its_defining_equation(right, total):
-    share = right / total
+    found = right / total
     estimate = wilson(right, total)
-    assert estimate.value == pytest.approx(100 * share)
+    assert estimate.value == pytest.approx(100 * found)
     for edge in (estimate.low / 100, estimate.high / 100):  # |p - share| = z sqrt(p (1 - p) / n) at both ends
-        assert (edge - share) ** 2 == pytest.approx(1.959963984540054**2 * edge * (1 - edge) / total, abs=1e-9)
+        assert (edge - found) ** 2 == pytest.approx(1.959963984540054**2 * edge * (1 - edge) / total, abs=1e-9)
 
 
 def test_no_samples_is_no_value():
     assert math.isnan(wilson(0, 0).value)
-    assert math.isnan(mean_over_tasks({"a": []}).value)
+    assert math.isnan(share({}).value)
+    assert math.isnan(mean_over_tasks([share({})]).value)
+
+
+def test_the_share_of_units_of_one_value_is_wilsons():
+    assert share(single([1, 1, 0])) == wilson(2, 3)
+
+
+def test_questions_put_four_times_count_once_in_the_interval():
+    """All four answers to a question agree: the interval is as wide as with one answer each, not half as wide."""
+    rng = np.random.default_rng(0)
+    right = (rng.random(200) < 0.7).astype(float)
+    once, four = share(single(right)), share({str(i): [value] * 4 for i, value in enumerate(right)})
+    assert four.value == pytest.approx(once.value)
+    assert four.high - four.low == pytest.approx(once.high - once.low, rel=0.1)
+    independent = share({str(i): (rng.random(4) < 0.7).astype(float) for i in range(200)})
+    assert independent.high - independent.low < 0.7 * (once.high - once.low)
+
+
+def test_the_interval_of_clusters_covers_the_truth_about_95_times_in_100():
+    rng, hits = np.random.default_rng(4), 0
+    for _ in range(200):
+        ease = rng.beta(2, 1, 100)  # of each question: its mean is 2/3
+        estimate = share({str(i): (rng.random(4) < p).astype(float) for i, p in enumerate(ease)})
+        hits += estimate.low <= 200 / 3 <= estimate.high
+    assert 180 <= hits <= 198
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_clusters_that_all_agree_keep_an_interval(value):
+    estimate = share({str(i): [value] * 4 for i in range(50)})
+    assert estimate == wilson(50 * value, 50)
+    assert estimate.high - estimate.low > 5
+
+
+# ---------------------------------------------------------------------------------------------------------- a mean
 
 
 def test_the_mean_is_plain_over_tasks_of_any_size():
-    estimate = mean_over_tasks({"a": [True] * 9 + [False], "b": [False, True]})
+    estimate = mean_over_tasks(shares({"a": [True] * 9 + [False], "b": [False, True]}))
     assert estimate.value == pytest.approx(70.0)
-    assert estimate == mean_over_tasks({"a": [False] + [True] * 9, "b": [True, False]})  # order does not matter
+    assert estimate == mean_over_tasks(shares({"a": [False] + [True] * 9, "b": [True, False]}))  # order does not matter
 
 
 def test_the_mean_of_one_task_is_its_wilson_interval():
-    assert mean_over_tasks({"a": [True] * 7 + [False] * 3}) == pytest.approx(wilson(7, 10))
+    assert mean_over_tasks(shares({"a": [True] * 7 + [False] * 3})) == pytest.approx(wilson(7, 10))
 
 
 def test_a_perfect_mean_still_has_an_interval():
-    estimate = mean_over_tasks({"a": [True] * 50, "b": [True] * 50})
+    estimate = mean_over_tasks(shares({"a": [True] * 50, "b": [True] * 50}))
     assert estimate.value == estimate.high == 100
     assert 90 < estimate.low < 99
 
 
 def test_a_task_without_outcomes_leaves_no_mean():
-    assert math.isnan(mean_over_tasks({"a": [True], "b": []}).value)
-    assert math.isnan(paired_difference({"a": {"1": True}}, {"a": {"2": True}}).value)
+    assert math.isnan(mean_over_tasks(shares({"a": [True], "b": []})).value)
+    assert math.isnan(mean_difference({"a": {"1": [1.0]}, "b": {}}).value)
 
 
 def test_the_mean_interval_covers_the_truth_about_95_times_in_100():
     rng, truth = np.random.default_rng(1), {"a": (0.3, 60), "b": (0.8, 200)}
     hits = 0
     for _ in range(200):
-        estimate = mean_over_tasks({name: (rng.random(n) < p).tolist() for name, (p, n) in truth.items()})
+        estimate = mean_over_tasks(shares({name: rng.random(n) < p for name, (p, n) in truth.items()}))
         hits += estimate.low <= 55.0 <= estimate.high
     assert 180 <= hits <= 199
 
 
 def test_the_interval_width_agrees_with_the_normal_formula():
-    outcomes = {"a": [True] * 120 + [False] * 80, "b": [True] * 30 + [False] * 170}
-    estimate = mean_over_tasks(outcomes)
+    estimate = mean_over_tasks(shares({"a": [True] * 120 + [False] * 80, "b": [True] * 30 + [False] * 170}))
     error = 100 * math.sqrt(0.6 * 0.4 / 200 + 0.15 * 0.85 / 200) / 2
     assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
 
 
-def test_a_paired_difference_uses_the_shared_samples_only():
-    system = {"a": {"1": True, "2": True, "3": False, "only": True}}
-    baseline = {"a": {"1": False, "2": True, "3": False, "other": True}}
-    assert paired_difference(system, baseline).value == pytest.approx(100 / 3)
-    same = paired_difference(baseline, baseline)
-    assert same == (0, 0, 0)
+# ---------------------------------------------------------------------------------------------------- differences
+
+
+def test_a_difference_is_the_plain_mean_over_tasks():
+    estimate = mean_difference({"a": single([1, 0, 0, 0]), "b": single([0, -1])})
+    assert estimate.value == pytest.approx(100 * (0.25 - 0.5) / 2)
+    assert mean_difference({"a": single([0, 0])}) == (0, 0, 0)
+
+
+def test_the_tasks_of_a_difference_are_redrawn_independently():
+    """Equal tasks: with common draws the mean of nine would be as uncertain as one, not a third of it."""
+    one = single([1] * 30 + [0] * 70)
+    alone, nine = mean_difference({"a": one}), mean_difference({str(i): one for i in range(9)})
+    assert nine.high - nine.low == pytest.approx((alone.high - alone.low) / 3, rel=0.1)
 
 
 def test_pairing_narrows_the_interval():
     rng = np.random.default_rng(0)
     base = rng.random(300) < 0.5
     better = base | (rng.random(300) < 0.1)
-    paired = paired_difference(
-        {"a": {str(i): bool(b) for i, b in enumerate(better)}}, {"a": {str(i): bool(b) for i, b in enumerate(base)}}
-    )
+    paired = mean_difference({"a": single(better.astype(float) - base)})
     assert paired.low > 0
     assert paired.high - paired.low < 10
 
 
-def test_verification_shares():
-    seen = Verification(num_verdicts=10, num_accepted=4, num_unparsable=1, num_right=5, num_right_accepted=3)
-    assert (seen.accept_rate, seen.precision, seen.recall, seen.specificity) == (40, 75, 60, 80)
-    assert math.isnan(Verification(0, 0, 0, 0, 0).precision)
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 0), (6, 0), (12, 4), (3, 9), (40, 38)])
+def test_mcnemar_sums_the_binomial_tail(gained, lost):
+    values = [1.0] * gained + [-1.0] * lost + [0.0] * 20
+    n, k = gained + lost, max(gained, lost)
+    tail = sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n
+    test = mcnemar(single(values))
+    assert (test.gained, test.lost) == (gained, lost)
+    assert test.p_value == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_mcnemar_needs_independent_pairs():
+    assert mcnemar({"q": [1.0, 0.0]}) is None
+
+
+# ----------------------------------------------------------------------------------------------------------- seeds
 
 
 def drawn(rng, shares, num_seeds, num_samples=120, hardness=0.2):
     """Seeds of one method on tasks with these shares of right answers; what is hard is hard for every seed."""
     seeds = [{} for _ in range(num_seeds)]
-    for task, share in shares.items():
+    for task, right_share in shares.items():
         hard = rng.normal(0, hardness, num_samples)
         for seed in seeds:
-            right = rng.random(num_samples) < np.clip(share + hard, 0, 1)
-            seed[task] = {str(i): bool(value) for i, value in enumerate(right)}
+            seed[task] = single(rng.random(num_samples) < np.clip(right_share + hard, 0, 1))
     return seeds
+
+
+def minus(seed, baseline):
+    return {task: {unit: [seed[task][unit][0] - baseline[task][unit][0]] for unit in seed[task]} for task in seed}
 
 
 def test_the_mean_of_one_seed_is_the_paired_difference():
     system, baseline = drawn(np.random.default_rng(0), {"a": 0.7, "b": 0.4}, 2)
-    alone, paired = mean_over_seeds([system], baseline), paired_difference(system, baseline)
-    assert alone.value == pytest.approx(paired.value)
+    alone, paired = mean_over_seeds([minus(system, baseline)], -100.0), mean_difference(minus(system, baseline))
     assert alone == pytest.approx(paired)
 
 
-def test_the_mean_over_seeds_is_theirs_over_shared_samples_and_plain_over_tasks():
-    seeds = [
-        {"a": {"1": True, "2": True, "3": True}, "b": {"1": False}},
-        {"a": {"1": True, "2": False}, "b": {"1": True, "9": False}},
-    ]
-    assert mean_over_seeds(seeds).value == pytest.approx(100 * (0.75 + 0.5) / 2)
-    baseline = {"a": {"2": True, "3": False}, "b": {"1": True}}
-    assert mean_over_seeds(seeds, baseline).value == pytest.approx(100 * (-0.5 - 0.5) / 2)
-    assert math.isnan(mean_over_seeds(seeds, {"a": {"1": True}}).value)
+def test_the_mean_over_seeds_is_plain_over_tasks():
+    seeds = [{"a": single([1, 1, 1]), "b": single([0])}, {"a": single([1, 0, 0]), "b": single([1])}]
+    assert mean_over_seeds(seeds, 0.0).value == pytest.approx(100 * (2 / 3 + 0.5) / 2)
 
 
 def test_seeds_that_differ_widen_the_interval():
     rng = np.random.default_rng(3)
     alike = drawn(rng, {"a": 0.5}, 3, hardness=0)
-    apart = [drawn(rng, {"a": share}, 1, hardness=0)[0] for share in (0.2, 0.5, 0.8)]
-    widths = [estimate.high - estimate.low for estimate in map(mean_over_seeds, (alike, apart))]
+    apart = [drawn(rng, {"a": right}, 1, hardness=0)[0] for right in (0.2, 0.5, 0.8)]
+    widths = [estimate.high - estimate.low for estimate in (mean_over_seeds(seeds, 0.0) for seeds in (alike, apart))]
     assert widths[1] > 2 * widths[0]
 
 
@@ -128,6 +198,43 @@ def test_the_interval_over_seeds_covers_the_truth_about_95_times_in_100(num_seed
         luck = rng.normal(0, spread, num_seeds)  # what makes a training better than another one
         seeds = [drawn(rng, {"a": 0.5 + more, "b": 0.6 + more}, 1, hardness=0)[0] for more in luck]
         (baseline,) = drawn(rng, {"a": 0.4, "b": 0.5}, 1, hardness=0)
-        estimate = mean_over_seeds(seeds, baseline)
+        estimate = mean_over_seeds([minus(seed, baseline) for seed in seeds], -100.0)
         hits += estimate.low <= 10.0 <= estimate.high
     assert hits >= 90
+
+
+# --------------------------------------------------------------------------------------------- pass@k, power, rest
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_right_one():
+    tries = {"a": [1, 0, 0, 1], "b": [0, 0, 0, 0], "c": [1, 1, 1, 0]}
+    for k in (1, 2, 3, 4):
+        by_hand = [np.mean([any(draw) for draw in itertools.combinations(values, k)]) for values in tries.values()]
+        assert pass_at_k(tries, k) == pytest.approx(100 * np.mean(by_hand))
+    assert pass_at_k(tries, 1) == pytest.approx(100 * 5 / 12)  # the mean over all tries
+    assert math.isnan(pass_at_k(tries, 5))
+    assert math.isnan(pass_at_k({}, 1))
+
+
+def test_what_so_many_samples_can_show():
+    found = detectable(191, 0.848, discordant=0.1)
+    assert found.least == pytest.approx(100 * 6 / 191)  # 2 * 2^-5 is above 0.05, 2 * 2^-6 below
+    assert found.unpaired == pytest.approx(1.96 * 100 * math.sqrt(2 * 0.848 * 0.152 / 191), rel=1e-3)
+    assert found.paired == pytest.approx(1.96 * 100 * math.sqrt(0.1 / 191), rel=1e-3)
+    assert found.least < found.paired < found.paired_80
+
+
+def test_a_gain_of_the_detectable_size_is_found_80_times_in_100():
+    rng, n, discordant = np.random.default_rng(2), 400, 0.2
+    gain = detectable(n, 0.5, discordant).paired_80 / 100
+    hits = 0
+    for _ in range(200):
+        kinds = rng.choice([1.0, -1.0, 0.0], n, p=[(discordant + gain) / 2, (discordant - gain) / 2, 1 - discordant])
+        hits += mean_difference({"a": single(kinds)}).low > 0
+    assert 140 <= hits <= 180
+
+
+def test_verification_shares():
+    seen = Verification(num_verdicts=10, num_accepted=4, num_unparsable=1, num_right=5, num_right_accepted=3)
+    assert (seen.accept_rate, seen.precision, seen.recall, seen.specificity) == (40, 75, 60, 80)
+    assert math.isnan(Verification(0, 0, 0, 0, 0).precision)

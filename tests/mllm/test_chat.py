@@ -323,12 +323,17 @@ def test_a_past_or_unreadable_retry_after_does_not_hold_up(server: FakeServer, v
 
 
 def test_an_abandoned_call_frees_its_place(server: FakeServer) -> None:
-    client = make_client(server.endpoint(answer("late", delay_s=0.5)), max_concurrency=1)
+    endpoint = server.endpoint(answer("late", delay_s=2.0))
+    client = make_client(endpoint, max_concurrency=1)
 
     async def abandon_and_ask() -> list[Reply]:
         async with client:
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(client.chat([user_message("a")]), 0.1)
+            abandoned = asyncio.create_task(client.chat([user_message("a")]))
+            while not endpoint.requests:
+                await asyncio.sleep(0.01)
+            abandoned.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await abandoned
             return await client.chat([user_message("b")])
 
     assert asyncio.run(abandon_and_ask())[0].text == "reply 0"

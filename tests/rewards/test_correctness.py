@@ -6,10 +6,10 @@ import dataclasses
 import pytest
 
 from etchr.families import TASK_FAMILY, TASKS, TaskFamily
+from etchr.mllm.logprobs import token_share
 from etchr.mllm.prompts import JUDGE_CRITERION, judge_prompt
 from etchr.mllm.protocol import CallFailed, Reply
 from etchr.rewards.correctness import correctness
-from etchr.rewards.decodings import token_share
 from etchr.rewards.settings import CorrectnessConfig, RewardConfig
 from tests.rewards.fakes import BAD, EDIT, GOOD, SOURCE, TRUTH, ScriptedModel, make_sample, tokens
 
@@ -89,6 +89,7 @@ def test_dense_is_missing_without_a_verdict_token_and_a_mistake_without_log_prob
 
 def test_a_share_is_a_share_however_small_the_probabilities_are():
     reply = Reply("1", logprobs=({"1": -9999.0, "0": -9999.0},))
-    assert token_share(reply, {"1"}, {"0"}, "m") == 0.5
-    assert token_share(Reply("1", logprobs=({"1": -0.1},)), {"1"}, {"0"}, "m") == 1.0
-    assert token_share(Reply("", logprobs=({},)), {"1"}, {"0"}, "m") is None
+    assert token_share(reply, {"1"}, {"0"}) == 0.5
+    assert token_share(Reply("1", logprobs=({"1": -0.1},)), {"1"}, {"0"}) == 1.0
+    assert token_share(Reply("", logprobs=({},)), {"1"}, {"0"}) is None
+    assert token_share(Reply("1"), {"1"}, {"0"}) is None

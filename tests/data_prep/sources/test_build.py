@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from data_prep.sources.build import build, split_of
-from data_prep.sources.source import BuildConfig, Source, inside, text
+from data_prep.sources.source import BuildConfig, Source
 from etchr.families import TaskFamily
+from etchr.rows import inside, text
 from etchr.sample import EditSample, read_parquet
 
 

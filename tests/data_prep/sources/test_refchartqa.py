@@ -7,9 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from data_prep.draw import RED
 from data_prep.sources.build import build
 from data_prep.sources.refchartqa import RefChartQA, RefChartQAConfig
+from etchr.boxes import RED
 from etchr.families import TaskFamily
 from etchr.mllm.answers import extract_answer, ground_truth, is_correct
 from etchr.sample import read_parquet

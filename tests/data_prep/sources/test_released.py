@@ -16,7 +16,8 @@ from PIL import Image
 from data_prep.sources import columns
 from data_prep.sources.build import build
 from data_prep.sources.columns import Wanted, find_layout
-from data_prep.sources.released import Released, ReleasedConfig, chosen_letter, family_of, read_options, typed
+from data_prep.sources.released import Released, ReleasedConfig, family_of, typed
+from etchr.choices import chosen_letter, read_options
 from etchr.families import TaskFamily
 from etchr.mllm.answers import ground_truth
 from etchr.router import Router

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.draw import RED
 from data_prep.sources.build import build
 from data_prep.sources.vstar import VStar, VStarConfig
+from etchr.boxes import RED
 from etchr.families import TaskFamily
 from etchr.sample import read_parquet
 from tests.data_prep.sources.fixtures_boxes import picture, record, refused, write_seal

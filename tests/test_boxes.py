@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.draw import RED
-from data_prep.sources.boxes import Box, clip_box, draw_boxes, line_width, parse_box, read_boxes
+from etchr.boxes import RED, Box, clip_box, draw_boxes, line_width, parse_box, read_boxes
 
 
 def red_of(boxes, size, background=(20, 20, 20)):

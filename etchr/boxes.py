@@ -11,8 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from data_prep.draw import RED
-
+RED = (230, 30, 30)  # of a frame
 OUTSIDE = ("clip", "refuse")  # what becomes of a box that reaches out of its picture
 MIN_KEPT = 0.5  # share of a box's area that must lie inside, or it is no longer a box of the thing it stands for
 SLACK = 1.0  # pixels that a box may reach outside even where that is refused: sources round

@@ -1,0 +1,105 @@
+"""What a benchmark is: samples in a local folder, and the rule by which their answers are scored.
+
+A benchmark is a file with a class that says where its data are had, reads them with `load()` and judges an answer with
+`score()`. Samples are read when they are asked for, so a set of 8K pictures costs no memory.
+"""
+
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from etchr.images import decode_image
+from etchr.mllm.answers import answer_type, is_correct
+from etchr.sample import EditSample
+from evaluation.benchmarks.files import header
+from evaluation.scoring import Judge, Outcome
+
+Decode = Callable[[bytes], Any]  # encoded bytes -> a picture, or its header
+
+
+class Samples(Protocol):
+    """A sequence of samples, decoded on access."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> EditSample: ...
+
+    def peek(self, index: int) -> EditSample:
+        """A sample whose images are headers (`images.ImageHeader`): quick, and enough to check all the rest."""
+        ...
+
+
+class LazySamples:
+    """`Samples` over a function that makes one from its index."""
+
+    def __init__(self, ids: Sequence[str], read: Callable[[int, Decode], EditSample]) -> None:
+        self.ids, self._read = list(ids), read
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> EditSample:
+        return self._read(index, decode_image)
+
+    def peek(self, index: int) -> EditSample:
+        return self._read(index, header)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What decides how a benchmark reads its folder; part of a run's identity."""
+
+    seed: int = 126  # of the option orders that are drawn here (V*Bench)
+    split: str = "val"  # of CharXiv
+    charxiv_constants: str | None = None  # src/constants.py of princeton-nlp/CharXiv: its own questions and rubric
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """Files of a data set on huggingface.co."""
+
+    repo_id: str
+    patterns: tuple[str, ...]
+
+
+class Benchmark(ABC):
+    """One benchmark; `BENCHMARKS` in this package names them all."""
+
+    name: str  # in options and tables
+    title: str  # as it is called in print
+    place: str = ""  # its folder below the benchmarks' one, where it is not called as the benchmark
+    licence: str
+    get: str  # how the data are had: a command, or where and how much
+    rule: str  # of scoring, in one sentence
+    hub: HubFiles | None = None  # what `python -m evaluation download` fetches
+    expected: int | None = None  # published number of samples
+    needs_judge: bool = False
+
+    @abstractmethod
+    def load(self, folder: Path, options: LoadOptions) -> Samples:
+        """The samples in `folder`; `ValueError` in one sentence if what is there does not fit."""
+
+    async def score(self, sample: EditSample, answer: str | None, judge: Judge | None) -> Outcome:
+        """What an extracted answer is worth, None being an answer that could not be found: it is wrong.
+
+        By the one grader; free text that it finds different from the truth is put to the judge, if there is one.
+        """
+        right = is_correct(answer, sample)
+        if right or answer is None or judge is None or answer_type(sample) != "text":
+            return Outcome(right)
+        return await judge.compare(sample, answer)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides an outcome beside the sample and the answer: this benchmark's own code."""
+        return {"rule": hashlib.sha256(inspect.getsource(type(self)).encode()).hexdigest()[:16]}
+
+    def chance(self, sample: EditSample) -> float:
+        """The probability that a blind guess is right: options alike, anything else 0."""
+        return 1 / len(sample.choices) if sample.choices and answer_type(sample) == "option" else 0.0

@@ -1,0 +1,76 @@
+"""What a system takes: tokens, seconds, and money by a table of prices that a user can edit."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+DEFAULT_PRICES = Path(__file__).parent.parent / "configs" / "prices.yaml"
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars per million tokens."""
+
+    prompt: float
+    completion: float
+
+
+Prices = dict[str, Price]  # by the model's name, as records have it
+
+
+def read_prices(path: str | Path | None = None) -> Prices:
+    """The prices in a YAML file, `model: {prompt: USD, completion: USD}`; `ValueError` that names a wrong entry."""
+    path = Path(path or DEFAULT_PRICES)
+    if not path.is_file():
+        raise ValueError(f"no file of prices at {path}; the default one is {DEFAULT_PRICES}")
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"prices file {path} is not YAML: {error}") from None
+    if not isinstance(entries, dict):
+        raise ValueError(f"prices file {path} must map models to prices")
+    prices = {}
+    for name, entry in entries.items():
+        try:
+            prices[str(name)] = Price(float(entry["prompt"]), float(entry["completion"]))
+        except (TypeError, KeyError, ValueError):
+            raise ValueError(f"prices file {path}: {name} must be {{prompt: USD, completion: USD}}") from None
+    return prices
+
+
+def cost(rows: Iterable[Any], prices: Prices | None = None) -> dict[str, Any]:
+    """The sums over records: calls and tokens of each model, seconds of each step, and what the tokens cost.
+
+    A reply that was taken from the run's journal counts like one that was asked for: the figures are of the system, run
+    alone. `usd` is None where a model has no price, or a server did not count its tokens.
+    """
+    usage: dict[str, dict[str, int]] = {}
+    seconds: dict[str, float] = {}
+    num_samples = num_edits = 0
+    for record in rows:
+        num_samples += 1
+        num_edits += max(len(record.get("attempts", ())), record["edit"] is not None)
+        for step, value in record["seconds"].items():
+            seconds[step] = seconds.get(step, 0.0) + value
+        for model, counts in record["usage"].items():
+            mine = usage.setdefault(model, dict.fromkeys(counts, 0))
+            for key, value in counts.items():
+                mine[key] += value
+    usd: float | None = 0.0
+    for model, counts in usage.items():
+        price = (prices or {}).get(model)
+        if price is None or (counts["calls"] and not counts["prompt_tokens"]):
+            usd = None
+            break
+        assert usd is not None
+        usd += (counts["prompt_tokens"] * price.prompt + counts["completion_tokens"] * price.completion) / 1e6
+    return {
+        "num_samples": num_samples,
+        "num_edits": num_edits,
+        "seconds": {step: round(value, 3) for step, value in sorted(seconds.items())},
+        "usage": usage,
+        "usd": None if usd is None else round(usd, 4),
+    }

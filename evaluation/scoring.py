@@ -1,0 +1,61 @@
+"""What an answer is worth, and the model that says so where rules cannot.
+
+A judge that fails or says nothing readable leaves the sample *unscored*. That is never the same as a wrong answer.
+"""
+
+from dataclasses import dataclass, field
+
+from etchr.mllm.answers import ground_truth
+from etchr.mllm.prompts import grade_prompt
+from etchr.mllm.protocol import MLLM, CallFailed, user_message
+from etchr.mllm.verdict import Verdict, parse_verdict
+from etchr.sample import EditSample
+
+RETRIES = 2  # times that a reply without a verdict is asked for again, at a temperature
+RETRY_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an answer is worth."""
+
+    correct: bool | None  # by the benchmark's main rule; None: it could not be scored
+    parts: dict[str, bool] = field(default_factory=dict)  # by its other rules
+    judged: str | None = None  # what a judge said
+    why: str | None = None  # it could not be scored
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model that grades texts, through the same protocol as every other model."""
+
+    model: MLLM
+    max_tokens: int = 1024
+    seed: int | None = None
+
+    async def compare(self, sample: EditSample, answer: str) -> Outcome:
+        """Whether an answer means the same as the sample's own."""
+        return await self.verdict(grade_prompt(sample.question, sample.choices, ground_truth(sample), answer))
+
+    async def verdict(self, prompt: str) -> Outcome:
+        """The outcome of a prompt that asks for \\boxed{1} or \\boxed{0}."""
+        said = ""
+        for attempt in range(RETRIES + 1):
+            try:
+                said = await self.reply(prompt, attempt)
+            except CallFailed as error:
+                return Outcome(None, why=f"the judge failed: {error}")
+            verdict = parse_verdict(said)
+            if verdict is not Verdict.UNPARSABLE:
+                return Outcome(verdict is Verdict.ACCEPTED, judged=said)
+        return Outcome(None, judged=said, why=f"the judge {self.model.name} gave no verdict in {said[-60:]!a}")
+
+    async def reply(self, prompt: str, attempt: int = 0) -> str:
+        """What the judge says: at temperature 0 first, and when it is asked again at another; raises `CallFailed`."""
+        replies = await self.model.chat(
+            [user_message(prompt)],
+            temperature=RETRY_TEMPERATURE if attempt else 0.0,
+            max_tokens=self.max_tokens,
+            seed=None if self.seed is None else self.seed + attempt,
+        )
+        return replies[0].text

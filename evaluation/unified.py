@@ -1,0 +1,51 @@
+"""An editor and an understanding model that answer as one: the stand-in for a unified model, which draws and reads.
+
+Asked about a picture, it first replies with an edit of it and, when told to go on, with an answer from source and edit.
+"""
+
+import re
+from collections.abc import Sequence
+
+from etchr.families import TaskFamily
+from etchr.mllm.prompts import EDIT_NOTE
+from etchr.mllm.protocol import MLLM, Message, Reply, user_message
+from etchr.router import Router, route_by_rule
+from etchr.seeds import hash_seed
+from evaluation.store import EditStore, pixel_digest
+
+_QUESTION = re.compile(r"^(.*?)\nThink with images:[^\n]*\n(.*)$", re.DOTALL)
+
+
+class UnifiedModel:
+    """An `MLLM` whose replies hold pictures."""
+
+    def __init__(self, reader: MLLM, edits: EditStore, router: Router, seed: int) -> None:
+        self.reader, self.edits, self.router, self.seed = reader, edits, router, seed
+        self.name = f"unified({reader.name})"
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        n: int = 1,
+        temperature: float = 0.0,
+        max_tokens: int = 4096,
+        seed: int | None = None,
+    ) -> list[Reply]:
+        """See `protocol.MLLM`; raises `EditFailed` too."""
+        asked = messages[0]["content"]
+        text = next(part["text"] for part in asked if part["type"] == "text")
+        source = next(part["image"] for part in asked if part["type"] == "image")
+        drawn = [part["image"] for message in messages[1:] for part in message["content"] if part["type"] == "image"]
+        found = _QUESTION.match(text)
+        question, form = (found[1], found[2]) if found else (text, "")
+        if not drawn:
+            question = question.partition("\n")[0]  # without the options
+            family = route_by_rule(question, None).family or TaskFamily.PERCEPTION
+            prompt, noise = self.router.prompt(question, family), hash_seed(self.seed, seed or 0, pixel_digest(source))
+            made = await self.edits.edit(source, prompt, noise)
+            return [Reply("Let me draw that.", images=(made.edit.image,))] * n
+        prompt = f"{EDIT_NOTE}Question: {question}\n{form}"
+        return await self.reader.chat(
+            [user_message(prompt, source, drawn[0])], n=n, temperature=temperature, max_tokens=max_tokens, seed=seed
+        )
