@@ -1,4 +1,4 @@
-"""`etchr ask | edit | merge | export | push`: one command for each thing a user does with a trained editor.
+"""`etchr ask | edit | serve | merge | export | push`: one command for each thing a user does with a trained editor.
 
 Nothing heavy is imported before a command needs it, so `--help` answers at once.
 """
@@ -7,18 +7,23 @@ import asyncio
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from etchr.families import TaskFamily
-from etchr.router import DEFAULT_ROUTER, Router
+from etchr.router import DEFAULT_ROUTER, MIN_CONFIDENCE, NO_FAMILY, Route, Router, route_by_rule
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from etchr.editor.klein import KleinEditor
+    from etchr.editor.protocol import Editor
+    from etchr.editor.settings import RemoteConfig
     from etchr.evr import Trace
     from etchr.mllm.protocol import MLLM
 
@@ -33,11 +38,23 @@ app = typer.Typer(
 )
 
 ImagePath = Annotated[Path, typer.Option("--image", help="Picture file: PNG, JPEG, WebP, ... of any size.")]
-Family = Annotated[str, typer.Option(help=f"Kind of edit: {', '.join(TaskFamily)}.")]
+AUTO = "auto"
+Family = Annotated[
+    str, typer.Option(help=f"Kind of edit: {', '.join(TaskFamily)}, or {AUTO}: a rule guesses it from the question.")
+]
+MinConfidence = Annotated[
+    float, typer.Option(help=f"Of a family that {AUTO} guesses; below it no edit is asked for.", min=0, max=1)
+]
 EditorPath = Annotated[str, typer.Option("--editor", help="A klein folder, a hub id such as org/name, or nano.")]
 Lora = Annotated[str | None, typer.Option(help="LoRA file or folder for the editor.")]
 RouterPath = Annotated[Path, typer.Option("--router", help="YAML with the meta-prompt of each family.")]
 Seed = Annotated[int, typer.Option(help="Seed of the edit's noise.", min=0, max=2**63 - 1)]
+EditorUrls = Annotated[
+    list[str] | None,
+    typer.Option("--editor-url", help="Images-edit endpoint in the place of --editor; several: once per server."),
+]
+EditorModel = Annotated[str, typer.Option("--editor-model", help="Name of the editor that the endpoint serves.")]
+EditorKey = Annotated[str, typer.Option("--editor-api-key-env", help="Environment variable with the editor's key.")]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps; default: the editor's own.")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; default: the editor's own.")]
 
@@ -46,11 +63,15 @@ Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 
 def ask(
     image: ImagePath,
     question: Annotated[str, typer.Option(help="What to ask about the picture.")],
-    family: Family = "perception",
+    family: Family = AUTO,
+    min_confidence: MinConfidence = MIN_CONFIDENCE,
     choice: Annotated[list[str] | None, typer.Option(help="An answer option; give it once per option.")] = None,
     instruction: Annotated[str | None, typer.Option(help="Tell the editor what to draw, instead of asking it.")] = None,
     editor: EditorPath = "nano",
     lora: Lora = None,
+    editor_url: EditorUrls = None,
+    editor_model: EditorModel = "",
+    editor_api_key_env: EditorKey = "OPENAI_API_KEY",
     base_url: Annotated[
         list[str] | None, typer.Option(help="OpenAI-compatible endpoint; default: the embedded reader.")
     ] = None,
@@ -63,34 +84,43 @@ def ask(
     out: Annotated[Path, typer.Option(help="Folder for the edit and the record.")] = Path("outputs/ask"),
 ) -> None:
     """Edit, verify, reason: answer one question about one picture, with the editor's help where it holds up."""
-    from etchr.editor.klein import check_folder
     from etchr.evr import EvrSettings, Proposal, edit_verify_reason
     from etchr.images import open_image
     from etchr.mllm.protocol import opened
     from etchr.sample import EditSample
 
+    chosen = _EditorChoice(editor, lora, editor_url or [], editor_model, editor_api_key_env, steps, guidance)
+
     async def run() -> "Trace":
+        settings = EvrSettings(seed=seed)
         async with opened(_model(base_url or [], model, api_key_env)) as mllm:  # a dead endpoint is found first
-            klein = await asyncio.to_thread(_load, folder, lora, steps, guidance)
+            if (wanted := prompt) is None:
+                return await edit_verify_reason(sample, None, None, mllm, settings)
+            with chosen.opened() as drawing:
 
-            async def propose(sample: EditSample) -> Proposal:
-                edit = (await asyncio.to_thread(klein.edit, [sample.image], [prompt], [seed]))[0]
-                return Proposal(edit, klein.name, prompt, seed)
+                async def propose(sample: EditSample) -> Proposal:
+                    edit = (await asyncio.to_thread(drawing.edit, [sample.image], [wanted], [seed]))[0]
+                    return Proposal(edit, drawing.name, wanted, seed)
 
-            return await edit_verify_reason(sample, propose, mllm, mllm, EvrSettings(seed=seed))
+                return await edit_verify_reason(sample, propose, mllm, mllm, settings)
 
     try:
-        folder = _folder(editor)
-        check_folder(folder)
-        prompt = Router.load(router).prompt(question, family) if instruction is None else instruction
+        chosen.check()
+        route, prompts = _route(family, question), Router.load(router)
+        prompt = instruction
+        if instruction is None and route.family is not None and route.asks_for_edit(min_confidence):
+            prompt = prompts.prompt(question, route.family)
         picture = open_image(image)
-        sample = EditSample(
-            image.name, TaskFamily.parse(family), "ask", picture, question, "unknown", tuple(choice or ()) or None
-        )
+        kind = route.family or TaskFamily.PERCEPTION  # no step of the inference reads it
+        sample = EditSample(image.name, kind, "ask", picture, question, "unknown", tuple(choice or ()) or None)
         trace = asyncio.run(run())
-        saved = _save(out, image, trace)
+        saved = _save(out, image, trace, question, route)
     except (ValueError, OSError) as error:
         _stop(error)
+    if instruction is None:
+        typer.echo(f"family   {_named(route, family)}")
+    if prompt is None:
+        typer.echo(f"edit     none asked for: {_why_none(route)}; --family asks for one")
     if trace.proposal is not None:
         width, height = trace.proposal.image.size
         typer.echo(f"source   {image} ({picture.width}x{picture.height})")
@@ -98,7 +128,8 @@ def ask(
         typer.echo(f"edit     {saved / 'edit.png'} ({width}x{height})")
     if trace.unscored is not None:
         _stop(f"no answer: {trace.unscored}")
-    typer.echo(f"verdict  {trace.verdict}: {trace.verdict_text}")
+    if trace.verdict is not None:
+        typer.echo(f"verdict  {trace.verdict}: {trace.verdict_text}")
     typer.echo(f"answer   {trace.answer} (from the {'edit' if trace.used_edit else 'source alone'})")
     typer.echo(f"reply    {trace.answer_text}")
     typer.echo(f"record   {saved / 'record.json'}")
@@ -108,9 +139,15 @@ def ask(
 def edit(
     image: ImagePath,
     prompt: Annotated[str, typer.Option(help="What to draw. With --family it is a question for the router.")],
-    family: Annotated[str | None, typer.Option(help="Put this family's meta-prompt in front.")] = None,
+    family: Annotated[
+        str | None, typer.Option(help=f"Put this family's meta-prompt in front; {AUTO}: a rule guesses the family.")
+    ] = None,
+    min_confidence: MinConfidence = MIN_CONFIDENCE,
     editor: EditorPath = "nano",
     lora: Lora = None,
+    editor_url: EditorUrls = None,
+    editor_model: EditorModel = "",
+    editor_api_key_env: EditorKey = "OPENAI_API_KEY",
     router: RouterPath = DEFAULT_ROUTER,
     seed: Seed = 126,
     steps: Steps = None,
@@ -118,20 +155,58 @@ def edit(
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("outputs/edit.png"),
 ) -> None:
     """Edit one picture."""
-    from etchr.editor.klein import check_folder
+    from etchr.endpoints import CallFailed
     from etchr.images import encode_png, open_image
 
+    chosen = _EditorChoice(editor, lora, editor_url or [], editor_model, editor_api_key_env, steps, guidance)
     try:
-        folder = _folder(editor)
-        check_folder(folder)
-        text = Router.load(router).prompt(prompt, family) if family else prompt
+        chosen.check()
+        text = prompt
+        if family is not None:
+            route = _route(family, prompt)
+            if route.family is None or not route.asks_for_edit(min_confidence):
+                raise ValueError(f"no edit is asked for: {_why_none(route)}; name one with --family")
+            text = Router.load(router).prompt(prompt, route.family)
         picture = open_image(image)
-        made: Image.Image = _load(folder, lora, steps, guidance).edit([picture], [text], [seed])[0]
+        with chosen.opened() as drawing:
+            made: Image.Image = drawing.edit([picture], [text], [seed])[0]
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(encode_png(made))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, CallFailed) as error:
         _stop(error)
     typer.echo(f"{out} ({made.width}x{made.height})")
+
+
+@app.command()
+def serve(
+    editor: EditorPath = "nano",
+    lora: Lora = None,
+    name: Annotated[str | None, typer.Option(help="Name that clients ask for; default: the editor's own.")] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen at. There is no authentication: beyond this machine, anybody may ask."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0: any free one.", min=0, max=65535)] = 8092,
+    batch_size: Annotated[int, typer.Option(help="Edits that run together.", min=1)] = 16,
+    max_pixels: Annotated[
+        int | None, typer.Option(help="Larger sources are scaled down; default: the editor's own.")
+    ] = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+) -> None:
+    """Serve an editor over HTTP, for --editor-url here and remote editors in an evaluation (POST /v1/images/edits)."""
+    from etchr.editor import serve as server
+
+    chosen = _EditorChoice(editor, lora, steps=steps, guidance=guidance)
+    try:
+        chosen.check()
+        listener = server.listen(host, port)
+        klein = chosen.load(batch_size=batch_size, max_pixels=max_pixels)
+    except (ValueError, OSError) as error:
+        _stop(error)
+    address = f"[{host}]" if ":" in host else host
+    typer.echo(f"serving {name or klein.name} at http://{address}:{listener.getsockname()[1]}/v1")
+    server.run(klein, listener, name)
 
 
 @app.command()
@@ -193,20 +268,56 @@ def push(
     typer.echo(url)
 
 
-def _folder(editor: str) -> str:
-    if editor != "nano":
-        return editor
-    from etchr.editor.klein import NANO_BASE
+@dataclass(frozen=True)
+class _EditorChoice:
+    """What a command draws with: an editor loaded here, or endpoints that serve one."""
 
-    return str(NANO_BASE)
+    editor: str
+    lora: str | None
+    urls: list[str] = field(default_factory=list)
+    model: str = ""
+    api_key_env: str = "OPENAI_API_KEY"
+    steps: int | None = None
+    guidance: float | None = None
 
+    def check(self) -> None:
+        """`ValueError` for what is plainly wrong; nothing is loaded or sent."""
+        if bool(self.urls) != bool(self.model):
+            raise ValueError("--editor-url and --editor-model, the name of the editor served there, go together")
+        if self.urls:
+            if self.editor != "nano" or self.lora is not None:
+                raise ValueError("--editor-url stands in the place of --editor and --lora; give one or the other")
+            self._remote()
+            return
+        from etchr.editor.folder import check_folder, named_folder
 
-def _load(folder: str, lora: str | None, steps: int | None, guidance: float | None) -> "KleinEditor":
-    from etchr.editor.klein import KleinEditor
+        check_folder(named_folder(self.editor))
+        if self.lora is not None and not Path(self.lora).exists():
+            raise ValueError(f"no LoRA at {self.lora}")
 
-    if lora is not None and not Path(lora).exists():
-        raise ValueError(f"no LoRA at {lora}")
-    return KleinEditor.load(folder, lora=lora, num_inference_steps=steps, guidance_scale=guidance)
+    @contextmanager
+    def opened(self) -> Iterator["Editor"]:
+        """The editor, ready for use; endpoints have answered."""
+        if not self.urls:
+            yield self.load()
+            return
+        from etchr.editor.remote import RemoteEditor
+
+        with RemoteEditor.connect(self._remote(), self.steps, self.guidance) as editor:
+            yield editor
+
+    def load(self, **options: Any) -> "KleinEditor":
+        """The editor's weights, on this machine."""
+        from etchr.editor.folder import named_folder
+        from etchr.editor.klein import KleinEditor
+
+        options |= {"num_inference_steps": self.steps, "guidance_scale": self.guidance}
+        return KleinEditor.load(named_folder(self.editor), lora=self.lora, **options)
+
+    def _remote(self) -> "RemoteConfig":
+        from etchr.editor.settings import RemoteConfig
+
+        return RemoteConfig(self.model, self.urls, self.api_key_env)
 
 
 def _model(base_urls: list[str], model: str, api_key_env: str) -> "MLLM":
@@ -221,17 +332,37 @@ def _model(base_urls: list[str], model: str, api_key_env: str) -> "MLLM":
     return ChatClient(ChatSettings(tuple(base_urls), model, api_key_env))
 
 
-def _save(out: Path, image: Path, trace: "Trace") -> Path:
-    """Write edit and record into a folder of their own, named after the picture and the prompt."""
-    from dataclasses import fields
+def _route(family: str, question: str) -> Route:
+    """The family that is named, or what the rule makes of the question."""
+    return route_by_rule(question) if family == AUTO else Route(TaskFamily.parse(family), 1.0)
+
+
+def _named(route: Route, family: str) -> str:
+    """A family, and how it was found."""
+    return f"{route.family or NO_FAMILY} ({route.confidence:.2f}, by rule)" if family == AUTO else f"{route.family}"
+
+
+def _why_none(route: Route) -> str:
+    """Why a rule asks for no edit."""
+    if route.family is not None:
+        return f"the family is too uncertain ({route.family}, {route.confidence:.2f})"
+    return "no family's edit would help" if route.confidence else "no word of the question is known"
+
+
+def _save(out: Path, image: Path, trace: "Trace", question: str, route: Route) -> Path:
+    """Write edit and record into a folder of their own, named after the picture, the question and the prompt."""
+    from dataclasses import asdict, fields
 
     from etchr.images import encode_png
 
     proposal = trace.proposal
     values: dict[str, Any] = {f.name: getattr(trace, f.name) for f in fields(trace) if f.name != "proposal"}
+    values["usage"] = {model: asdict(usage) for model, usage in trace.usage.items()}
     if proposal is not None:
         values["edit"] = {"editor": proposal.editor, "prompt": proposal.prompt, "seed": proposal.seed}
-    key = hashlib.sha256(f"{image.resolve()}\0{values.get('edit')}".encode()).hexdigest()[:8]
+    values |= {"question": question, "family": route.family, "confidence": round(route.confidence, 4)}
+    asked = f"{image.resolve()}\0{question}\0{values.get('edit')}"
+    key = hashlib.sha256(asked.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     folder = out / f"{image.stem[:40]}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     if proposal is not None:

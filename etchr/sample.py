@@ -136,10 +136,20 @@ def _image(cell: dict[str, Any] | None, decode: Callable[[Any], Any]) -> Any:
 
 def write_parquet(samples: Iterable[EditSample], path: Path) -> int:
     """Write `samples` to one Parquet file, in constant memory and atomically; the number of rows."""
-    import pyarrow.parquet as pq
-
     path.parent.mkdir(parents=True, exist_ok=True)
     part = temporary(path)
+    try:
+        count = _write_groups(samples, part)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    part.replace(path)
+    return count
+
+
+def _write_groups(samples: Iterable[EditSample], part: Path) -> int:
+    import pyarrow.parquet as pq
+
     schema = features().arrow_schema
     rows, size, count = [], 0, 0
     with pq.ParquetWriter(part, schema) as writer:
@@ -152,7 +162,6 @@ def write_parquet(samples: Iterable[EditSample], path: Path) -> int:
                 rows, size = [], 0
         if rows:
             writer.write_table(_table(rows, schema))
-    part.replace(path)
     return count
 
 

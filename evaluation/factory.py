@@ -3,15 +3,16 @@
 import hashlib
 import inspect
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from etchr.editor.folder import check_folder, named_folder
 from etchr.editor.protocol import Editor
 from etchr.families import TASKS
 from etchr.mllm import prompts
 from etchr.mllm.settings import model_fingerprint
-from etchr.router import DEFAULT_ROUTER, Router
+from etchr.router import DEFAULT_ROUTER, DEFAULT_WORDS, Router
 from etchr.run_folder import content_digest
 from etchr.sample import EditSample
 from evaluation.benchmarks import find_benchmark
@@ -31,34 +32,24 @@ class Task:
         return self.count
 
 
-def editor_folder(system: SystemConfig) -> str:
-    """Where a system's editor lies; `nano` is the one kept in the repository."""
-    if system.editor == "nano":
-        from etchr.editor.klein import NANO_BASE
-
-        return str(NANO_BASE)
-    return str(system.editor)
-
-
 def check_editor(system: SystemConfig) -> None:
     """`ValueError` if a system's editor or its LoRA is plainly none; nothing is loaded."""
-    from etchr.editor.klein import check_folder
-
-    check_folder(editor_folder(system))
+    check_folder(named_folder(str(system.editor)))
     if system.lora is not None and not Path(system.lora).exists():
         raise ValueError(f"no LoRA at {system.lora}; train one first, as scripts/quickstart.sh does, or give another")
 
 
 def build_editor(system: SystemConfig, editing: EditingConfig) -> Editor:
-    """Load a system's editor, or open its endpoint."""
+    """Load a system's editor, or connect to its endpoints; `ValueError` where they do not answer."""
     if system.remote is not None:
         from etchr.editor.remote import RemoteEditor
 
-        return RemoteEditor(system.remote, editing.num_inference_steps, editing.guidance_scale)
+        remote = system.remote if editing.max_pixels is None else replace(system.remote, max_pixels=editing.max_pixels)
+        return RemoteEditor.connect(remote, editing.num_inference_steps, editing.guidance_scale)
     from etchr.editor.klein import KleinEditor
 
     return KleinEditor.load(
-        editor_folder(system),
+        named_folder(str(system.editor)),
         lora=system.lora,
         batch_size=editing.batch_size,
         num_inference_steps=editing.num_inference_steps,
@@ -73,7 +64,7 @@ def edit_identity(system: SystemConfig, editing: EditingConfig) -> dict[str, Any
     if system.remote is not None:
         remote = {key: getattr(system.remote, key) for key in ("model", "max_pixels", "extra_body")}
         return {"remote": remote, **chosen}
-    weights = {"editor": content_digest(Path(editor_folder(system))) or system.editor}
+    weights = {"editor": content_digest(Path(named_folder(str(system.editor)))) or system.editor}
     return {**weights, "lora": system.lora and content_digest(Path(system.lora)), **chosen}
 
 
@@ -84,6 +75,8 @@ def read_tasks(config: EvalConfig) -> dict[str, Task]:
     seen: dict[str, str] = {}  # records are keyed by the id alone
     for word in config.tasks or TASKS:
         benchmark, folder = find_benchmark(word, Path(config.data), Path(config.benchmarks))
+        if benchmark.name in tasks:
+            raise ValueError(f"tasks has {benchmark.name} twice; a set of your own may set another name: in its YAML")
         samples = benchmark.load(folder, options)
         count = min(len(samples), config.num_samples or len(samples))
         if not count:
@@ -106,7 +99,7 @@ def sample_digest(sample: EditSample) -> str:
         sample.question,
         sample.choices,
         sample.answer,
-        {key: sample.meta.get(key) for key in ("answer_type", "grid", "instruction", "cluster")},
+        {key: sample.meta.get(key) for key in ("answer_type", "grid", "instruction", "cluster", "grading")},
         [getattr(picture, "digest", None) for picture in pictures],
     ]
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -127,6 +120,8 @@ def fingerprint(config: EvalConfig, tasks: dict[str, Task]) -> dict[str, Any]:
             systems[name] |= edit_identity(system, config.editing)
         if system.model is not None:
             systems[name]["model"] = model_fingerprint(system.model)
+        if system.route == "rule" or system.kind == "interleaved":  # the stand-in for a unified model routes by it too
+            systems[name]["rule"] = content_digest(DEFAULT_WORDS)
     editing = asdict(config.editing)
     del editing["batch_size"], editing["cache"]
     models = ("reasoner", "verifier", "judge", "edit_judge")

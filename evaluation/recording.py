@@ -39,7 +39,7 @@ class Recorder:
             edit["judged"] = judged
         correct, parts, said, unscored = None, {}, None, trace.unscored
         if unscored is None:
-            outcome = await benchmark.score(sample, trace.answer, self.judge)
+            outcome = await benchmark.score(sample, trace.answer, self.judge, trace.answer_text)
             correct, parts, said, unscored = outcome.correct, outcome.parts, outcome.judged, outcome.why
         return {
             "system": system,

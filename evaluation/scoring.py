@@ -3,6 +3,7 @@
 A judge that fails or says nothing readable leaves the sample *unscored*. That is never the same as a wrong answer.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from etchr.mllm.answers import ground_truth
@@ -25,6 +26,12 @@ class Outcome:
     why: str | None = None  # it could not be scored
 
 
+def boxed(reply: str) -> bool | None:
+    """The verdict in a reply, as for edits; None without one."""
+    verdict = parse_verdict(reply)
+    return None if verdict is Verdict.UNPARSABLE else verdict is Verdict.ACCEPTED
+
+
 @dataclass(frozen=True)
 class Judge:
     """A model that grades texts, through the same protocol as every other model."""
@@ -37,17 +44,17 @@ class Judge:
         """Whether an answer means the same as the sample's own."""
         return await self.verdict(grade_prompt(sample.question, sample.choices, ground_truth(sample), answer))
 
-    async def verdict(self, prompt: str) -> Outcome:
-        """The outcome of a prompt that asks for \\boxed{1} or \\boxed{0}."""
+    async def verdict(self, prompt: str, read: Callable[[str], bool | None] = boxed) -> Outcome:
+        """The outcome of a prompt that asks for \\boxed{1} or \\boxed{0}, or for what `read` finds in a reply."""
         said = ""
         for attempt in range(RETRIES + 1):
             try:
                 said = await self.reply(prompt, attempt)
             except CallFailed as error:
                 return Outcome(None, why=f"the judge failed: {error}")
-            verdict = parse_verdict(said)
-            if verdict is not Verdict.UNPARSABLE:
-                return Outcome(verdict is Verdict.ACCEPTED, judged=said)
+            right = read(said)
+            if right is not None:
+                return Outcome(right, judged=said)
         return Outcome(None, judged=said, why=f"the judge {self.model.name} gave no verdict in {said[-60:]!a}")
 
     async def reply(self, prompt: str, attempt: int = 0) -> str:

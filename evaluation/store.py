@@ -224,6 +224,8 @@ class EditStore:
                 editor = await asyncio.to_thread(self._open_editor)
                 batcher = EditBatcher(editor, self.batch_size, self.workers)
                 self._batcher = await self._stack.enter_async_context(batcher)
+                if hasattr(editor, "close"):  # called first in the end: it frees the batcher's threads that wait
+                    self._stack.callback(editor.close)
             return self._batcher
 
     def _note(self, key: str) -> Path:

@@ -45,16 +45,16 @@ def summarise(
     Unscored samples (failed calls) are in no denominator; their number stands beside each cell, with what the cell
     would be if all of them were wrong, and if all were right. Percent throughout.
     """
-    outcomes = {name: _outcomes(rows, tasks) for name, rows in records.items()}
+    outcomes = {name: outcomes_of(rows, tasks) for name, rows in records.items()}
     report: dict[str, Any] = {"reference": reference, "systems": {}, "paired": {}, "groups": {}, "verification": {}}
     report["worth"], report["cost"] = {}, {}
     for name, rows in records.items():
-        mean = mean_over_tasks([share(_units(outcomes[name][task])) for task in tasks])
+        mean = mean_over_tasks([share(units_of(outcomes[name][task])) for task in tasks])
         report["systems"][name] = {
             "kind": systems[name].kind,
-            "mean": _round(mean.value),
-            "low": _round(mean.low),
-            "high": _round(mean.high),
+            "mean": rounded(mean.value),
+            "low": rounded(mean.low),
+            "high": rounded(mean.high),
             "tasks": {task: _cell(_of(rows, task), outcomes[name][task]) for task in tasks},
         }
         report["cost"][name] = cost(rows.values(), prices)
@@ -92,7 +92,7 @@ def unit(record: Record) -> str:
     return record["cluster"] or record["sample_id"]
 
 
-def _outcomes(rows: Mapping[Key, Record], tasks: Sequence[str]) -> Values:
+def outcomes_of(rows: Mapping[Key, Record], tasks: Sequence[str]) -> Values:
     """The scored samples of every task, in the order of their ids."""
     values: Values = {task: {} for task in tasks}
     for key in sorted(rows):
@@ -112,20 +112,20 @@ def _matches(rows: Mapping[Key, Record], tasks: Sequence[str]) -> Values:
     return values
 
 
-def _units(values: Mapping[Key, tuple[str, float]]) -> Units:
+def units_of(values: Mapping[Key, tuple[str, float]]) -> Units:
     units: dict[str, list[float]] = {}
     for name, value in values.values():
         units.setdefault(name, []).append(value)
     return units
 
 
-def _differences(system: Values, reference: Values, tasks: Sequence[str]) -> dict[str, Units]:
+def differences_of(system: Values, reference: Values, tasks: Sequence[str]) -> dict[str, Units]:
     """task -> unit -> differences of the samples that both have scored."""
     out: dict[str, Units] = {}
     for task in tasks:
         mine, other = system[task], reference[task]
         shared = {key: (mine[key][0], mine[key][1] - other[key][1]) for key in mine if key in other}
-        out[task] = _units(shared)
+        out[task] = units_of(shared)
     return out
 
 
@@ -133,29 +133,29 @@ def _differences(system: Values, reference: Values, tasks: Sequence[str]) -> dic
 
 
 def _cell(rows: list[Record], scored: Mapping[Key, tuple[str, float]]) -> dict[str, Any]:
-    units = _units(scored)
+    units = units_of(scored)
     found = share(units)
     right, total = sum(value for _, value in scored.values()), len(rows)
     cell: dict[str, Any] = {
-        "pass_at_1": _round(found.value),
-        "low": _round(found.low),
-        "high": _round(found.high),
+        "pass_at_1": rounded(found.value),
+        "low": rounded(found.low),
+        "high": rounded(found.high),
         "num_samples": total,
         "num_units": len({unit(record) for record in rows}),
         "num_unscored": total - len(scored),
-        "if_wrong": _round(100 * right / total) if total else None,
-        "if_right": _round(100 * (right + total - len(scored)) / total) if total else None,
-        "chance": _round(100 * float(np.mean([record["chance"] for record in rows]))) if rows else None,
+        "if_wrong": rounded(100 * right / total) if total else None,
+        "if_right": rounded(100 * (right + total - len(scored)) / total) if total else None,
+        "chance": rounded(100 * float(np.mean([record["chance"] for record in rows]))) if rows else None,
     }
     parts = {name for record in rows for name in record["parts"]}
     if parts:
         cell["parts"] = {
-            name: _round(_mean(r["parts"][name] for r in rows if name in r["parts"])) for name in sorted(parts)
+            name: rounded(_mean(r["parts"][name] for r in rows if name in r["parts"])) for name in sorted(parts)
         }
     categories = {record["category"] for record in rows if record["category"]}
     if len(categories) > 1:
         cell["categories"] = {
-            name: _round(_mean(r["correct"] for r in rows if r["category"] == name and r["correct"] is not None))
+            name: rounded(_mean(r["correct"] for r in rows if r["category"] == name and r["correct"] is not None))
             for name in sorted(categories)
         }
     tries = {record["repeat"] for record in rows}
@@ -165,16 +165,17 @@ def _cell(rows: list[Record], scored: Mapping[Key, tuple[str, float]]) -> dict[s
             samples.setdefault(sample_id, []).append(value)
         whole = {key: values for key, values in samples.items() if len(values) == len(tries)}
         cell["num_repeats"] = len(tries)
-        cell["pass_at_k"] = {str(k): _round(pass_at_k(whole, k)) for k in _powers(len(tries))}
+        cell["pass_at_k"] = {str(k): rounded(pass_at_k(whole, k)) for k in _powers(len(tries))}
     if found.value == found.value and units:
         shown = detectable(len(units), found.value / 100, discordant=0.2)
-        cell["detectable"] = {name: _round(value) for name, value in shown._asdict().items()}
+        limits = {name: rounded(value) for name, value in shown._asdict().items()}
+        cell["detectable"] = {"num_units": len(units), **limits}
     edits = [record["edit"] for record in rows if record["edit"]]
     for key, name in (("matches", "edit_correct"), ("judged", "edit_judged")):
         if any(edit[key] is not None for edit in edits):
-            cell[name] = _round(_mean(edit[key] for edit in edits if edit[key] is not None))
+            cell[name] = rounded(_mean(edit[key] for edit in edits if edit[key] is not None))
     if edits:
-        cell["edit_used"] = _round(_mean(record["used_edit"] for record in rows))
+        cell["edit_used"] = rounded(_mean(record["used_edit"] for record in rows))
     return cell
 
 
@@ -184,7 +185,7 @@ def _powers(most: int) -> list[int]:
 
 
 def _paired(system: Values, reference: Values, tasks: Sequence[str]) -> dict[str, Any]:
-    differences = _differences(system, reference, tasks)
+    differences = differences_of(system, reference, tasks)
     found = {**_interval("difference", mean_difference(differences)), "tasks": {}}
     for task in tasks:
         cell = _interval("difference", mean_difference({task: differences[task]}))
@@ -201,30 +202,37 @@ def _group(
     """A method over its seeds: Pass@1 and edits that match, each with its difference from the reference."""
     seeds = [outcomes[name] for name in members]
     edits = [_matches(records[name], tasks) for name in members]
-    shares = {task: [share(_units(seed[task])).value for seed in seeds] for task in tasks}
+    shares = {task: [share(units_of(seed[task])).value for seed in seeds] for task in tasks}
     report: dict[str, Any] = {
         "systems": members,
-        "tasks": {task: _round(sum(values) / len(values)) for task, values in shares.items()},
-        "mean": _interval("value", _over_seeds(seeds, None, tasks)),
-        "edits": _interval("value", _over_seeds(edits, None, tasks)),
+        "tasks": {task: rounded(sum(values) / len(values)) for task, values in shares.items()},
+        "mean": _interval("value", mean_over_seeds(by_seed(seeds, [], tasks), least=0.0)),
+        "edits": _interval("value", mean_over_seeds(by_seed(edits, [], tasks), least=0.0)),
     }
     if reference in records:
-        report["against"] = _interval("value", _over_seeds(seeds, outcomes[reference], tasks))
+        differences = by_seed(seeds, [outcomes[reference]], tasks)
+        report["against"] = _interval("value", mean_over_seeds(differences, least=-100.0))
         baseline = _matches(records[reference], tasks)
-        report["edits_against"] = _interval("value", _over_seeds(edits, baseline, tasks))
+        differences = by_seed(edits, [baseline], tasks)
+        report["edits_against"] = _interval("value", mean_over_seeds(differences, least=-100.0))
     return report
 
 
-def _over_seeds(seeds: Sequence[Values], baseline: Values | None, tasks: Sequence[str]) -> Estimate:
-    """Over the samples that all seeds, and the baseline, have scored."""
-    found: list[dict[str, Units]] = [{} for _ in seeds]
+def by_seed(seeds: Sequence[Values], baselines: Sequence[Values], tasks: Sequence[str]) -> list[dict[str, Units]]:
+    """Every seed's values, less those of its baseline, on the samples that all of them have scored.
+
+    There is no baseline, one for all seeds, or one for each; a single seed may also be compared with several baselines.
+    """
+    count = max(len(seeds), len(baselines))
+    found: list[dict[str, Units]] = [{} for _ in range(count)]
     for task in tasks:
-        sets = [set(seed[task]) for seed in seeds] + ([set(baseline[task])] if baseline is not None else [])
-        shared = sorted(set.intersection(*sets))
-        for seed, units in zip(seeds, found, strict=True):
-            less = {key: baseline[task][key][1] if baseline is not None else 0.0 for key in shared}
-            units[task] = _units({key: (seed[task][key][0], seed[task][key][1] - less[key]) for key in shared})
-    return mean_over_seeds(found, least=0.0 if baseline is None else -100.0)
+        shared = sorted(set.intersection(*(set(each[task]) for each in (*seeds, *baselines))))
+        for number, units in enumerate(found):
+            mine = seeds[number % len(seeds)][task]
+            base = baselines[number % len(baselines)][task] if baselines else {}
+            less = {key: base[key][1] if baselines else 0.0 for key in shared}
+            units[task] = units_of({key: (mine[key][0], mine[key][1] - less[key]) for key in shared})
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------- verification
@@ -245,7 +253,7 @@ def _counts(rows: list[Record]) -> dict[str, Any]:
         num_right=sum(record["edit"]["matches"] for record in rows),
         num_right_accepted=sum(record["edit"]["matches"] for record in accepted),
     )
-    shares = {name: _round(getattr(seen, name)) for name in ("accept_rate", "precision", "recall", "specificity")}
+    shares = {name: rounded(getattr(seen, name)) for name in ("accept_rate", "precision", "recall", "specificity")}
     return {**shares, **seen._asdict()}
 
 
@@ -287,9 +295,9 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _interval(name: str, estimate: Estimate) -> dict[str, Any]:
-    return {name: _round(estimate.value), "low": _round(estimate.low), "high": _round(estimate.high)}
+    return {name: rounded(estimate.value), "low": rounded(estimate.low), "high": rounded(estimate.high)}
 
 
-def _round(value: float) -> float | None:
+def rounded(value: float) -> float | None:
     """Two decimals; None for a value that does not exist, since JSON has no NaN."""
     return None if value != value else round(value, 2)

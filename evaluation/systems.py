@@ -42,10 +42,9 @@ from etchr.mllm.prompts import (
     enhance_prompt,
     interleave_prompt,
     rewrite_prompt,
-    route_prompt,
 )
 from etchr.mllm.protocol import MLLM, ImagePart, Message, TextPart, user_message
-from etchr.mllm.routing import read_route
+from etchr.mllm.routing import read_route, route_message
 from etchr.mllm.verdict import NEGATIVE, POSITIVE, Verdict, parse_verdict
 from etchr.router import Route, Router, route_by_rule
 from etchr.sample import EditSample
@@ -107,7 +106,8 @@ class Setup:
     async def draw(self, sample: EditSample, prompt: str, attempt: int = 0) -> Proposal:
         """The editor's edit; other noise for every sample, repeat and attempt. Raises `EditFailed`."""
         assert self.edits is not None
-        seed = sample_seed(self.models.seed, sample.id, self.repeat, attempt)
+        name = sample.meta.get("noise", sample.id)  # questions that differ in their options only share an edit
+        seed = sample_seed(self.models.seed, name, self.repeat, attempt)
         made = await self.edits.edit(sample.image, prompt, seed)
         return Proposal(made.edit.image, made.editor, prompt, seed, made.edit.seconds, made.file)
 
@@ -230,12 +230,13 @@ async def first_prompt(setup: Setup, sample: EditSample, trace: FullTrace) -> st
     if setup.config.prompt == "instruction" or setup.config.route == "label":
         return edit_prompt(setup.config, sample, setup.models.router)
     if setup.config.route == "rule":
-        trace.routed = route_by_rule(sample.question, sample.choices)
+        trace.routed = route_by_rule(sample.question)
     else:
         trace.routed = await _route(setup, sample, trace)
-    if trace.routed.family is None or trace.routed.confidence < setup.config.min_confidence:
-        return None
-    return setup.models.router.prompt(sample.question, trace.routed.family)
+    family, router = trace.routed.family, setup.models.router
+    if not trace.routed.asks_for_edit(setup.config.min_confidence) or family not in router.meta_prompts:
+        return None  # no family, too uncertain a one, or one that the editor was not trained for
+    return router.prompt(sample.question, family)
 
 
 def edit_prompt(system: SystemConfig, sample: EditSample, router: Router) -> str:
@@ -252,7 +253,7 @@ def edit_prompt(system: SystemConfig, sample: EditSample, router: Router) -> str
 
 async def _route(setup: Setup, sample: EditSample, trace: FullTrace) -> Route:
     reasoner, settings = setup.models.reasoner, setup.models.settings
-    message = user_message(route_prompt(sample.question, sample.choices), sample.image)
+    message = route_message(sample.question, sample.choices, sample.image)
     return read_route(await call(trace, "route", reasoner, [message], settings))
 
 
@@ -295,29 +296,39 @@ async def tool_loop(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
     sources = sample.image, *sample.more_images
     question = answer_prompt(sample.question, sample.choices, kind, with_edit=False, num_sources=len(sources))
     messages: list[Message] = [rules, user_message(question, *sources)]
-    number = len(sources)
+    number, spent = len(sources), setup.config.turns == 1  # pictures in the dialogue; whether tools are over
     for turn in range(setup.config.turns):
         reply = await call(trace, "reason", reasoner, messages, settings)
         trace.turns.append(Turn("assistant", reply.text))
         calls = tools.parse_calls(reply.text)
-        if not calls or turn + 1 == setup.config.turns:
+        if not calls or spent:
             break
-        content: list[TextPart | ImagePart] = []
-        for each in calls:
-            try:
-                drawn = await asyncio.to_thread(tools.run_tool, each, sample.image)
-            except ValueError as error:
-                content.append({"type": "text", "text": f"{each.name}: {error}"})
-                trace.turns.append(Turn("tool", str(error)))
-                continue
-            number += 1
-            content.append({"type": "text", "text": TOOL_RESULT.format(number=number, name=each.name)})
-            content.append({"type": "image", "image": drawn})
-            trace.turns.append(Turn("tool", each.name, drawn))
-        if turn + 2 == setup.config.turns or number - len(sources) >= MAX_PICTURES:
+        content = await _use_tools(calls, sample, trace, number)
+        number += sum(part["type"] == "image" for part in content)
+        spent = turn + 2 >= setup.config.turns or number - len(sources) >= MAX_PICTURES
+        if spent:
             content.append({"type": "text", "text": TOOLS_SPENT})
-        messages += [_said(reply.text), {"role": "user", "content": content}]
+        messages = [*messages, _said(reply.text), {"role": "user", "content": content}]
     conclude(trace, sample, reply, reasoner)
+
+
+async def _use_tools(
+    calls: list[tools.ToolCall], sample: EditSample, trace: FullTrace, number: int
+) -> list[TextPart | ImagePart]:
+    """What goes back to the model: the picture of every call, numbered on from `number`, or what is wrong with it."""
+    content: list[TextPart | ImagePart] = []
+    for each in calls:
+        try:
+            drawn = await asyncio.to_thread(tools.run_tool, each, sample.image)
+        except ValueError as error:
+            content.append({"type": "text", "text": f"{each.name}: {error}"})
+            trace.turns.append(Turn("tool", str(error)))
+            continue
+        number += 1
+        content.append({"type": "text", "text": TOOL_RESULT.format(number=number, name=each.name)})
+        content.append({"type": "image", "image": drawn})
+        trace.turns.append(Turn("tool", each.name, drawn))
+    return content
 
 
 async def interleaved(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
@@ -336,7 +347,7 @@ async def interleaved(setup: Setup, sample: EditSample, trace: FullTrace) -> Non
         pictures += len(reply.images)
         if last_box(reply.text) is not None or not reply.images or pictures >= MAX_PICTURES:
             break
-        messages += [_said(reply.text, *reply.images), user_message(GO_ON)]
+        messages = [*messages, _said(reply.text, *reply.images), user_message(GO_ON)]
     conclude(trace, sample, reply, model)
 
 

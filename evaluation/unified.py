@@ -41,7 +41,7 @@ class UnifiedModel:
         question, form = (found[1], found[2]) if found else (text, "")
         if not drawn:
             question = question.partition("\n")[0]  # without the options
-            family = route_by_rule(question, None).family or TaskFamily.PERCEPTION
+            family = route_by_rule(question).family or TaskFamily.PERCEPTION
             prompt, noise = self.router.prompt(question, family), hash_seed(self.seed, seed or 0, pixel_digest(source))
             made = await self.edits.edit(source, prompt, noise)
             return [Reply("Let me draw that.", images=(made.edit.image,))] * n

@@ -14,7 +14,8 @@ from etchr.boxes import RED, Box
 
 SIDE = 768  # pixels of the longer side at which the frame is looked for
 NEAR = 110  # distance of a colour from the frame's red, root of the squares over three channels of 0..255
-GAIN = 45  # by which a pixel came nearer to it than it was in the source
+GAIN = 30  # by which a pixel came nearer to it than it was in the source
+BRIDGE = 1 / 128  # of the root of the picture's area, from either side
 LEAST_SHARE = 0.012  # of a side of the picture that a frame measures at least, its lines included
 LEAST_FRAME = 0.55  # of a box's outline that must be red
 MARGIN = 0.15  # of the box's longer side that the crop shows around it
@@ -22,7 +23,7 @@ LEAST_CROP, MOST_CROP = 384, 1024  # pixels of the crop's longer side; smaller o
 
 
 def red_box(source: Image.Image, edit: Image.Image) -> Box | None:
-    """The box in pixels of the source round which the edit draws a red frame: the largest one if it draws several.
+    """The red frame that the edit draws, as its outer edge in pixels of the source: the largest one of several.
 
     A frame is a connected set of pixels that turned red and covers most of the outline of its own bounding rectangle.
     The edit may have another size than the source.
@@ -31,14 +32,16 @@ def red_box(source: Image.Image, edit: Image.Image) -> Box | None:
     scale = min(1.0, SIDE / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     before, after = (_distance(image.resize(size, Image.Resampling.BOX)) for image in (source, edit))
-    red = (after < NEAR) & (before - after > GAIN)
+    turned = (after < NEAR) & (before - after > GAIN)
+    # Where the source is reddish itself nothing turns red: such gaps are bridged by what is red in the edit.
+    reach = max(1, round(BRIDGE * math.sqrt(size[0] * size[1])))
+    red = turned | (ndimage.binary_dilation(turned, iterations=reach) & (after < NEAR))
     labels, _ = ndimage.label(red, structure=np.ones((3, 3)))  # neighbours at corners too
-    frames = [(rows, columns) for rows, columns in ndimage.find_objects(labels) if _is_frame(red[rows, columns], size)]
+    frames = [edges for part in ndimage.find_objects(labels) if (edges := _frame(red, turned, part)) is not None]
     if not frames:
         return None
-    rows, columns = max(frames, key=lambda frame: red[frame].size)
+    left, top, right, bottom = max(frames, key=lambda edges: (edges[2] - edges[0]) * (edges[3] - edges[1]))
     across, down = width / size[0], height / size[1]
-    left, top, right, bottom = columns.start, rows.start, columns.stop, rows.stop
     return Box(left * across, top * down, (right - left) * across, (bottom - top) * down)
 
 
@@ -66,12 +69,25 @@ def _distance(image: Image.Image) -> NDArray[np.float32]:
     return np.sqrt(((rgb - np.array(RED, np.float32)) ** 2).sum(-1))
 
 
-def _is_frame(part: NDArray[np.bool_], size: tuple[int, int]) -> bool:
-    """Whether most of the outline of a part (H, W) of the mask is red, and its inside is not."""
-    height, width = part.shape
-    if width < LEAST_SHARE * size[0] or height < LEAST_SHARE * size[1]:
-        return False
-    line = max(1, round(min(part.shape) / 8))
-    outline = part[:line].any(0), part[-line:].any(0), part[:, :line].any(1), part[:, -line:].any(1)
-    inner = part[line:-line, line:-line]
-    return min(side.mean() for side in outline) >= LEAST_FRAME and (inner.size == 0 or inner.mean() < 0.5)
+def _frame(
+    red: NDArray[np.bool_], turned: NDArray[np.bool_], part: tuple[slice, slice]
+) -> tuple[int, int, int, int] | None:
+    """The edges (left, top, right, bottom) of the frame in a part of the picture; None if what is there is none.
+
+    A frame's sides are the outermost rows and columns of which most is red; what sticks out of them is not looked at.
+    Its inside did not turn red.
+    """
+    seen = red[part]
+    rows = np.flatnonzero(seen.mean(1) >= LEAST_FRAME)
+    columns = np.flatnonzero(seen.mean(0) >= LEAST_FRAME)
+    if not len(rows) or not len(columns):
+        return None
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    if right - left < LEAST_SHARE * red.shape[1] or bottom - top < LEAST_SHARE * red.shape[0]:
+        return None
+    line = max(1, round(min(right - left, bottom - top) / 8))
+    inner = turned[part][top + line : bottom - line, left + line : right - line]
+    if inner.size and inner.mean() >= 0.5:
+        return None
+    y, x = part[0].start, part[1].start
+    return int(x + left), int(y + top), int(x + right), int(y + bottom)

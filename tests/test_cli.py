@@ -1,6 +1,7 @@
 """The `etchr` command: photographs of any kind, the reader in process and over HTTP, and bad input."""
 
 import json
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,10 +14,13 @@ from typer.testing import CliRunner
 from data_prep import procedural_tasks
 from data_prep.task import generate
 from etchr.cli import app
+from etchr.editor import serve
+from etchr.editor.folder import NANO_BASE
+from etchr.editor.klein import KleinEditor
 from etchr.images import open_image
 from etchr.mllm.reader import Reader
 from etchr.mllm.serve import build_app
-from tests.mllm.fake_server import dead_url, serving
+from tests.mllm.fake_server import MODEL, FakeImages, FakeServer, dead_url, refusal, serving
 from tests.test_publish import ADAPTER_FILES, FakeHub, adapter
 
 ROOT = Path(__file__).parent.parent
@@ -117,12 +121,71 @@ def test_edit_writes_a_picture(chart, tmp_path):
     assert Image.open(out).size == (64, 64)
 
 
+@pytest.fixture(scope="module")
+def editor_url():
+    """The nano editor behind HTTP, under a name of its own."""
+    with serving(serve.build_app(KleinEditor.load(NANO_BASE, device="cpu"), "me/nano"), lifespan="on") as url:
+        yield f"{url}/v1"
+
+
+def test_a_remote_editor_draws_what_a_local_one_does(chart, editor_url, tmp_path):
+    remote = ["--editor-url", editor_url, "--editor-model", "me/nano"]
+    for steps in ([], ["--steps", "3", "--guidance", "2"]):
+        words = ["edit", "--image", chart[1], "--prompt", "Red box round the value of bar 1.", *steps, "--out"]
+        for out, more in ((tmp_path / "here.png", []), (tmp_path / "there.png", remote)):
+            done = etchr(*words, out, *more)
+            assert done.exit_code == 0, done.output
+        assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
+
+
+def test_ask_with_both_editor_and_model_elsewhere(chart, editor_url, tmp_path):
+    sample, path = chart
+    words = ["ask", "--image", path, "--question", sample.question, "--family", "chart", "--out"]
+    etchr(*words, tmp_path / "here")
+    with serving_reader() as url:
+        more = ["--base-url", url, "--model", "reader", "--editor-url", editor_url, "--editor-model", "me/nano"]
+        done = etchr(*words, tmp_path / "there", *more)
+    assert done.exit_code == 0, done.output
+    (here, here_folder), (there, there_folder) = (record(tmp_path / name) for name in ("here", "there"))
+    assert (here_folder / "edit.png").read_bytes() == (there_folder / "edit.png").read_bytes()
+    assert there["edit"] == here["edit"] | {"editor": "nano"}
+    assert there["answer"] == here["answer"]
+
+
+def test_a_remote_editor_that_fails_is_one_sentence(chart, tmp_path):
+    server = FakeServer()
+    with serving(server) as server.url:
+        endpoint = server.endpoint(always=refusal(400, "no such model"), kind=FakeImages)
+        remote = ["--editor-url", endpoint.base_url, "--editor-model", MODEL]
+        for command in (["edit", "--prompt", "x"], ["ask", "--question", "What colour is the car?"]):
+            done = etchr(*command, "--image", chart[1], *remote, "--out", tmp_path / command[0])
+            assert done.exit_code == 1
+            last = done.output.strip().splitlines()[-1]
+            assert last.startswith("etchr: ")
+            assert f"{MODEL} at {endpoint.base_url} answered HTTP 400: no such model" in last
+
+
+def test_serve_says_where_serves_and_ends(chart, tmp_path):
+    command = [sys.executable, "-m", "etchr.cli", "serve", "--port", "0", "--name", "nano", "--steps", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as server:
+        said = server.stdout.readline().split()
+        assert said[:3] == ["serving", "nano", "at"], server.stderr.read()
+        words = ["edit", "--image", chart[1], "--prompt", "Red box round the value of bar 1.", "--out"]
+        done = etchr(*words, tmp_path / "there.png", "--editor-url", said[3], "--editor-model", "nano")
+        assert done.exit_code == 0, done.output
+        etchr(*words, tmp_path / "here.png", "--steps", "2")
+        server.send_signal(signal.SIGINT)
+        assert "Traceback" not in server.communicate(timeout=30)[1]
+    assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
+
+
 def test_bad_input_is_one_sentence(chart, tmp_path):
     path = chart[1]
     text = tmp_path / "notes.png"
     text.write_text("not a picture")
-    question = ["--question", "What is it?"]
+    question = ["--question", "What is the value of the green bar?"]
     url, host = dead_url(), ["--model", "m", "--out", tmp_path / "x"]
+    draw, remote = ["edit", "--image", path, "--prompt", "x"], ["--editor-url", url, "--editor-model", "m"]
     for words, message in [
         (["ask", "--image", tmp_path / "no.png", *question], "no image file at"),
         (["ask", "--image", text, *question], "not an image"),
@@ -131,6 +194,16 @@ def test_bad_input_is_one_sentence(chart, tmp_path):
         (["ask", "--image", path, *question, "--editor", tmp_path], "no model_index.json"),
         (["ask", "--image", path, *question, "--base-url", url], "--base-url needs --model"),
         (["ask", "--image", path, *question, "--base-url", url, *host], url.split("//")[1].split("/")[0]),
+        (["ask", "--image", path, *question, "--editor-url", url], "--editor-url and --editor-model, the name"),
+        ([*draw, "--editor-model", "m"], "--editor-url and --editor-model, the name"),
+        ([*draw, *remote], url.split("//")[1].split("/")[0]),
+        ([*draw, *remote, "--lora", "l"], "in the place of --editor and --lora"),
+        ([*draw, *remote, "--editor", "e"], "in the place of --editor and --lora"),
+        ([*draw, *remote, "--steps", "0"], "num_inference_steps=0"),
+        ([*draw, *remote, "--editor-api-key-env", "a key"], "NAME of an environment"),
+        ([*draw, "--lora", tmp_path / "l"], "no LoRA at"),
+        (["serve", "--editor", tmp_path / "none"], "no editor folder at"),
+        (["serve", "--host", "no.such.host.invalid"], "cannot listen at no.such.host.invalid:8092"),
         (["ask", "--image", path, *question, "--router", tmp_path / "r.yaml"], "no router file at"),
         (["ask", "--image", path, *question, "--steps", "0"], "num_inference_steps=0"),
         (["merge", "--base", tmp_path, "--lora", path, "--out", tmp_path / "m"], "model_index.json"),
@@ -186,5 +259,5 @@ def test_a_push_that_cannot_be_is_one_sentence(tmp_path):
 def test_help_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-m", "etchr.cli", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert "ask" in done.stdout
-    code = "import sys, etchr.cli; assert not {'torch', 'PIL', 'hydra', 'openai'} & set(sys.modules)"
+    code = "import sys, etchr.cli; assert not {'torch', 'PIL', 'hydra', 'openai', 'starlette'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

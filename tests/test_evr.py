@@ -80,6 +80,8 @@ def run(model, propose=propose, verify=True, **options):
         ("\\boxed{1}, no, on a second look it is \\boxed{0", "unparsable"),  # cut off in its last word
         ("\\boxed{\\textbf{１}}", "accepted"),
         ("\\boxed{10}", "unparsable"),
+        ("-1", "unparsable"),
+        ("Verdict: -1", "unparsable"),
         ("There is 1 box", "unparsable"),
         ("Yes, there are 2 boxes but none is right", "unparsable"),
     ],

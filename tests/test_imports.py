@@ -12,6 +12,7 @@ _BASE = [
     "sample",
     "families",
     "images",
+    "pages",
     "boxes",
     "choices",
     "rows",
@@ -20,6 +21,8 @@ _BASE = [
     "run_folder",
     "seeds",
     "checks",
+    "endpoints",
+    "serving",
 ]
 BASE = {f"etchr.{name}" for name in _BASE}
 
@@ -105,7 +108,13 @@ def test_accelerate_stays_in_the_files_that_know_processes():
         "etchr.sample",
         "etchr.families",
         "etchr.images",
+        "etchr.pages",
         "etchr.router",
+        "etchr.endpoints",
+        "etchr.serving",
+        "etchr.editor.remote",
+        "etchr.editor.serve",
+        "etchr.editor.folder",
         "etchr.mllm.answers",
         "etchr.mllm.chat",
         "etchr.mllm.reader",

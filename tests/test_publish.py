@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from etchr.editor.klein import NANO_BASE
+from etchr.editor.folder import NANO_BASE
 from etchr.publish import plan, push
 from tests.mllm.fake_server import dead_url, serving
 

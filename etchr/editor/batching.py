@@ -32,6 +32,7 @@ class _Request:
     prompt: str
     seed: int
     size: tuple[int, int]  # at which it is edited
+    editor: Editor
     done: asyncio.Future[Edit]
 
 
@@ -65,13 +66,17 @@ class EditBatcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def edit(self, image: Image.Image, prompt: str, seed: int) -> Edit:
-        """The edit of one image; raises `EditFailed` if the editor cannot make it."""
+    async def edit(self, image: Image.Image, prompt: str, seed: int, editor: Editor | None = None) -> Edit:
+        """The edit of one image; raises `EditFailed` if the editor cannot make it.
+
+        `editor` takes the place of the batcher's own: such as the same weights under other settings.
+        """
+        editor = editor or self.editor
         try:
-            size = self.editor.fitted_size(image)
+            size = editor.fitted_size(image)
         except ValueError as error:
             raise EditFailed(f"the editor cannot take the picture: {error}") from None
-        request = _Request(image, prompt, seed, size, asyncio.get_running_loop().create_future())
+        request = _Request(image, prompt, seed, size, editor, asyncio.get_running_loop().create_future())
         async with self._slots:
             async with self._arrived:
                 self._waiting.append(request)
@@ -89,13 +94,13 @@ class EditBatcher:
                     await self._run([request])
 
     def _take(self) -> list[_Request]:
-        """The oldest request and those behind it whose sources are edited at the same size."""
-        if not self._waiting:  # another worker was faster
-            return []
+        """The oldest request and those behind it that the same editor edits at the same size."""
+        waiting = [request for request in self._waiting if not request.done.done()]  # the others were abandoned
         batch: list[_Request] = []
         rest: list[_Request] = []
-        for request in self._waiting:
-            fits = len(batch) < self.batch_size and request.size == self._waiting[0].size
+        for request in waiting:
+            first = waiting[0]
+            fits = len(batch) < self.batch_size and request.size == first.size and request.editor is first.editor
             (batch if fits else rest).append(request)
         self._waiting = rest
         return batch
@@ -106,7 +111,7 @@ class EditBatcher:
         loop = asyncio.get_running_loop()
         images, prompts, seeds = [r.image for r in batch], [r.prompt for r in batch], [r.seed for r in batch]
         try:
-            edits = await loop.run_in_executor(self._threads, self.editor.edit, images, prompts, seeds)
+            edits = await loop.run_in_executor(self._threads, batch[0].editor.edit, images, prompts, seeds)
             pairs = list(zip(batch, edits, strict=True))
         except Exception as error:  # whatever the editor raises is reported with the sample, and the run goes on
             if len(batch) == 1 and not batch[0].done.done():

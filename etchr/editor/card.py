@@ -89,7 +89,7 @@ def write_card(folder: Path, card: AdapterCard) -> Path:
 
 
 def _base(base: str) -> tuple[str, bool]:
-    """The base's public name, and whether that is a hub id (told from a folder as `klein.check_folder` does)."""
+    """The base's public name, and whether that is a hub id (told from a folder as `folder.check_folder` does)."""
     text = str(base).strip()
     path = Path(text)
     if text.count("/") == 1 and not path.exists() and not path.parent.exists():

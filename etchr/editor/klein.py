@@ -6,13 +6,13 @@ differs is the folder. A folder saved here loads in `Flux2KleinPipeline.from_pre
 id loads here.
 """
 
+import copy
 import itertools
 import json
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +21,15 @@ from PIL import Image
 from torch import Tensor
 
 from etchr.editor import efficiency, geometry
+from etchr.editor.folder import SETTINGS_FILE, EditorSettings, check_folder, read_json
 from etchr.editor.tokens import Grid, image_ids, patchify, text_ids, to_images, to_pixels, unpatchify
 from etchr.flow.schedule import inference_sigmas
 from etchr.flow.steps import euler_step
 
 log = logging.getLogger(__name__)
 
-NANO_BASE = Path(__file__).parent / "nano_base"  # the base editor kept in the repository; see `nano.py`
-SETTINGS_FILE = "editor.json"
 TEXT_CACHE_ENTRIES = 64  # a prompt of klein 9B is 12.6 MB in bf16
 CONDITION_TIME = 10  # time coordinate of the condition image's tokens; target tokens have 0 (BFL, diffusers)
-
-
-@dataclass(frozen=True)
-class EditorSettings:
-    """How a folder wants to be used; the defaults are the paper's for klein-base (section 5 of the method)."""
-
-    num_inference_steps: int = 40
-    guidance_scale: float = 3.5  # 1: no classifier-free guidance
-    max_sequence_length: int = 512  # text tokens; the transformer sees all of them, padding included
-    text_encoder_out_layers: tuple[int, ...] = (9, 18, 27)
-    max_pixels: int = 1024 * 1024
-
-    def __post_init__(self) -> None:
-        for name, least in (("num_inference_steps", 1), ("max_sequence_length", 1), ("max_pixels", 256)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
-        if not isinstance(self.guidance_scale, int | float) or not 0 <= self.guidance_scale < math.inf:
-            raise ValueError(f"guidance_scale={self.guidance_scale!r} must be a number from 0 up; 1 is no guidance")
-
-    @classmethod
-    def read(cls, folder: str | Path, **changes: Any) -> "EditorSettings":
-        """The settings in a folder's `editor.json` (the defaults if it has none), with `changes` that are not None.
-
-        What a newer version wrote into the file is passed over; a change that is no setting is a `TypeError`.
-        """
-        path = Path(folder) / SETTINGS_FILE
-        values = _read_json(path) if path.is_file() else {}
-        known = {name: values[name] for name in asdict(cls()) if name in values}
-        if "text_encoder_out_layers" in known:
-            known["text_encoder_out_layers"] = tuple(known["text_encoder_out_layers"])
-        return cls(**known | {name: value for name, value in changes.items() if value is not None})
 
 
 class KleinEditor:
@@ -118,7 +85,7 @@ class KleinEditor:
         read = EditorSettings.read(folder, **settings)
         encoder_config = Path(folder) / "text_encoder" / "config.json"
         if encoder_config.is_file():  # a hub id's is checked once it is there
-            layer_count = _read_json(encoder_config)["num_hidden_layers"]
+            layer_count = read_json(encoder_config)["num_hidden_layers"]
             efficiency.check_text_layers(read.text_encoder_out_layers, layer_count)
         if quantisation is not None:
             efficiency.check_quantisation(quantisation, device)
@@ -136,6 +103,24 @@ class KleinEditor:
             parts["transformer"].requires_grad_(False)
             name += f"+{Path(lora).name}"
         return cls(**parts, settings=read, name=name, batch_size=batch_size)
+
+    def with_sampling(
+        self, num_inference_steps: int | None = None, guidance_scale: float | None = None
+    ) -> "KleinEditor":
+        """The same weights, in the same memory, sampled in another way; None keeps what is set.
+
+        Returns this editor where nothing changes. Raises `ValueError` as `EditorSettings`.
+        """
+        settings = self.settings
+        if num_inference_steps is not None:
+            settings = replace(settings, num_inference_steps=num_inference_steps)
+        if guidance_scale is not None:
+            settings = replace(settings, guidance_scale=guidance_scale)
+        if settings == self.settings:
+            return self
+        other = copy.copy(self)
+        other.settings = settings
+        return other
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that `Flux2KleinPipeline.from_pretrained` and `load` read (safetensors only)."""
@@ -344,35 +329,3 @@ def _empty_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         "tokenizer": AutoTokenizer.from_pretrained(folder / "tokenizer"),
         "scheduler": FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
     }
-
-
-def check_folder(folder: str | Path) -> None:
-    """Refuse, before anything is loaded, what is plainly no FLUX.2-klein; a hub id is left to diffusers."""
-    path = Path(folder)
-    if not path.exists():
-        is_hub_id = str(folder).count("/") == 1 and not str(folder).startswith((".", "/")) and not path.parent.exists()
-        if is_hub_id:
-            return
-        raise ValueError(f"no editor folder at {folder}; give a klein folder, a hub id such as org/name, or 'nano'")
-    index = path / "model_index.json"
-    if not index.is_file():
-        raise ValueError(f"{folder} has no model_index.json, so it is not a FLUX.2-klein folder")
-    entries = _read_json(index)
-    if entries.get("_class_name") != "Flux2KleinPipeline":
-        raise ValueError(f"{folder} holds a {entries.get('_class_name')}, not a Flux2KleinPipeline")
-    if entries.get("is_distilled"):
-        raise ValueError(
-            f"{folder} is a distilled klein, made for few steps without guidance; give a klein-base folder"
-        )
-    EditorSettings.read(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; `ValueError` that names the file for anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, not {type(value).__name__}")
-    return value

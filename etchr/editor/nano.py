@@ -9,7 +9,7 @@ and trains two of them on explicit instructions ("Red box round the blue square 
 4. transformer: flow matching on the latents, as for the full-size model.
 
 The result is a normal klein folder of a few MB. It draws what it is told and has never seen a question: closing that
-gap is what Stage I is for. The folder kept in the repository is `klein.NANO_BASE`; its README says how it was made.
+gap is what Stage I is for. The folder kept in the repository is `folder.NANO_BASE`; its README says how it was made.
 """
 
 import hashlib

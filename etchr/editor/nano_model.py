@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from etchr.editor.klein import EditorSettings, KleinEditor
+from etchr.editor.folder import EditorSettings
+from etchr.editor.klein import KleinEditor
 
 SETTINGS = EditorSettings(
     num_inference_steps=8,

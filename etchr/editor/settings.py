@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from etchr.checks import at_least
+from etchr.endpoints import EndpointSettings
+
+EDIT_ARGUMENTS = frozenset({"model", "image", "image[]", "prompt", "n", "stream"})
 
 
 @dataclass
@@ -17,9 +20,19 @@ class RemoteConfig:
     max_retries: int = 6  # rounds over all endpoints before an edit fails
     max_concurrency: int = 4  # edits in flight
     max_pixels: int = 1024 * 1024  # larger sources are scaled down before they are sent
-    extra_body: dict[str, Any] = field(default_factory=dict)  # sent along as it is, such as {num_inference_steps: 40}
+    extra_body: dict[str, Any] = field(default_factory=dict)  # sent along as it is; {seed: null} leaves a field out
 
     def __post_init__(self) -> None:
         at_least(self, {"timeout_s": 0, "max_retries": 0, "max_concurrency": 1, "max_pixels": 256})
         if not (self.model and self.base_urls):
             raise ValueError("a remote editor needs model=NAME and base_urls=[http://...]")
+        self.endpoints()  # refuses what is no URL, and a key in the place of its variable's name
+        if taken := EDIT_ARGUMENTS & set(self.extra_body):
+            raise ValueError(f"extra_body may not set {sorted(taken)}: each edit sets these itself")
+        if self.extra_body.get("seed") is not None:
+            raise ValueError("extra_body may not set seed, except to null: each edit has a seed of its own")
+
+    def endpoints(self, **changes: Any) -> EndpointSettings:
+        """Where and how the servers are called; `changes` replace single settings."""
+        names = ("model", "api_key_env", "timeout_s", "max_retries", "max_concurrency")
+        return EndpointSettings(tuple(self.base_urls), **{name: getattr(self, name) for name in names} | changes)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from etchr.editor.klein import NANO_BASE
+from etchr.editor.folder import NANO_BASE
 
 KLEIN: dict[str, Any] = {  # what 9B and 4B have in common
     "patch_size": 1,

@@ -59,6 +59,7 @@ _OPTION_WORD = re.compile(
 _SAID_NUMBER = re.compile(
     r"(?:\b(?:is|are|was|were|equals|reads|shows|at|about|approximately)|[:=≈])\s*([^\d\s]{0,2}\d.*)$"
 )
+_SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
 _NEGATION = re.compile(r"\b(?:not|no|neither|nor|isn't|aren't|never)\b", re.IGNORECASE)
 _STATEMENT = re.compile(
     r"\b(?:answers?|moves?|path|route|sequence|order|permutation|arrangement|directions|option|choice|solution|result)\b"
@@ -88,7 +89,7 @@ def extract_answer(
     if answer_type not in _READERS:
         raise ValueError(f"unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
     read = _READERS[answer_type]
-    text = _after_thinking(normalise_unicode(reply_text or "")[-MAX_REPLY:])
+    text = _after_thinking(_unicode_as(answer_type, reply_text or "")[-MAX_REPLY:])
     if text is None:
         return None
     explicit = last_box(text)
@@ -130,7 +131,9 @@ def is_correct(answer: str | None, sample: EditSample) -> bool:
 def ground_truth(sample: EditSample) -> str:
     """The sample's answer in canonical form; a `ValueError` names the sample if it is not of its `answer_type`."""
     kind = answer_type(sample)
-    truth = _READERS[kind](plain(normalise_unicode(sample.answer)), sample.choices)
+    written = plain(_unicode_as(kind, sample.answer))
+    # A text that reads like a refusal is one in a reply, but as the truth it is what a survey's chart says: "Not sure".
+    truth = (_bare(written) or None) if kind == "text" else _READERS[kind](written, sample.choices)
     if truth is None:
         raise ValueError(f"sample {sample.id!r}: its answer {sample.answer!r} is no {kind} answer")
     if kind == "moves" and "grid" in sample.meta and not reaches_goal(truth.split(","), sample.meta["grid"]):
@@ -166,6 +169,13 @@ def normalise_unicode(text: str) -> str:
     text = re.sub("[\u2010-\u2015\u2212\ufe58]", "-", unicodedata.normalize("NFKC", text))
     text = re.sub("[\u200b-\u200f\u2060\ufe0f\ufeff]", "", text)
     return text.translate({0x2018: "'", 0x2019: "'", 0x201C: '"', 0x201D: '"'})
+
+
+def _unicode_as(answer_type: str, text: str) -> str:
+    """`normalise_unicode`, which would make 10-3 of 10⁻³: exponents of free text become 10^-3 first."""
+    if answer_type == "text":
+        text = re.sub(f"[{_SUPERSCRIPTS}]+", lambda run: "^" + normalise_unicode(run[0]), text)
+    return normalise_unicode(text)
 
 
 def last_box(text: str) -> str | None:
@@ -334,8 +344,13 @@ def _read_permutation(text: str, choices: Sequence[str] | None) -> str | None:
 
 def _read_text(text: str, choices: Sequence[str] | None) -> str | None:
     """Any text but a refusal."""
-    text = text.strip().rstrip(".").strip("\"' ")
+    text = _bare(text)
     return text if text and not _REFUSAL.search(text) else None
+
+
+def _bare(text: str) -> str:
+    """A text without the full stop and the quotes round it."""
+    return text.strip().rstrip(".").strip("\"' ")
 
 
 _READERS: dict[str, Callable[[str, Sequence[str] | None], str | None]] = {

@@ -1,81 +1,36 @@
 """`ChatClient`: the understanding model behind any OpenAI-compatible chat endpoint, or behind several equal ones.
 
-The official `openai` package does the HTTP, one attempt at a time (`max_retries=0`). All retrying lives in one place,
-`ChatClient._complete`: a round tries each healthy endpoint once, least loaded first; between rounds it waits with
-exponential backoff and full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter), and
-never calls an endpoint before the end of the Retry-After that it sent. A call without a reply ends in `CallFailed`,
-so that its sample is missing and not wrong. Images travel as lossless PNG. No torch; `openai` is imported on first use.
-
-The key is read from an environment variable when a connection is made. It is kept in no field of this file's classes,
-and what a server says is cleaned of it before it enters a message: some servers repeat the key in their errors.
+Retries, health, keys and errors are `etchr.endpoints`' business; this file says what a chat request holds and what is
+read of its answer. A call without a reply ends in `CallFailed`, so that its sample is missing and not wrong. Images
+travel as lossless PNG. No torch; `openai` is imported on first use.
 """
 
 import asyncio
-import json
-import logging
-import os
-import random
-import re
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from etchr.mllm.protocol import CallFailed, Message, Reply
-from etchr.mllm.wire import (
-    checked_url,
-    printable,
-    read_content,
-    read_logprobs,
-    read_retry_after,
-    token_count,
-    wire_messages,
-)
+from etchr.endpoints import CallStats, Endpoints, EndpointSettings, Failure
+from etchr.mllm.protocol import Message, Reply
+from etchr.mllm.wire import read_content, read_logprobs, token_count, wire_messages
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
-logger = logging.getLogger(__name__)
-
-RETRIED_STATUS = frozenset({408, 409, 429, *range(500, 600)})  # any other error status is the request's own fault
 CALL_ARGUMENTS = frozenset(
     {"model", "messages", "n", "temperature", "max_tokens", "max_completion_tokens", "seed", "stream"}
 )
-CHECK_TIMEOUT_S = 30.0
+DISPENSABLE = frozenset({"n", "temperature", "seed"})  # that some services refuse
 
 
 @dataclass(frozen=True)
-class ChatSettings:
+class ChatSettings(EndpointSettings):
     """Where the model is and how to call it. Holds no secret: safe to log and to store with a run."""
 
-    base_urls: tuple[str, ...]  # equal servers of one model, each usually ending in /v1
-    model: str  # the name under which they serve it
-    api_key_env: str = "OPENAI_API_KEY"  # NAME of the environment variable with the key; unset: "EMPTY" is sent
-    timeout_s: float = 600.0  # of one attempt, from connecting to the last byte
-    max_retries: int = 6  # rounds after the first one
-    max_concurrency: int = 32  # calls in flight per client, over all endpoints
-    backoff_base_s: float = 0.5  # the wait before retry k is uniform in 0 .. min(backoff_max_s, base * 2^(k - 1))
-    backoff_max_s: float = 30.0
-    retry_after_max_s: float = 120.0  # a longer Retry-After is cut to this
-    jitter_seed: int = 0  # give each process its own, or all of them retry in step
     max_image_pixels: int | None = None  # none: full size; else larger images are scaled down, aspect ratio kept
     top_logprobs: int | None = None  # candidates per token in `Reply.logprobs`; none: no log-probabilities
     token_limit_field: str = "max_tokens"  # newer OpenAI models want "max_completion_tokens"
-    extra_body: dict[str, Any] = field(default_factory=dict)  # sent along as it is: top_p, top_k, ...
+    extra_body: dict[str, Any] = field(default_factory=dict)  # sent along: top_p, ...; {seed: null} leaves seed out
 
     def __post_init__(self) -> None:
-        if isinstance(self.base_urls, str) or not self.base_urls:
-            raise ValueError("base_urls must be a list of one or more URLs, such as ['http://127.0.0.1:8000/v1']")
-        object.__setattr__(self, "base_urls", tuple(checked_url(url) for url in self.base_urls))
-        if not self.model.strip():
-            raise ValueError("model must be the name under which the endpoint serves it, got an empty text")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):  # the value may be a key: it is not repeated
-            raise ValueError("api_key_env must be the NAME of an environment variable, not the key itself")
-        for name in ("timeout_s", "max_concurrency", "backoff_base_s", "backoff_max_s", "retry_after_max_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.max_retries < 0:
-            raise ValueError(f"max_retries must be 0 or more, got {self.max_retries}")
+        super().__post_init__()
         for name in ("max_image_pixels", "top_logprobs"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -84,50 +39,21 @@ class ChatSettings:
             raise ValueError(
                 f"token_limit_field must be max_tokens or max_completion_tokens, got {self.token_limit_field!r}"
             )
-        if taken := CALL_ARGUMENTS & set(self.extra_body):
+        if taken := CALL_ARGUMENTS & set(self.extra_body) - self.left_out:
             raise ValueError(f"extra_body may not set {sorted(taken)}: each call sets these itself")
 
+    @property
+    def left_out(self) -> set[str]:
+        """What no request holds, because the service refuses it."""
+        return {name for name, value in self.extra_body.items() if name in DISPENSABLE and value is None}
+
 
 @dataclass
-class ChatStats:
+class ChatStats(CallStats):
     """What a client has done so far; a run logs it."""
 
-    calls: int = 0  # HTTP attempts
-    retries: int = 0  # attempts after the first one of a request
-    failures: int = 0  # requests that ended in `CallFailed`
     prompt_tokens: int = 0  # as the servers count them, discarded replies included
     completion_tokens: int = 0
-
-
-@dataclass(eq=False)
-class _Endpoint:
-    """The health of one server. Times are `time.monotonic()` seconds."""
-
-    base_url: str
-    in_flight: int = 0
-    failures: int = 0  # cool-downs in a row
-    down_until: float = 0.0  # until then it is called only if no other is up
-    not_before: float = 0.0  # end of its Retry-After: never called earlier
-    reason: str = ""  # of its latest failure
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Why an attempt gave nothing: returned, not raised, so that no exception chain carries a server's words."""
-
-    reason: str  # what is said of the endpoint: "answered HTTP 500"
-    status: int | None = None
-    retry: bool = True
-    down: bool = True  # a sign of the endpoint's health, not only of this request's fate
-    retry_after_s: float | None = None
-
-
-@dataclass
-class _Session:
-    """What belongs to one event loop."""
-
-    slots: asyncio.Semaphore
-    clients: dict[str, "AsyncOpenAI"]
 
 
 class ChatClient:
@@ -139,11 +65,9 @@ class ChatClient:
 
     def __init__(self, settings: ChatSettings) -> None:
         self.settings = settings
-        self.name = settings.model.rstrip("/").rpartition("/")[2]
+        self.name = settings.short_name
         self.stats = ChatStats()
-        self._endpoints = [_Endpoint(url) for url in settings.base_urls]
-        self._random = random.Random(settings.jitter_seed)
-        self._sessions: dict[asyncio.AbstractEventLoop, _Session] = {}
+        self._endpoints = Endpoints(settings, self.stats)
 
     async def __aenter__(self) -> Self:
         return self
@@ -153,9 +77,11 @@ class ChatClient:
 
     async def aclose(self) -> None:
         """Close this event loop's connections; a later call opens new ones."""
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        for client in session.clients.values() if session else ():
-            await client.close()
+        await self._endpoints.aclose()
+
+    async def check(self) -> None:
+        """Ask every endpoint for its models, before any expensive work; raises as `Endpoints.check`."""
+        await self._endpoints.check()
 
     async def chat(
         self,
@@ -173,172 +99,25 @@ class ChatClient:
         """
         if n < 1 or max_tokens < 1:
             raise ValueError(f"n and max_tokens must be 1 or more, got n={n}, max_tokens={max_tokens}")
-        session = self._session()
-        async with session.slots:  # held while encoding and waiting too: that bounds the images in memory
+        async with self._endpoints.slots:  # held while encoding and waiting too: that bounds the images in memory
             wire = await asyncio.to_thread(wire_messages, messages, self.settings.max_image_pixels)
             replies: list[Reply] = []
             while len(replies) < n:
                 wanted = 1 if temperature == 0 else n - len(replies)
                 body = self._body(wire, wanted, temperature, max_tokens)
-                if seed is not None:
+                if seed is not None and "seed" not in self.settings.left_out:
                     body["seed"] = seed + len(replies)
-                replies += (await self._complete(session, body))[:wanted]
+                replies += (await self._complete(body))[:wanted]
             return replies
 
-    async def check(self) -> None:
-        """Ask every endpoint for its models, before any expensive work.
-
-        `ValueError` if none answers, if one refuses the key (401) or if one does not list the model. A server without
-        a model list, or with a key that may not read it (403), passes; one that is down while others answer is logged
-        and left to the fail-over.
-        """
-        session = self._session()
-        findings = await asyncio.gather(*(self._check_endpoint(session, endpoint) for endpoint in self._endpoints))
-        if wrong := [sentence for fatal, sentence in findings if fatal]:
-            raise ValueError(wrong[0])
-        silent = [sentence for _, sentence in findings if sentence]
-        if len(silent) == len(self._endpoints):
-            raise ValueError(f"{'; '.join(silent)}: start the server or correct base_urls")
-        for sentence in silent:
-            logger.warning("%s; the other endpoints go on without it", sentence)
-
-    async def _check_endpoint(self, session: _Session, endpoint: _Endpoint) -> tuple[bool, str]:
-        """What is wrong with `endpoint` ("": nothing), and whether that is a mistake rather than an outage."""
-        answer = await self._send(
-            session, endpoint, lambda client: client.models.with_raw_response.list(), CHECK_TIMEOUT_S
+    async def _complete(self, body: dict[str, Any]) -> list[Reply]:
+        """One request's replies, at least one."""
+        return await self._endpoints.call(
+            lambda client: client.chat.completions.with_raw_response.create(**body), self._replies
         )
-        if isinstance(answer, _Failure):
-            if answer.status == 401:
-                return True, self._sentence(endpoint, answer)
-            answered = answer.status is not None and (answer.status < 500 or answer.status == 501)
-            return False, "" if answered or not answer.down else self._sentence(endpoint, answer)
-        entries = answer.get("data") if isinstance(answer, dict) else None
-        entries = entries if isinstance(entries, list) else []
-        names = [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
-        model = self.settings.model
-        if not names or any(name == model or name.endswith(f"/{model}") for name in names):  # some list "models/NAME"
-            return False, ""
-        return True, f"{endpoint.base_url} does not serve {model!r}; it serves: {self._quote(', '.join(sorted(names)))}"
 
-    async def _complete(self, session: _Session, body: dict[str, Any]) -> list[Reply]:
-        """One request's replies, at least one; the only place that retries."""
-        last = ""
-        attempts = 0
-        for retry in range(self.settings.max_retries + 1):
-            if retry:
-                await asyncio.sleep(self._wait_s(retry))
-            tried: list[_Endpoint] = []
-            while endpoint := self._pick(tried, probe=retry > 0):
-                self.stats.retries += attempts > 0
-                attempts += 1
-                answer = await self._attempt(session, endpoint, body)
-                if not isinstance(answer, _Failure):
-                    return answer
-                last = self._sentence(endpoint, answer)
-                if not answer.retry:
-                    self.stats.failures += 1
-                    raise CallFailed(last)
-                tried.append(endpoint)
-        self.stats.failures += 1
-        last = last or "; ".join(endpoint.reason for endpoint in self._endpoints)
-        raise CallFailed(f"{last}; gave up after {attempts} attempts and {self.settings.max_retries} waits")
-
-    def _pick(self, tried: list[_Endpoint], *, probe: bool) -> _Endpoint | None:
-        """The least loaded healthy endpoint not yet tried; if none is healthy and `probe`, the first to recover."""
-        now = time.monotonic()
-        ready = [endpoint for endpoint in self._endpoints if endpoint not in tried and endpoint.not_before <= now]
-        healthy = [endpoint for endpoint in ready if endpoint.down_until <= now]
-        if healthy:
-            return min(healthy, key=lambda endpoint: endpoint.in_flight)
-        if ready and probe and not tried:
-            return min(ready, key=lambda endpoint: endpoint.down_until)
-        return None
-
-    def _wait_s(self, retry: int) -> float:
-        """Seconds before round `retry`: what every server asks for at least, plus the jittered backoff."""
-        asked = min(endpoint.not_before for endpoint in self._endpoints) - time.monotonic()
-        return max(0.0, asked) + self._random.uniform(0.0, self._backoff_s(retry))
-
-    def _backoff_s(self, failures: int) -> float:
-        settings = self.settings
-        return min(settings.backoff_max_s, settings.backoff_base_s * 2.0 ** min(failures - 1, 60))
-
-    async def _attempt(self, session: _Session, endpoint: _Endpoint, body: dict[str, Any]) -> list[Reply] | _Failure:
-        """One HTTP request and what it says about the endpoint's health."""
-        endpoint.in_flight += 1
-        self.stats.calls += 1
-        try:
-            answer = await self._send(
-                session,
-                endpoint,
-                lambda client: client.chat.completions.with_raw_response.create(**body),
-                self.settings.timeout_s,
-            )
-        finally:
-            endpoint.in_flight -= 1
-        result = answer if isinstance(answer, _Failure) else self._replies(answer)
-        if not isinstance(result, _Failure):
-            endpoint.failures, endpoint.down_until = 0, 0.0
-        elif result.down:
-            self._cool_down(endpoint, result)
-        return result
-
-    def _cool_down(self, endpoint: _Endpoint, failure: _Failure) -> None:
-        now = time.monotonic()
-        endpoint.reason = self._sentence(endpoint, failure)
-        if endpoint.down_until <= now:  # calls that fail together count once
-            endpoint.failures += 1
-            endpoint.down_until = now + self._backoff_s(endpoint.failures)
-            logger.warning("%s", endpoint.reason)
-        if failure.retry_after_s:
-            endpoint.not_before = max(endpoint.not_before, now + failure.retry_after_s)
-
-    async def _send(
-        self,
-        session: _Session,
-        endpoint: _Endpoint,
-        request: Callable[["AsyncOpenAI"], Awaitable[Any]],
-        timeout_s: float,
-    ) -> Any | _Failure:
-        """The JSON in the answer to `request`."""
-        import openai
-
-        try:
-            async with asyncio.timeout(timeout_s):  # the library's own timeouts start anew with every byte
-                raw = await request(self._client(session, endpoint.base_url))
-        except (TimeoutError, openai.APITimeoutError):
-            return _Failure(f"gave no answer within {timeout_s:g} s")
-        except openai.APIStatusError as error:
-            return self._status_failure(error.status_code, error.body, error.response.headers)
-        except (openai.APIConnectionError, OSError) as error:
-            return _Failure(f"cannot be reached or broke off ({type(error.__cause__ or error).__name__})")
-        try:
-            return json.loads(raw.content)
-        except (ValueError, RecursionError):
-            return _Failure("sent a reply that is not complete JSON", down=False)
-
-    def _status_failure(self, status: int, error_body: object, headers: Any) -> _Failure:
-        """What an error status means; the server's own words are quoted unless they are about the key."""
-        name = self.settings.api_key_env
-        if status in (401, 403):
-            key = f"refused the key in {name}" if os.environ.get(name) else f"wants a key, and {name} is not set"
-            return _Failure(f"{key} (HTTP {status})", status, retry=False, down=False)
-        words = error_body.get("message") if isinstance(error_body, dict) else error_body
-        said = f": {self._quote(words)}" if isinstance(words, str) and words.strip() else ""
-        if status == 404:
-            reason = f"answered HTTP 404, so the model name or the base URL may be wrong{said}"
-            return _Failure(reason, status, retry=False, down=False)
-        reason = f"answered HTTP {status}{said}"
-        if status not in RETRIED_STATUS:
-            return _Failure(reason, status, retry=False, down=False)
-        wait_s, limit_s = read_retry_after(headers), self.settings.retry_after_max_s
-        if wait_s is not None and wait_s > limit_s:
-            reason += f" (it asks to wait {wait_s:.0f} s, cut to retry_after_max_s = {limit_s:g} s)"
-            wait_s = limit_s
-        return _Failure(reason, status, retry_after_s=wait_s)
-
-    def _replies(self, answer: Any) -> list[Reply] | _Failure:
-        """The choices with text or pictures in a chat-completions answer; `_Failure` if there are none."""
+    def _replies(self, answer: Any) -> list[Reply] | Failure:
+        """The choices with text or pictures in a chat-completions answer; `Failure` if there are none."""
         answer = answer if isinstance(answer, dict) else {}
         usage = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
         prompt_tokens, completion_tokens = token_count(usage, "prompt_tokens"), token_count(usage, "completion_tokens")
@@ -346,7 +125,7 @@ class ChatClient:
         self.stats.completion_tokens += completion_tokens or 0
         choices = answer.get("choices")
         if not isinstance(choices, list) or not choices:
-            return _Failure("sent a reply without choices", down=False)
+            return Failure("sent a reply without choices", down=False)
         replies: list[Reply] = []
         reasons: list[str] = []
         for choice in choices:
@@ -354,14 +133,14 @@ class ChatClient:
             try:
                 text, images = read_content(choice.get("message"))
             except ValueError as error:
-                return _Failure(f"sent a picture that cannot be used: {self._quote(str(error))}", down=False)
+                return Failure(f"sent a picture that cannot be used: {self._endpoints.quote(str(error))}", down=False)
             reason = choice.get("finish_reason")
             reasons.append(reason if isinstance(reason, str) else "stop")
             if text.strip() or images:
                 counts = (None, None) if replies else (prompt_tokens, completion_tokens)
-                replies.append(Reply(text, self._quote(reasons[-1]), *counts, read_logprobs(choice), images))
+                replies.append(Reply(text, self._endpoints.quote(reasons[-1]), *counts, read_logprobs(choice), images))
         if not replies:
-            return _Failure(f"sent an empty reply (finish_reason {self._quote(reasons[0])!r})", down=False)
+            return Failure(f"sent an empty reply (finish_reason {self._endpoints.quote(reasons[0])!r})", down=False)
         return replies
 
     def _body(self, wire: list[dict[str, Any]], n: int, temperature: float, max_tokens: int) -> dict[str, Any]:
@@ -370,47 +149,6 @@ class ChatClient:
         body[settings.token_limit_field] = max_tokens
         if settings.top_logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": settings.top_logprobs}
-        if settings.extra_body:
-            body["extra_body"] = settings.extra_body
-        return body
-
-    def _session(self) -> _Session:
-        """The running event loop's session; those of closed loops are dropped."""
-        running = asyncio.get_running_loop()
-        for loop in [loop for loop in self._sessions if loop.is_closed()]:
-            del self._sessions[loop]
-        if running not in self._sessions:
-            self._sessions[running] = _Session(asyncio.Semaphore(self.settings.max_concurrency), {})
-        return self._sessions[running]
-
-    def _client(self, session: _Session, base_url: str) -> "AsyncOpenAI":
-        import openai
-
-        if base_url not in session.clients:
-            timeout_s = self.settings.timeout_s
-            session.clients[base_url] = openai.AsyncOpenAI(
-                base_url=base_url,
-                api_key=self._key() or "EMPTY",
-                max_retries=0,
-                timeout=openai.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
-                # Its default client schedules its own closing when collected, on whatever loop runs by then.
-                http_client=openai.DefaultAsyncHttpxClient(),
-            )
-        return session.clients[base_url]
-
-    def _key(self) -> str:
-        """The key, or "" if its variable is unset; `ValueError` if it cannot stand in an HTTP header."""
-        key = os.environ.get(self.settings.api_key_env, "").strip()
-        if not (key.isascii() and key.isprintable()):
-            raise ValueError(f"the key in the environment variable {self.settings.api_key_env} is not printable ASCII")
-        return key
-
-    def _sentence(self, endpoint: _Endpoint, failure: _Failure) -> str:
-        return f"{self.settings.model} at {endpoint.base_url} {failure.reason}"
-
-    def _quote(self, words: str) -> str:
-        """A server's words for a message: without the key, on one line, 200 characters at most."""
-        key = self._key()
-        words = printable(words).replace(key, "[key]") if key else printable(words)
-        words = " ".join(words.split())
-        return words if len(words) <= 200 else words[:197] + "..."
+        if extra := {name: value for name, value in settings.extra_body.items() if name not in settings.left_out}:
+            body["extra_body"] = extra
+        return {name: value for name, value in body.items() if name not in settings.left_out}

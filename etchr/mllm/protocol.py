@@ -10,6 +10,8 @@ from typing import Literal, Protocol, TypedDict
 
 from PIL import Image
 
+from etchr.endpoints import CallFailed as CallFailed  # what a chat raises; its callers take it from here
+
 
 class TextPart(TypedDict):
     type: Literal["text"]
@@ -37,10 +39,6 @@ class Reply:
     logprobs: tuple[dict[str, float], ...] | None = None  # per generated token: its top candidates and their log p
     images: tuple[Image.Image, ...] = ()  # pictures that a unified model drew into its reply, in order
     seconds: float | None = None  # that the call took, where it was made at another time (a run's journal)
-
-
-class CallFailed(RuntimeError):  # noqa: N818 - a fact about a call, not a defect of the program
-    """A model call that gave no reply after all retries. The sample it belongs to is *missing*, never wrong."""
 
 
 class MLLM(Protocol):

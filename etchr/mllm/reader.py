@@ -113,8 +113,8 @@ class _Request:
             told = wish(self.text, self.images[0]) if self.images else None
             return "I do not know what to draw." if told is None else f"\\boxed{{{told.instruction}}}"
         if _ROUTE in self.text:
-            known = recognise(self.text)
-            return f"\\boxed{{{list(ROUTE_FAMILY).index(TASK_FAMILY[known[0]]) + 1 if known else 0}}}"
+            others = [number for number in range(len(ROUTE_FAMILY) + 1) if number != self.kind]
+            return f"\\boxed{{{rng.choice(others) if errs else self.kind}}}"
         if _TOOLS in self.text and len(self.images) == 1 and (wanted := wish(self.text, self.images[0])) and wanted.box:
             box = [
                 round(1000 * side) for side in (wanted.box.left, wanted.box.top, wanted.box.right, wanted.box.bottom)
@@ -122,6 +122,12 @@ class _Request:
             call = json.dumps({"name": "draw_box", "arguments": {"box": box}})
             return f"I look closer.\n<tool_call>{call}</tool_call>"
         return self.verdict(finding, errs) if self.wants_verdict else self.answer(finding, errs, rng)
+
+    @property
+    def kind(self) -> int:
+        """The number of the kind of picture that would help, as `prompts.ROUTE` counts; 0 for unknown questions."""
+        known = recognise(self.text)
+        return list(ROUTE_FAMILY).index(TASK_FAMILY[known[0]]) + 1 if known else 0
 
     def finding(self) -> Finding:
         """What there is to say: of a source and its edit (a third picture is not looked at), or of two answers."""
@@ -132,9 +138,13 @@ class _Request:
         return look(self.text, self.images[0], self.images[1])
 
     def odds(self, finding: Finding, error_rate: float) -> dict[str, float]:
-        """The probability of each character that may stand in the box, where that is a verdict or a letter."""
-        if _INSTRUCTION in self.text or _ROUTE in self.text:
+        """The probability of each character that may stand in the box, where that is a verdict, a letter or a kind."""
+        if _INSTRUCTION in self.text:
             return {}
+        if _ROUTE in self.text:
+            kinds = range(len(ROUTE_FAMILY) + 1)
+            wrong = error_rate / len(ROUTE_FAMILY)
+            return {str(kind): 1 - error_rate if kind == self.kind else wrong for kind in kinds}
         if self.wants_verdict:
             right = int(finding.reliable)
             return {str(right): 1 - error_rate, str(1 - right): error_rate}

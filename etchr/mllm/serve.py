@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from etchr.images import from_data_uri, to_data_uri
 from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, TextPart
+from etchr.serving import application, check_model, error_response, limited_body, refusal, shown
 
 MAX_BODY_BYTES = 256 * 2**20  # an 8K image as PNG takes about 60 million bytes in base64
 MAX_IMAGES = 16  # per request: a small file can hold a large picture
@@ -39,47 +39,23 @@ class _ChatRequest:
     top_logprobs: int  # 0: no log-probabilities wanted
 
 
-class _UnknownModel(ValueError):  # noqa: N818 - a fact about a request
-    """The request names another model than the one served."""
-
-
 def build_app(mllm: MLLM, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
     """The ASGI application: POST /v1/chat/completions, GET /v1/models, GET /health."""
 
     async def chat(request: Request) -> JSONResponse:
-        body = await _read_body(request, max_body_bytes)
-        if body is None:
-            return _error(413, f"the request body is larger than {max_body_bytes:,} bytes")
         try:
+            body = b"".join([chunk async for chunk in limited_body(request, max_body_bytes)])
             call = await asyncio.to_thread(_parse, body, mllm.name)  # decoding images takes seconds
             replies = await mllm.chat(
                 call.messages, n=call.n, temperature=call.temperature, max_tokens=call.max_tokens, seed=call.seed
             )
-        except _UnknownModel as error:
-            return _error(404, str(error), "model_not_found")
         except ValueError as error:
-            return _error(400, str(error))
+            return refusal(error)
         except CallFailed as error:
-            return _error(503, str(error))
+            return error_response(503, str(error))
         return JSONResponse(_completion(mllm.name, replies, call.top_logprobs))
 
-    async def models(request: Request) -> JSONResponse:
-        entry = {"id": mllm.name, "object": "model", "created": 0, "owned_by": "etchr"}
-        return JSONResponse({"object": "list", "data": [entry]})
-
-    async def health(request: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok", "model": mllm.name})
-
-    async def refuse(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        return _error(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
-
-    routes = [
-        Route("/v1/chat/completions", chat, methods=["POST"]),
-        Route("/v1/models", models),
-        Route("/health", health),
-    ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: refuse})
+    return application(mllm.name, [Route("/v1/chat/completions", chat, methods=["POST"])])
 
 
 def run(mllm: MLLM, host: str = "127.0.0.1", port: int = 8000) -> None:
@@ -87,18 +63,6 @@ def run(mllm: MLLM, host: str = "127.0.0.1", port: int = 8000) -> None:
     import uvicorn
 
     uvicorn.run(build_app(mllm), host=host, port=port, log_level="warning", access_log=False)
-
-
-async def _read_body(request: Request, limit: int) -> bytes | None:
-    """The body, or None as soon as it is longer than `limit` bytes."""
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _parse(body: bytes, served: str) -> _ChatRequest:
@@ -109,8 +73,7 @@ def _parse(body: bytes, served: str) -> _ChatRequest:
         raise ValueError("the request body is not valid JSON") from None
     if not isinstance(fields, dict):
         raise ValueError("the request body must be a JSON object")
-    if fields.get("model") != served:
-        raise _UnknownModel(f"model {_shown(fields.get('model'))} is not served here; {served!r} is")
+    check_model(fields.get("model"), served)
     if fields.get("stream"):
         raise ValueError("stream is not supported; leave it out")
     limit = "max_completion_tokens" if fields.get("max_completion_tokens") is not None else "max_tokens"
@@ -131,7 +94,7 @@ def _number(fields: dict[str, Any], name: str, low: float, high: float) -> float
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {_shown(value)}")
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {shown(value)}")
     return float(value)
 
 
@@ -140,7 +103,7 @@ def _integer(fields: dict[str, Any], name: str, low: int, high: int) -> int | No
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {_shown(value)}")
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {shown(value)}")
     return value
 
 
@@ -165,7 +128,7 @@ def _messages(entries: Any) -> list[Message]:
 def _message(entry: Any) -> Message:
     role = entry.get("role") if isinstance(entry, dict) else None
     if role not in ("system", "user", "assistant"):
-        raise ValueError(f"a message's role must be system, user or assistant, got {_shown(role)}")
+        raise ValueError(f"a message's role must be system, user or assistant, got {shown(role)}")
     content = entry.get("content")
     if isinstance(content, str):
         return {"role": role, "content": [_text_part(content)]}
@@ -184,16 +147,11 @@ def _part(part: Any) -> TextPart | ImagePart:
         if not isinstance(url, str):
             raise ValueError('an image part must look like {"type": "image_url", "image_url": {"url": "data:..."}}')
         return {"type": "image", "image": from_data_uri(url)}
-    raise ValueError(f"a content part must be a text or an image_url, got type {_shown(kind)}")
+    raise ValueError(f"a content part must be a text or an image_url, got type {shown(kind)}")
 
 
 def _text_part(text: str) -> TextPart:
     return {"type": "text", "text": text.encode("utf-8", "replace").decode("utf-8")}  # JSON allows lone surrogates
-
-
-def _shown(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _completion(name: str, replies: list[Reply], top_logprobs: int) -> dict[str, Any]:
@@ -234,8 +192,3 @@ def _token(candidates: dict[str, float], top_logprobs: int) -> dict[str, Any]:
         for token, logprob in ranked
     ]
     return {**top[0], "top_logprobs": top}
-
-
-def _error(status: int, message: str, code: str | None = None) -> JSONResponse:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status)

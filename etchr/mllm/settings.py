@@ -22,7 +22,7 @@ class ModelConfig:
     max_concurrency: int = 32  # http: calls in flight
     max_image_pixels: int | None = None  # http: images are sent whole unless this cap is set
     top_logprobs: int | None = None  # http: candidates per token, for dense rewards; null: no log-probabilities
-    extra_body: dict[str, Any] = field(default_factory=dict)  # http: sent along as it is, such as {top_p: 0.8}
+    extra_body: dict[str, Any] = field(default_factory=dict)  # http: sent too: {top_p: 0.8}; {seed: null} leaves it out
     error_rate: float = 0.0  # reader: share of wrong decodings at temperature > 0
     seed: int = 0  # reader: of those errors
     latency_s: float = 0.0  # reader: seconds before each reply, to imitate a server

@@ -15,10 +15,10 @@ class Verdict(StrEnum):
 POSITIVE, NEGATIVE = ("1", "Yes", "yes"), ("0", "No", "no")  # the tokens of a verdict, for its probability
 
 _STATEMENT = re.compile(  # a line of its own: "the answer is 1" inside a sentence may speak of the question
-    r"^\W*(?:the\s+|my\s+)?(?:final\s+)?(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(0|1|yes|no)\W*$",
+    r"^\W*(?:the\s+|my\s+)?(?:final\s+)?(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(?<![-.])(0|1|yes|no)\W*$",
     re.IGNORECASE | re.MULTILINE,
 )
-_BARE = re.compile(r"\W*(0|1|yes|no)\W*", re.IGNORECASE)
+_BARE = re.compile(r"\W*(?<![-.])(0|1|yes|no)\W*", re.IGNORECASE)  # -1 is no verdict
 _POSITIVE, _NEGATIVE = {"1", "yes", "correct", "true"}, {"0", "no", "incorrect", "wrong", "false"}
 
 

@@ -1,31 +1,14 @@
 """What goes over the wire of the chat protocol and how it is read back: pure functions, no connection."""
 
 import math
-import re
-import time
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from PIL import Image
 
+from etchr.endpoints import printable
 from etchr.images import from_data_uri, to_data_uri, to_rgb
 from etchr.mllm.protocol import ImagePart, Message, TextPart
-
-
-def checked_url(url: str) -> str:
-    """`url` without a trailing slash. Credentials in it are refused, and not repeated."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        raise ValueError("a base URL looks like http://127.0.0.1:8000/v1, got one that is no URL") from None
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("a base URL may hold no user name, password, query or fragment; name the key in api_key_env")
-    if not usable:
-        raise ValueError(f"a base URL looks like http://127.0.0.1:8000/v1, got {url!r}")
-    return url.rstrip("/")
 
 
 def wire_messages(messages: Sequence[Message], max_pixels: int | None) -> list[dict[str, Any]]:
@@ -54,11 +37,6 @@ def _capped(image: Image.Image, max_pixels: int | None) -> Image.Image:
     # Where one side would vanish it stays 1, and the other side alone must keep to the limit.
     size = (min(max_pixels, max(1, int(width * scale))), min(max_pixels, max(1, int(height * scale))))
     return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def printable(text: str) -> str:
-    """`text` without lone surrogates: JSON can smuggle them in, and then no file can be written."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 MAX_REPLY_IMAGES = 8  # that are read of one completion
@@ -112,14 +90,3 @@ def read_logprobs(choice: dict[str, Any]) -> tuple[dict[str, float], ...] | None
             return None
         table.append(best)
     return tuple(table)
-
-
-def read_retry_after(headers: Any) -> float | None:
-    """Seconds in a Retry-After header, given as a number or as an HTTP date; None if absent or unreadable."""
-    value = str(headers.get("retry-after") or "").strip()
-    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError, OSError):
-        return None

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from etchr.editor import geometry, lora, lora_files
-from etchr.editor.klein import EditorSettings, KleinEditor
+from etchr.editor.folder import EditorSettings
+from etchr.editor.klein import KleinEditor
 from etchr.families import TASKS
 from etchr.images import peek_image
 from etchr.mllm.answers import ground_truth

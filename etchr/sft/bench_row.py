@@ -39,7 +39,7 @@ class Row:
     @property
     def tokens(self) -> tuple[int, int, int]:
         """Target, condition and text tokens of one pair."""
-        from etchr.editor.klein import NANO_BASE, EditorSettings
+        from etchr.editor.folder import NANO_BASE, EditorSettings
 
         settings = EditorSettings.read(NANO_BASE) if self.size == "nano" else EditorSettings()
         return math.prod(self.grid), math.prod(self.grid), settings.max_sequence_length
@@ -142,7 +142,8 @@ def _frozen_part(row: Row, runtime: Any) -> Callable[[], None]:
 
     import torch
 
-    from etchr.editor.klein import NANO_BASE, KleinEditor
+    from etchr.editor.folder import NANO_BASE
+    from etchr.editor.klein import KleinEditor
 
     editor = KleinEditor.load(NANO_BASE, device=str(runtime.device), dtype=row.dtype)
     width, height = map(int, row.pair.split("x"))

@@ -10,7 +10,8 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from etchr.editor.klein import EditorSettings, KleinEditor
+from etchr.editor.folder import EditorSettings
+from etchr.editor.klein import KleinEditor
 from etchr.router import DEFAULT_ROUTER, Router
 from etchr.run_folder import content_digest
 from etchr.runtime import Runtime

@@ -8,7 +8,8 @@ from torch import nn
 
 from etchr.editor import lora, lora_files
 from etchr.editor.efficiency import checkpoint_blocks, compile_blocks, use_attention
-from etchr.editor.klein import NANO_BASE, KleinEditor, check_folder
+from etchr.editor.folder import check_folder, named_folder
+from etchr.editor.klein import KleinEditor
 from etchr.training.settings import AdapterConfig, ModelConfig
 
 
@@ -20,7 +21,7 @@ def base_dtype(model: ModelConfig, device: str) -> str:
 
 def check_base(model: ModelConfig, adapter: AdapterConfig) -> str:
     """The base's folder or hub id; `ValueError` if it is none or the adapter does not fit it. No weights are read."""
-    base = str(NANO_BASE) if model.base == "nano" else model.base
+    base = named_folder(model.base)
     check_folder(base)
     if adapter.init is not None and not Path(adapter.init).exists():
         raise ValueError(f"no adapter at adapter.init={adapter.init}")

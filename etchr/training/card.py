@@ -3,7 +3,7 @@
 from importlib import metadata
 from typing import Any
 
-from etchr.editor.klein import EditorSettings
+from etchr.editor.folder import EditorSettings
 from etchr.router import Router
 from etchr.runtime import PACKAGES
 

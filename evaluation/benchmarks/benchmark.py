@@ -6,6 +6,7 @@ A benchmark is a file with a class that says where its data are had, reads them 
 
 import hashlib
 import inspect
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 from etchr.images import decode_image
 from etchr.mllm.answers import answer_type, is_correct
 from etchr.sample import EditSample
-from evaluation.benchmarks.files import header
+from evaluation.benchmarks.files import header, no_picture
 from evaluation.scoring import Judge, Outcome
 
 Decode = Callable[[bytes], Any]  # encoded bytes -> a picture, or its header
@@ -35,6 +36,10 @@ class Samples(Protocol):
         """A sample whose images are headers (`images.ImageHeader`): quick, and enough to check all the rest."""
         ...
 
+    def words(self, index: int) -> EditSample:
+        """A sample without its pictures, which need not be there."""
+        ...
+
 
 class LazySamples:
     """`Samples` over a function that makes one from its index."""
@@ -50,6 +55,9 @@ class LazySamples:
 
     def peek(self, index: int) -> EditSample:
         return self._read(index, header)
+
+    def words(self, index: int) -> EditSample:
+        return self._read(index, no_picture)
 
 
 @dataclass(frozen=True)
@@ -86,10 +94,13 @@ class Benchmark(ABC):
     def load(self, folder: Path, options: LoadOptions) -> Samples:
         """The samples in `folder`; `ValueError` in one sentence if what is there does not fit."""
 
-    async def score(self, sample: EditSample, answer: str | None, judge: Judge | None) -> Outcome:
+    async def score(
+        self, sample: EditSample, answer: str | None, judge: Judge | None, reply: str | None = None
+    ) -> Outcome:
         """What an extracted answer is worth, None being an answer that could not be found: it is wrong.
 
-        By the one grader; free text that it finds different from the truth is put to the judge, if there is one.
+        By the one grader; free text that it finds different from the truth is put to the judge, if there is one. The
+        whole `reply` is for rules that read it in a way of their own.
         """
         right = is_correct(answer, sample)
         if right or answer is None or judge is None or answer_type(sample) != "text":
@@ -97,8 +108,14 @@ class Benchmark(ABC):
         return await judge.compare(sample, answer)
 
     def identity(self) -> dict[str, Any]:
-        """What decides an outcome beside the sample and the answer: this benchmark's own code."""
-        return {"rule": hashlib.sha256(inspect.getsource(type(self)).encode()).hexdigest()[:16]}
+        """What decides an outcome beside the sample and the answer: the modules that this benchmark's class is in."""
+        modules = dict.fromkeys(kind.__module__ for kind in type(self).__mro__ if kind not in (ABC, object))
+        source = "\0".join(inspect.getsource(sys.modules[name]) for name in modules)
+        return {"rule": hashlib.sha256(source.encode()).hexdigest()[:16]}
+
+    def missing(self, what: str) -> ValueError:
+        """The error for data that are not there, with the way to them."""
+        return ValueError(f"no {self.title} data: {what}. Get them with: {self.get}")
 
     def chance(self, sample: EditSample) -> float:
         """The probability that a blind guess is right: options alike, anything else 0."""

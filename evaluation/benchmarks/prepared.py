@@ -67,11 +67,11 @@ class Mazes(Prepared):
 
 
 class Lakes(Prepared):
-    """200 maps of gymnasium's Frozen Lake."""
+    """200 maps of gymnasium's Frozen Lake, of 4 to 8 tiles a side: of 3 there are too few to hold some out."""
 
     name, title = "lakes", "Frozen Lake"
     licence = "Apache-2.0; tiles from gymnasium, MIT"
-    get = "python -m data_prep lakes split=test seed=2026 num_lakes=200 out=BENCHMARKS"
+    get = "python -m data_prep lakes split=test seed=2026 num_lakes=200 smallest=4 out=BENCHMARKS"
     rule = Mazes.rule
     expected = 200
 

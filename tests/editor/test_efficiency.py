@@ -9,7 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from etchr.editor import efficiency, lora
-from etchr.editor.klein import NANO_BASE, KleinEditor
+from etchr.editor.folder import NANO_BASE
+from etchr.editor.klein import KleinEditor
 
 BLOCKS = 3  # of the tiny transformer: one double, two single
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from etchr.editor import lora
-from etchr.editor.klein import EditorSettings, Grid, KleinEditor
+from etchr.editor.folder import EditorSettings
+from etchr.editor.klein import Grid, KleinEditor
 from etchr.editor.shapes import TRANSFORMERS
 
 SHAPES = {

@@ -9,17 +9,8 @@ from diffusers import Flux2KleinPipeline
 from PIL import Image
 
 from etchr.editor import efficiency
-from etchr.editor.klein import (
-    NANO_BASE,
-    EditorSettings,
-    Grid,
-    KleinEditor,
-    patchify,
-    to_images,
-    to_pixels,
-    unpatchify,
-    velocity,
-)
+from etchr.editor.folder import NANO_BASE, EditorSettings
+from etchr.editor.klein import Grid, KleinEditor, patchify, to_images, to_pixels, unpatchify, velocity
 
 LAYERS, LENGTH = (1, 2, 3), 24
 

@@ -10,7 +10,8 @@ from diffusers import Flux2KleinPipeline
 from data_prep import procedural_tasks
 from data_prep.task import generate
 from etchr.editor import nano, nano_model
-from etchr.editor.klein import NANO_BASE, EditorSettings, KleinEditor
+from etchr.editor.folder import NANO_BASE, EditorSettings
+from etchr.editor.klein import KleinEditor
 from etchr.editor.tokens import to_pixels
 from etchr.router import Router
 

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from etchr.families import TaskFamily
-from evaluation import report as report_module
 from evaluation.records import RecordFile
 from evaluation.settings import SystemConfig
 from tests.evaluation.fakes import Case
@@ -74,17 +73,3 @@ def test_a_damaged_line_is_named_and_a_torn_one_dropped(tmp_path):
     path.write_bytes(b"\0\0\0\n" + path.read_bytes())
     with pytest.raises(ValueError, match=r"direct.jsonl holds a damaged line"):
         records.read()
-
-
-def test_the_gallery_keeps_to_its_size_and_to_all_tasks(new_run, monkeypatch):
-    run = new_run(CASES)
-    run(run.config())
-    page = (run.out / "report.html").read_text()
-    assert page.count('"source": "data:image/png') == len(CASES)
-    item = len(json.dumps(page)) // len(CASES)
-    monkeypatch.setattr(report_module, "MAX_GALLERY", item)
-    run(run.config())
-    small = (run.out / "report.html").read_text()
-    assert 0 < small.count('"source": "data:image/png') < len(CASES)
-    assert '"task": "maze"' in small
-    assert '"task": "jigsaw"' in small

@@ -1,44 +1,78 @@
-"""report.html: self-contained, and safe whatever questions, answers and models say."""
+"""report.html and the files beside it: every sample is there, and safe whatever questions, answers and models say."""
 
+import base64
+import hashlib
 import json
+import os
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from etchr.images import from_data_uri
+from etchr.images import open_image
 from etchr.sample import EditSample, write_parquet
-from evaluation.report import page
+from evaluation.factory import read_tasks
+from evaluation.records import RunFolder
+from evaluation.report import gallery, write_reports
+from evaluation.report.pictures import LARGE, THUMBNAIL
 from evaluation.settings import SystemConfig
-from tests.evaluation.fakes import Case
+from tests.evaluation.fakes import MUMBLE, REJECT, Case
 
 HOSTILE = "</script><script>alert(1)</script><!--<script>&lt;\u2028\u2029<img src=x onerror=alert(1)>{{DATA}}{{TITLE}}"
+WRONG = "\\boxed{5}"
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+CALL = re.compile(r"// [0-9a-f]{32}\netchrSamples\((\d+), (\".*\")\);\n")
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags with attributes, and the text of each script."""
+    """What a browser would see: tags with attributes, and the text of each script and style."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict]] = []
-        self.scripts: list[str] = []
+        self.texts: dict[str, list[str]] = {"script": [], "style": []}
+        self._inside: str | None = None
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag == "script":
-            self.scripts.append("")
+        if tag in self.texts:
+            self._inside = tag
+            self.texts[tag].append("")
+
+    def handle_endtag(self, tag):
+        self._inside = None
 
     def handle_data(self, data):
-        if self.tags and self.tags[-1][0] == "script" and self.scripts:
-            self.scripts[-1] += data
+        if self._inside:
+            self.texts[self._inside][-1] += data
 
     @property
     def data(self):
-        return json.loads(self.scripts[0])
+        return json.loads(self.texts["script"][0])
+
+    @property
+    def policy(self):
+        (content,) = [a["content"] for _, a in self.tags if a.get("http-equiv") == "Content-Security-Policy"]
+        return content
+
+
+class LargeCase(Case):
+    """A case whose pictures are larger than a thumbnail."""
+
+    def sample(self):
+        small = super().sample()
+        rng = np.random.default_rng(int(self.key))
+        image = Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).resize((2100, 1400))
+        edit = image.copy()
+        edit.paste("red", (100, 100, 900, 900))
+        values = {f: getattr(small, f) for f in ("id", "family", "task", "question", "answer", "meta")}
+        return EditSample(image=image, edit_image=edit, **values)
 
 
 @pytest.fixture
@@ -46,42 +80,89 @@ def run(new_run):
     return new_run([Case("maze", str(i), edited=f"{HOSTILE} \\boxed{{7}}", source=HOSTILE) for i in range(3)])
 
 
-def html_of(run, systems):
-    run(run.config(systems))
-    return (run.out / "report.html").read_text(encoding="utf-8")
+def page_of(run, systems, **options):
+    run(run.config(systems, **options))
+    return Page((run.out / "report.html").read_text(encoding="utf-8"))
 
 
-def test_the_page_loads_nothing_from_anywhere(run):
-    text = html_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
-    seen = Page(text)
-    (policy,) = [a["content"] for tag, a in seen.tags if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; img-src data:;")
+def again(run, systems, **options):
+    """The report alone, from the records."""
+    config = run.config(systems, **options)
+    write_reports(RunFolder(run.out), config, read_tasks(config))
+    return Page((run.out / "report.html").read_text(encoding="utf-8"))
+
+
+def items(run):
+    """What the files of samples hold, in their order, read as JavaScript would."""
+    found = []
+    for number, path in enumerate(sorted((run.out / "report").glob("samples-*.js"))):
+        call = CALL.fullmatch(path.read_text(encoding="ascii"))
+        assert int(call[1]) == number
+        assert not set("<>&") & set(call[2])
+        found += json.loads(json.loads(call[2]))
+    return found
+
+
+def digest(text):
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+# -------------------------------------------------------------------------------------------------------- safety
+
+
+def test_the_policy_allows_the_pages_own_scripts_and_nothing_else(run):
+    seen = page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+    data, *scripts = seen.texts["script"]
+    (style,) = seen.texts["style"]
+    assert seen.policy.split("; ") == [
+        "default-src 'none'",
+        "img-src 'self'",
+        f"style-src {digest(style)}",
+        f"script-src {' '.join(map(digest, scripts))} 'strict-dynamic'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    assert len(scripts) == 2
+    kinds = [attrs for tag, attrs in seen.tags if tag == "script"]
+    assert kinds == [{"type": "application/json", "id": "data"}, {}, {}]
+    assert json.loads(data)
+
+
+def test_the_page_names_no_place_but_its_own_folder(run):
+    seen = page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+    text = (run.out / "report.html").read_text(encoding="utf-8")
     assert not [tag for tag, _ in seen.tags if tag in ("link", "iframe", "object", "embed", "base", "img", "form")]
-    assert not [a for _, a in seen.tags if {"src", "href", "srcset", "action"} & set(a)]
+    assert not [a for _, a in seen.tags if {"src", "href", "srcset", "action", "style"} & set(a)]
+    assert not [name for _, a in seen.tags for name in a if name.startswith("on")]
     assert not re.search(r"@import|url\(|\bfetch\(|XMLHttpRequest|WebSocket|\bimport\(", text)
     assert set(re.findall(r"https?://[^\s\"']*", text)) <= {"http://www.w3.org/2000/svg"}  # the name of a namespace
-    for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
+    for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "srcdoc"):
         assert sink not in text
 
 
 def test_hostile_text_stays_text(run):
     systems = {"direct": SystemConfig(), "base_evr": run.edits()}
-    harmless = [tag for tag, _ in Page(page(run(run.config(systems)), [])).tags]
-    seen = Page(html_of(run, systems))
-    assert [tag for tag, _ in seen.tags] == harmless  # not one element more
-    assert [a for tag, a in seen.tags if tag == "script"] == [{"type": "application/json", "id": "data"}, {}]
+    seen = page_of(run, systems)
+    assert items(run)[0]["runs"][0]["answer_text"] == HOSTILE
+    assert items(run)[0]["runs"][1]["answer_text"] == f"{HOSTILE} \\boxed{{7}}"
     for mark in "<>&\u2028\u2029":
-        assert mark not in seen.scripts[0]
-    answers = {name: item["answer_text"] for name, item in seen.data["gallery"][0]["runs"].items()}
-    assert answers == {"direct": HOSTILE, "base_evr": f"{HOSTILE} \\boxed{{7}}"}
+        assert mark not in seen.texts["script"][0]
+    tame = type(run)(run.folder / "tame", [Case("maze", str(i)) for i in range(3)])
+    assert [
+        tag for tag, _ in page_of(tame, {n: tame.edits() if n != "direct" else s for n, s in systems.items()}).tags
+    ] == [tag for tag, _ in seen.tags]
 
 
-def test_hostile_questions_and_names_of_samples(new_run):
-    run = new_run([Case("maze", "0")])
-    sample = run.cases[0].sample()
-    values = {f: getattr(sample, f) for f in ("family", "task", "image", "edit_image")} | {"meta": sample.meta}
-    hostile = EditSample(f"../../{HOSTILE}", question=HOSTILE, answer="7", choices=(HOSTILE, "8"), **values)
-    write_parquet([hostile], run.data / "maze" / "test.parquet")
+def test_hostile_questions_ids_and_categories(new_run):
+    run = new_run([Case("maze", "0"), Case("maze", "1")])
+    values = {f: getattr(run.cases[0].sample(), f) for f in ("family", "task", "image", "edit_image")}
+    meta = run.cases[0].sample().meta
+    names = f"../../{HOSTILE}", "__proto__"
+    hostile = [
+        EditSample(name, question=HOSTILE, answer="7", choices=(HOSTILE, "8"), meta=meta | {"category": name}, **values)
+        for name in names
+    ]
+    write_parquet(hostile, run.data / "maze" / "test.parquet")
 
     class Parrot:
         name = HOSTILE
@@ -92,71 +173,269 @@ def test_hostile_questions_and_names_of_samples(new_run):
             return [Reply("\\boxed{7}")]
 
     run.model = Parrot()
-    seen = Page(html_of(run, {"oracle": SystemConfig("oracle_edit")}))
-    (item,) = seen.data["gallery"]
-    assert (item["question"], item["choices"], item["id"]) == (HOSTILE, [HOSTILE, "8"], f"../../{HOSTILE}")
-    assert len(seen.scripts) == 2
-    assert [path.name for path in (run.out / "edits").iterdir()] == ["oracle"]
-    assert all(re.fullmatch(r"[0-9a-f]{20}\.png", path.name) for path in (run.out / "edits" / "oracle").iterdir())
+    seen = page_of(run, {"oracle": SystemConfig("oracle_edit")})
+    assert seen.data["gallery"]["id"] == [item["id"] for item in items(run)] == list(names)
+    assert sorted(seen.data["gallery"]["categories"]) == sorted(names)
+    assert (items(run)[0]["question"], items(run)[0]["choices"]) == (HOSTILE, [HOSTILE, "8"])
+    assert len(seen.texts["script"]) == 3
+    report = (run.out / "report.md").read_text(encoding="utf-8")
+    assert "<script>" not in report  # a category heads a column
+    assert "../../&lt;/script>" in report
+    files = [path.relative_to(run.out).as_posix() for path in run.out.rglob("*") if path.is_file()]
+    assert all(re.fullmatch(r"[\w./-]+", name) for name in files)
 
 
-def test_the_gallery_shows_the_pictures_themselves(run):
-    seen = Page(html_of(run, {"direct": SystemConfig(), "base_evr": run.edits()}))
-    assert seen.data["report"] == json.loads((run.out / "report.json").read_text())
-    item = seen.data["gallery"][1]
+def test_a_record_cannot_make_the_page_read_or_link_other_files(run):
+    page_of(run, {"base_evr": run.edits()})
+    assert [item["runs"][0]["image"] is not None for item in items(run)] == [True] * 3
+    edits, records = run.out / "edits" / "base_evr", run.out / "records" / "base_evr.jsonl"
+    secret = run.folder / "secret.png"
+    secret.write_bytes(next(edits.iterdir()).read_bytes())
+    (edits / f"{'a' * 20}.png").symlink_to(secret)
+    labels = iter(["edits/base_evr/../../../secret.png", str(secret), f"edits/base_evr/{'a' * 20}.png"])
+    records.write_text(re.sub(r'"file": "[^"]*"', lambda _: f'"file": "{next(labels)}"', records.read_text()))
+    again(run, {"base_evr": run.edits()})
+    assert [item["runs"][0]["image"] for item in items(run)] == [None] * 3
+
+
+# ------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_small_pictures_are_linked_pixel_by_pixel(run):
+    page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
     sample = run.cases[1].sample()
-    assert from_data_uri(item["source"]).tobytes() == sample.image.tobytes()
-    for uri in (item["target"], item["runs"]["base_evr"]["image"]):
-        assert from_data_uri(uri).tobytes() == sample.edit_image.tobytes()
-    assert item["runs"]["direct"]["image"] is None
+    item = items(run)[1]
+    ((source,),) = item["sources"]
+    assert open_image(run.out / source).tobytes() == sample.image.tobytes()
+    for links in (item["target"], item["runs"][1]["image"]):
+        assert len(links) == 1
+        assert open_image(run.out / links[0]).tobytes() == sample.edit_image.tobytes()
+    assert item["runs"][1]["image"][0].startswith("edits/base_evr/")
+    assert item["runs"][0]["image"] is None
 
 
-def test_a_record_cannot_make_the_page_read_other_files(run):
-    html_of(run, {"base_evr": run.edits()})
-    (run.folder / "secret.png").write_bytes((run.out / run.records("base_evr")["maze-0"]["edit"]["file"]).read_bytes())
+def test_large_pictures_become_thumbnails_that_lead_to_larger_ones(new_run):
+    run = new_run([LargeCase("maze", "0")])
+    page_of(run, {"base_evr": run.edits(), "always": run.edits("always_edit")})
+    (item,) = items(run)
+    for (shown, whole), longest in (
+        (item["sources"][0], LARGE),
+        (item["target"], LARGE),
+        (item["runs"][0]["image"], 2100),
+    ):
+        assert max(open_image(run.out / shown).size) == THUMBNAIL
+        assert Image.open(run.out / shown).format == "JPEG"
+        assert max(open_image(run.out / whole).size) == longest
+    assert item["runs"][0]["image"][0] == item["runs"][1]["image"][0]  # one thumbnail of an edit that two systems share
+    assert item["runs"][0]["image"][1] != item["runs"][1]["image"][1]
+    assert (run.out / "report.html").stat().st_size < 100_000
+
+
+def test_a_damaged_edit_is_shown_as_none(new_run):
+    run = new_run([LargeCase("maze", "0")])
+    page_of(run, {"base_evr": run.edits()})
+    (edit,) = (run.out / "edits" / "base_evr").iterdir()
+    edit.write_bytes(edit.read_bytes()[:-2000])
+    shutil.rmtree(run.out / "report")
+    again(run, {"base_evr": run.edits()})
+    assert items(run)[0]["runs"][0]["image"] is None
+    assert items(run)[0]["runs"][0]["prompt"]
+
+
+# ---------------------------------------------------------------------------------------------------- all samples
+
+
+def test_the_index_says_what_happened_to_every_sample(new_run):
+    cases = [
+        Case("perception", "0", source=WRONG),
+        Case("perception", "1", verdict=REJECT, draws="wrong"),
+        Case("chart", "0", verdict=MUMBLE, source=WRONG),
+        Case("chart", "1", draws=RuntimeError("no memory")),
+    ]
+    run = new_run(cases)
+    index = page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()}).data["gallery"]
+    assert index["id"] == [case.id for case in cases] == [item["id"] for item in items(run)]
+    assert [index["tasks"][number] for number in index["task"]] == [case.task for case in cases]
+    seen = {}
+    for system, letters in zip(index["systems"], index["codes"], strict=True):
+        codes = [index["letters"].index(letter) for letter in letters]
+        seen[system] = [(index["outcomes"][c % 4], index["verdicts"][c // 4 % 4], c // 16) for c in codes]
+    assert seen == {
+        "direct": [("wrong", "none", 0), ("right", "none", 0), ("wrong", "none", 0), ("right", "none", 0)],
+        "base_evr": [
+            ("right", "accepted", 1),
+            ("right", "rejected", 2),
+            ("wrong", "unparsable", 1),
+            ("unscored", "none", 0),
+        ],
+    }
+
+
+def test_a_record_is_shown_with_all_that_led_to_it(run):
+    page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+    item, record = items(run)[2], run.records("base_evr")["maze-2"]
+    shown = item["runs"][1]
+    for key in (
+        "answer",
+        "answer_text",
+        "verdict",
+        "verdict_text",
+        "used_edit",
+        "correct",
+        "unscored",
+        "seconds",
+        "parts",
+    ):
+        assert shown[key] == record[key]
+    assert shown["prompt"] == record["edit"]["prompt"]
+    assert shown["matches"] is True
+    assert (item["question"], item["truth"]) == (run.cases[2].question, "7")
+
+
+def test_attempts_turns_and_the_routed_family_are_shown(run):
+    page_of(run, {"best": run.edits("best_of_n", attempts=2), "routed": run.edits(route="rule")})
+    record = run.records("best")["maze-1"]
+    records = run.out / "records" / "best.jsonl"
+    turns = [{"role": "tool", "text": HOSTILE, "file": record["edit"]["file"]}, {"role": "assistant", "text": "Done."}]
+    with records.open("a") as stream:  # of several lines about a sample the last one counts
+        stream.write(json.dumps(record | {"turns": turns}) + "\n")
+    again(run, {"best": run.edits("best_of_n", attempts=2), "routed": run.edits(route="rule")})
+    best, routed = items(run)[1]["runs"]
+    assert [(a["verdict"], a["score"]) for a in best["attempts"]] == [
+        (a["verdict"], a["score"]) for a in record["attempts"]
+    ]
+    assert [a["image"] for a in best["attempts"]] == [[a["file"]] for a in record["attempts"]]
+    assert len({a["image"][0] for a in best["attempts"]}) == 2
+    assert best["turns"] == [
+        {"role": "tool", "text": HOSTILE, "image": [record["edit"]["file"]]},
+        {"role": "assistant", "text": "Done."},
+    ]
+    assert routed["routed"] == run.records("routed")["maze-1"]["routed"]
+    assert set(routed["routed"]) == {"family", "confidence"}
+
+
+def test_long_texts_are_cut_and_say_so(new_run):
+    run = new_run([Case("maze", "0", source="x" * 100_000 + "\\boxed{7}")])
+    page_of(run, {"direct": SystemConfig()})
+    text = items(run)[0]["runs"][0]["answer_text"]
+    assert text == "x" * gallery.MAX_TEXT + "… (100,009 characters)"
+
+
+def test_many_samples_lie_in_several_files_and_the_page_stays_small(new_run):
+    run = new_run([Case(task, str(i)) for task in ("maze", "jigsaw") for i in range(30)])
+    seen = page_of(run, {"direct": SystemConfig()})
+    assert [path.name for path in sorted((run.out / "report").glob("*.js"))] == [f"samples-00{n}.js" for n in range(3)]
+    assert [item["id"] for item in items(run)] == seen.data["gallery"]["id"] == [case.id for case in run.cases]
+    few = again(run, {"direct": SystemConfig()}, num_samples=2)
+    assert few.data["gallery"]["id"] == ["maze-0", "maze-1", "jigsaw-0", "jigsaw-1"] == [i["id"] for i in items(run)]
+
+
+def test_an_unfinished_run_shows_what_is_recorded(new_run):
+    run = new_run([Case("maze", str(i)) for i in range(4)])
+    page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+    for name, lines in (("direct", 1), ("base_evr", 2)):
+        path = run.out / "records" / f"{name}.jsonl"
+        kept = [
+            line for line in path.read_text().splitlines(True) if json.loads(line)["sample_id"] in ("maze-1", "maze-3")
+        ]
+        path.write_text("".join(sorted(kept, key=lambda line: json.loads(line)["sample_id"])[:lines]))
+    seen = again(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+    assert seen.data["gallery"]["id"] == ["maze-1", "maze-3"]
+    assert [[each is not None for each in item["runs"]] for item in items(run)] == [[True, True], [False, True]]
+
+
+def test_every_repeat_is_an_entry_of_its_own(new_run):
+    run = new_run([Case("maze", str(i)) for i in range(2)])
+    index = page_of(run, {"direct": SystemConfig()}, repeats=2).data["gallery"]
+    assert list(zip(index["id"], index["repeat"], strict=True)) == [
+        (f"maze-{i}", n) for i in range(2) for n in range(2)
+    ]
+    assert [(item["id"], item["repeat"]) for item in items(run)] == list(zip(index["id"], index["repeat"], strict=True))
+
+
+def test_a_report_is_made_again_only_where_records_changed(new_run):
+    run = new_run([Case("maze", str(i)) for i in range(60)])
+    page_of(run, {"base_evr": run.edits()})
+
+    def times():
+        return {path.name: path.stat().st_mtime_ns for path in (run.out / "report").rglob("*") if path.is_file()}
+
+    before = times()
+    again(run, {"base_evr": run.edits()})
+    assert times() == before
     records = run.out / "records" / "base_evr.jsonl"
-    records.write_text(re.sub(r'"file": "[^"]*"', '"file": "../secret.png"', records.read_text()))
-    seen = Page(html_of(run, {"base_evr": run.edits()}))
-    assert [item["runs"]["base_evr"]["image"] for item in seen.data["gallery"]] == [None] * 3
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    changed = next(record for record in lines if record["sample_id"] == run.cases[30].id) | {"correct": False}
+    with records.open("a") as stream:
+        stream.write(json.dumps(changed) + "\n")
+    again(run, {"base_evr": run.edits()})
+    assert [name for name, time in times().items() if before.get(name) != time] == ["samples-001.js"]
+    assert [item["runs"][0]["correct"] for item in items(run)].index(False) == 30
 
 
-def test_240_samples_with_noisy_edits_stay_under_10_mb(new_run):
-    """40 of each of the six tasks, as many as the quickstart shows, with edits as noisy as a small VAE's."""
-    tasks = ("perception", "chart", "maze", "frozen_lake", "jigsaw", "view3d")
-    run = new_run([Case(task, str(i)) for task in tasks for i in range(40)])
-    rng = np.random.default_rng(0)
+def test_an_interrupted_report_goes_on(new_run):
+    run = new_run([Case("maze", str(i)) for i in range(30)])
+    page_of(run, {"base_evr": run.edits()})
+    whole = {path: path.read_bytes() for path in (run.out / "report").rglob("*") if path.is_file()}
+    (run.out / "report" / "samples-001.js").unlink()
+    os.remove(next(iter((run.out / "report" / "thumbs").glob("*"))))
+    first = run.out / "report" / "samples-000.js"
+    first.write_bytes(first.read_bytes()[:10])
+    again(run, {"base_evr": run.edits()})
+    assert {path: path.read_bytes() for path in whole} == whole
 
-    class Noisy:
-        name = "noisy"
 
-        def fitted_size(self, image):
-            return image.size
+def test_samples_that_are_not_those_of_the_records_are_refused(run):
+    page_of(run, {"direct": SystemConfig()})
+    other = [Case("maze", str(i)).sample() for i in range(3)]
+    write_parquet(
+        [EditSample(**{**vars(sample), "answer": "8"}) for sample in other], run.data / "maze" / "test.parquet"
+    )
+    shutil.rmtree(run.out / "report")
+    with pytest.raises(ValueError, match=r"sample 'maze-0' of maze is not the one that .*out has a record of"):
+        again(run, {"direct": SystemConfig()})
 
-        def edit(self, images, prompts, seeds):
-            noise = rng.normal(0, 4, (len(images), 64, 64, 3))
-            return [
-                Image.fromarray((np.asarray(image) * 0.9 + part).clip(0, 255).astype(np.uint8))
-                for image, part in zip(images, noise, strict=True)
-            ]
 
-    run.editor = Noisy()
-    text = html_of(run, {"direct": SystemConfig(), "base_instruction": run.edits(), "base_evr": run.edits()})
-    assert len(Page(text).data["gallery"]) == 240
-    assert len(text.encode()) < 10_000_000
+def test_the_page_says_who_was_compared_on_what(run):
+    systems = {"direct": SystemConfig(), "told": run.edits(prompt="question", lora=None)}
+    about = page_of(run, systems).data["run"]
+    assert about["systems"][0] == ["direct", "the model answers from the source alone"]
+    assert about["systems"][1][1].endswith("editor klein; asked the question")
+    assert about["tasks"][0][:3] == ["maze", "maze", 3]
+    assert about["models"] == [["reasoner", "the embedded reader"]]
+    assert str(run.folder) not in json.dumps(about)
 
 
 def test_seeds_of_a_method_get_a_row_of_their_mean_and_may_be_grouped_later(run):
-    html_of(run, {"direct": SystemConfig(), "s0": run.edits(), "s1": run.edits()})
+    page_of(run, {"direct": SystemConfig(), "s0": run.edits(), "s1": run.edits()})
     before = (run.out / "records" / "s0.jsonl").read_bytes()
     grouped = {"direct": SystemConfig(), "s0": run.edits(), "s1": run.edits()}
     grouped["s0"].group = grouped["s1"].group = "ours"
-    text = html_of(run, grouped)
+    seen = page_of(run, grouped)
     assert (run.out / "records" / "s0.jsonl").read_bytes() == before
     report = json.loads((run.out / "report.json").read_text(encoding="utf-8"))
-    assert Page(text).data["report"]["groups"] == report["groups"]
+    assert seen.data["report"]["groups"] == report["groups"]
     group, single = report["groups"]["ours"], report["systems"]["s0"]
     assert group["systems"] == ["s0", "s1"]
     assert group["tasks"]["maze"] == group["mean"]["value"] == single["mean"]
     assert group["against"]["value"] == report["paired"]["s0"]["difference"]
     assert group["edits"]["value"] == single["tasks"]["maze"]["edit_correct"]
     assert "| ours | 2 |" in (run.out / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_browser_shows_the_samples_from_a_file_and_runs_nothing_else(run):
+    page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += [f"--user-data-dir={run.folder / 'profile'}", "--virtual-time-budget=10000", "--dump-dom"]
+    done = subprocess.run([*command, (run.out / "report.html").as_uri()], capture_output=True, text=True, timeout=120)
+    seen = Page(done.stdout)
+    assert sum(a.get("class") == "sample" for _, a in seen.tags) == 3
+    sources = [a["src"] for tag, a in seen.tags if tag == "img"]
+    assert len(sources) == 3 * 3
+    assert all(re.fullmatch(r"(report/thumbs|edits/base_evr)/[0-9a-f]{20}\.png", source) for source in sources)
+    assert "1 to 3 of 3" in done.stdout
+    assert (
+        len([tag for tag, _ in seen.tags if tag == "script"]) == 3
+    )  # that of the samples has done its work and is gone

@@ -255,6 +255,13 @@ def test_a_400_quotes_the_server_shortly(server: FakeServer) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_the_words_of_a_server_on_fastapi_are_quoted(server: FakeServer) -> None:
+    endpoint = server.endpoint(Step(json.dumps({"detail": "no such adapter"}).encode(), 422))
+    with pytest.raises(CallFailed, match="HTTP 422: no such adapter") as caught:
+        ask(make_client(endpoint))
+    assert caught.value.status == 422
+
+
 def test_retries_end(server: FakeServer) -> None:
     endpoint = server.endpoint(always=refusal(500, "out of memory"))
     client = make_client(endpoint, max_retries=3)

@@ -13,7 +13,8 @@ from PIL import Image
 from etchr.config import compose
 from etchr.editor import lora
 from etchr.editor.card import CARD_FILE
-from etchr.editor.klein import NANO_BASE, KleinEditor
+from etchr.editor.folder import NANO_BASE
+from etchr.editor.klein import KleinEditor
 from etchr.editor.tokens import to_pixels
 from etchr.mllm.reader import Reader
 from etchr.rl.finish import write_adapters

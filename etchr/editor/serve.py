@@ -1,0 +1,226 @@
+"""Serve our own editor over OpenAI's images-edit protocol, so that `RemoteEditor`, or any other client, can call it.
+
+Requests are hostile input: bodies are limited in bytes, pictures come in as files of the form only and pass through
+`etchr.images`, nothing is ever fetched, and every refusal is one sentence in OpenAI's error format. Requests that wait
+at the same time share batches; one whose client has gone is dropped. Pictures leave as lossless PNG.
+"""
+
+import asyncio
+import base64
+import functools
+import re
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from etchr.editor import geometry
+from etchr.editor.batching import Edit, EditBatcher, EditFailed
+from etchr.images import decode_image, encode_png
+from etchr.serving import application, check_model, error_response, limited_body, refusal, shown
+
+if TYPE_CHECKING:
+    from etchr.editor.klein import KleinEditor
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 64 * 2**20  # an 8K photograph as PNG takes about 45 million
+MAX_FIELD_BYTES = 2**17
+MAX_PROMPT_CHARS = 32_000  # OpenAI's own limit
+MAX_N = 10  # the protocol's own limit
+MAX_STEPS = 1000
+MAX_GUIDANCE = 100.0
+MAX_SEED = 2**63 - 1
+MAX_DECODING = 4  # pictures that are decoded at a time: each may take half a gigabyte until it is scaled down
+# Whatever else a form holds would change the edit that its sender expects, or so he thinks: it is refused.
+FIELDS = frozenset(
+    {"image", "image[]", "prompt", "model", "n", "size", "seed", "num_inference_steps", "guidance_scale"}
+    | {"response_format", "output_format", "stream", "user"}
+)
+CLIENT_GONE = 499  # nginx's status for it; nobody reads the answer
+
+
+@dataclass(frozen=True)
+class _EditRequest:
+    """A form, checked; its picture is scaled down already."""
+
+    image: Image.Image
+    prompt: str
+    n: int
+    seed: int
+    num_inference_steps: int | None
+    guidance_scale: float | None
+
+
+def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
+    """The ASGI application: POST /v1/images/edits, GET /v1/models, GET /health. Clients ask for the model `name`."""
+    served = name or editor.name
+    decoding = asyncio.Semaphore(MAX_DECODING)
+    # One object for each way of sampling, so that requests that want the same one share batches.
+    sampled = functools.lru_cache(maxsize=64)(editor.with_sampling)
+
+    @asynccontextmanager
+    async def batching(app: Starlette) -> AsyncIterator[None]:
+        async with EditBatcher(editor, editor.batch_size) as batcher:
+            app.state.batcher = batcher
+            yield
+
+    async def edits(request: Request) -> Response:
+        try:
+            form = await _read_form(request, max_body_bytes)
+            async with _closed(form), decoding:
+                data = await _uploaded(form)
+                call = await asyncio.to_thread(_parse, form, data, served, editor.settings.max_pixels)
+            variant = sampled(call.num_inference_steps, call.guidance_scale)
+        except ValueError as error:
+            return refusal(error)
+        batcher: EditBatcher = request.app.state.batcher
+        asked = (batcher.edit(call.image, call.prompt, call.seed + index, variant) for index in range(call.n))
+        try:
+            made = await _unless_gone(request, asyncio.gather(*asked))
+        except EditFailed as error:
+            return error_response(500, str(error))
+        if made is None:
+            return Response(status_code=CLIENT_GONE)
+        return JSONResponse(await asyncio.to_thread(_answer, made))
+
+    return application(served, [Route("/v1/images/edits", edits, methods=["POST"])], batching)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at `host` and `port` (0: any free one), to be had before an editor is loaded; `ValueError` if taken."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise ValueError(f"cannot listen at {host}:{port}: {error.strerror}") from None
+    return listener
+
+
+def run(editor: "KleinEditor", listener: socket.socket, name: str | None = None) -> None:
+    """Serve `editor` until interrupted. There is no authentication: listen beyond loopback only in a closed network."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        build_app(editor, name), log_level="warning", access_log=False, timeout_graceful_shutdown=10
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+async def _read_form(request: Request, max_body_bytes: int) -> FormData:
+    """The parts of a request; `ValueError` in one sentence for what is no form or too large."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise ValueError("the request must be a form: Content-Type: multipart/form-data")
+    body = limited_body(request, max_body_bytes)
+    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=len(FIELDS), max_part_size=MAX_FIELD_BYTES)
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise ValueError(f"the request is no readable form: {error.message}") from None
+
+
+@asynccontextmanager
+async def _closed(form: FormData) -> AsyncIterator[None]:
+    """Close a form's temporary files in the end."""
+    try:
+        yield
+    finally:
+        await form.close()
+
+
+async def _uploaded(form: FormData) -> bytes:
+    """The bytes of the picture in a form."""
+    file = form.get("image", form.get("image[]"))
+    if not isinstance(file, UploadFile):
+        raise ValueError("the form must hold the picture as a file, image; URLs are not fetched")
+    return await file.read()
+
+
+def _parse(form: FormData, data: bytes, served: str, max_pixels: int) -> _EditRequest:
+    """A form to a typed request; `ValueError` in one sentence for anything else."""
+    check_model(form.get("model"), served)
+    if unknown := sorted(set(form) - FIELDS):
+        raise ValueError(f"field {shown(unknown[0])} is not known here; {', '.join(sorted(FIELDS))} are")
+    prompt = _text(form, "prompt")
+    if not prompt.strip():
+        raise ValueError("prompt must say what to draw")
+    if len(prompt) > MAX_PROMPT_CHARS:
+        raise ValueError(f"prompt has {len(prompt):,} characters; at most {MAX_PROMPT_CHARS:,} are read")
+    size = _text(form, "size")
+    if size not in ("", "auto") and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size):
+        raise ValueError(f"size must be auto or like 1024x768, got {shown(size)}")
+    for name, known in (("response_format", "b64_json"), ("output_format", "png"), ("stream", "false")):
+        if (value := _text(form, name)) not in ("", known):
+            raise ValueError(f"{name} can only be {known}, got {shown(value)}")
+    n, seed = _integer(form, "n", 1, MAX_N), _integer(form, "seed", 0, MAX_SEED)
+    steps, guidance = _integer(form, "num_inference_steps", 1, MAX_STEPS), _number(form, "guidance_scale", MAX_GUIDANCE)
+    # The edit has the size of the fitted source, whatever `size` says: source and edit align pixel to pixel.
+    image = geometry.fit(decode_image(data), max_pixels=max_pixels)
+    return _EditRequest(image, prompt, n or 1, secrets.randbits(63) if seed is None else seed, steps, guidance)
+
+
+def _text(form: FormData, name: str) -> str:
+    """A field of a form, "" where there is none."""
+    value = form.get(name, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a text, not a file")
+    return value
+
+
+def _integer(form: FormData, name: str, low: int, high: int) -> int | None:
+    text = _text(form, name)
+    if not text:
+        return None
+    if not re.fullmatch(r"-?[0-9]{1,20}", text) or not low <= int(text) <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {shown(text)}")
+    return int(text)
+
+
+def _number(form: FormData, name: str, high: float) -> float | None:
+    text = _text(form, name)
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?(e-[0-9]{1,2})?", text) or float(text) > high:
+        raise ValueError(f"{name} must be a number from 0 to {high:g}, got {shown(text)}")
+    return float(text)
+
+
+async def _unless_gone(request: Request, work: "asyncio.Future[T]") -> T | None:
+    """What `work` gives, or None where the client hangs up first: then it is cancelled."""
+
+    async def hung_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    gone = asyncio.ensure_future(hung_up())
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
+    finally:
+        gone.cancel()
+        work.cancel()
+
+
+def _answer(made: list[Edit]) -> dict[str, Any]:
+    """The protocol's answer."""
+    pictures = [base64.b64encode(encode_png(edit.image)).decode("ascii") for edit in made]
+    width, height = made[0].image.size
+    return {
+        "created": int(time.time()),
+        "data": [{"b64_json": picture} for picture in pictures],
+        "output_format": "png",
+        "size": f"{width}x{height}",
+    }

@@ -1,0 +1,77 @@
+"""What the servers of this project share: an application, request bodies with a limit, errors in OpenAI's format."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+
+
+class Refused(ValueError):  # noqa: N818 - a fact about a request
+    """A request that is answered with another status than 400."""
+
+    def __init__(self, message: str, status: int, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+def application(name: str, routes: Sequence[Route], lifespan: Lifespan | None = None) -> Starlette:
+    """An ASGI application with `routes`, GET /v1/models that lists the model `name`, and GET /health."""
+
+    async def models(request: Request) -> JSONResponse:
+        entry = {"id": name, "object": "model", "created": 0, "owned_by": "etchr"}
+        return JSONResponse({"object": "list", "data": [entry]})
+
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok", "model": name})
+
+    async def refuse(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return error_response(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+
+    return Starlette(
+        routes=[*routes, Route("/v1/models", models), Route("/health", health)],
+        exception_handlers={HTTPException: refuse},
+        lifespan=lifespan,
+    )
+
+
+def check_model(asked: Any, served: str) -> None:
+    """`Refused` (404) unless a request asks for the model served."""
+    if asked != served:
+        raise Refused(f"model {shown(asked)} is not served here; {served!r} is", 404, "model_not_found")
+
+
+async def limited_body(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The chunks of a body; `Refused` (413) as soon as it is longer than `limit` bytes."""
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise Refused(f"the request body is larger than {limit:,} bytes", 413)
+        yield chunk
+
+
+def error_response(status: int, message: str, code: str | None = None) -> JSONResponse:
+    """An error in OpenAI's format."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": code}}, status)
+
+
+def refusal(error: ValueError) -> JSONResponse:
+    """The answer to a request that is wrong: its own status, or 400."""
+    if isinstance(error, Refused):
+        return error_response(error.status, str(error), error.code)
+    return error_response(400, str(error))
+
+
+def shown(value: Any) -> str:
+    """A value of a request for a message: ASCII, 80 characters at most."""
+    text = ascii(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,114 @@
+"""The report as one HTML page: texts from data go in as JSON, which the page shows as text only.
+
+The policy in the page lets a browser run the page's own script, by its digest, and what that loads from `report/`; show
+pictures that lie beside the page; and fetch nothing else. It holds for a page that is opened as a file.
+"""
+
+import base64
+import hashlib
+import html
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from etchr.mllm.settings import ModelConfig
+from etchr.pages import script_json
+from evaluation.factory import Task
+from evaluation.report.sections import Section, bars
+from evaluation.settings import DRAWING, EvalConfig, SystemConfig
+from evaluation.tabular import Table, text_of
+
+HERE = Path(__file__).parent
+KINDS = {
+    "direct": "the model answers from the source alone",
+    "evr": "the editor draws an edit, the model verifies it and answers from it, or from the source if it is rejected",
+    "always_edit": "the edit is used without being verified",
+    "oracle_edit": "the ground-truth edit is used: the ceiling",
+    "enhancer": "as evr; the model writes the editor's instruction from the question",
+    "crop": "as evr; what the edit's red box encloses is shown enlarged as well",
+    "iterate": "a rejected edit is tried again; the best attempt counts",
+    "best_of_n": "several edits with different noise; the verifier picks one",
+    "tool_loop": "no editor: the model asks for crops and marks by tool calls",
+    "interleaved": "one model that draws and answers in turns",
+}
+PROMPTS = {
+    "question": "asked the question",
+    "instruction": "told what to draw, by the sample's own instruction",
+    "enhanced": "told what to draw, by the model",
+}
+ROUTES = {"rule": "family by a local rule", "model": "family by the model"}
+
+
+def about(config: EvalConfig, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """What the page says of the run: who was compared, on what, with which models. Names only, no address."""
+    models = {role: getattr(config, role) for role in ("reasoner", "verifier", "judge", "edit_judge")}
+    return {
+        "systems": [[name, _system(system)] for name, system in config.systems.items()],
+        "tasks": [
+            [
+                name,
+                task.benchmark.title,
+                len(task),
+                task.benchmark.expected,
+                task.benchmark.rule,
+                task.benchmark.licence,
+            ]
+            for name, task in tasks.items()
+        ],
+        "models": [[role, _model(model)] for role, model in models.items() if model is not None],
+        "repeats": config.repeats,
+        "temperature": config.temperature,
+    }
+
+
+def _system(system: SystemConfig) -> str:
+    """A system in words."""
+    words = [KINDS[system.kind]]
+    if system.kind in DRAWING:
+        editor = system.remote.model if system.remote is not None else system.editor and Path(system.editor).name
+        words.append(f"editor {editor}" if editor else "")
+        words.append(f"with {'/'.join(Path(system.lora).parts[-2:])}" if system.lora else "")
+        words.append(PROMPTS[system.prompt])
+        words.append(ROUTES.get(system.route, "") if system.prompt == "question" else "")
+    words.append(f"model {_model(system.model)}" if system.model is not None else "")
+    return "; ".join(filter(None, words))
+
+
+def _model(config: ModelConfig) -> str:
+    return "the embedded reader" if config.kind == "reader" else config.model
+
+
+def page(
+    report: Mapping[str, Any], parts: Sequence[Section], run: Mapping[str, Any], gallery: Mapping[str, Any]
+) -> str:
+    """The page; `run` is what `about` gives, `gallery` what `write_gallery` gives."""
+    style, tables, details = (_text(name) for name in ("page.css", "page.js", "gallery.js"))
+    shown = [section._asdict() | {"tables": list(map(_cells, section.tables))} for section in parts]
+    data = {"report": report, "sections": shown, "bars": bars(report), "run": run, "gallery": gallery}
+    policy = (
+        f"default-src 'none'; img-src 'self'; style-src {source(style)}; "
+        f"script-src {source(tables)} {source(details)} 'strict-dynamic'; base-uri 'none'; form-action 'none'"
+    )
+    slots = {
+        "POLICY": policy,
+        "TITLE": html.escape(" / ".join(report["systems"])),
+        "STYLE": style,
+        "PAGE": tables,
+        "GALLERY": details,
+        "DATA": script_json(data),
+    }
+    return re.sub(r"\{\{([A-Z]+)\}\}", lambda slot: slots[slot[1]], _text("template.html"))  # one pass: data stay data
+
+
+def _cells(table: Table) -> dict[str, Any]:
+    return {"head": table.head, "rows": [list(map(text_of, row)) for row in table.rows]}
+
+
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def source(text: str) -> str:
+    """A text as a source of the page's policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

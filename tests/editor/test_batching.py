@@ -1,0 +1,64 @@
+"""`EditBatcher` with requests that name their own editor, and with callers who leave."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+from PIL import Image
+
+from etchr.editor.batching import EditBatcher
+
+SOURCE = Image.new("RGB", (32, 32))
+
+
+class Shade:
+    """An editor that paints everything in one shade of grey, when it is let."""
+
+    def __init__(self, shade: int, gate: threading.Event) -> None:
+        self.name, self.shade, self.gate = f"shade {shade}", shade, gate
+        self.batches: list[list[str]] = []
+
+    def fitted_size(self, image: Image.Image) -> tuple[int, int]:
+        return image.size
+
+    def edit(self, images: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        self.batches.append(list(prompts))
+        assert self.gate.wait(timeout=10)
+        return [Image.new("RGB", image.size, (self.shade,) * 3) for image in images]
+
+
+def test_a_batch_holds_requests_of_one_editor_only() -> None:
+    gate = threading.Event()
+    gate.set()
+    dark, light = Shade(10, gate), Shade(200, gate)
+
+    async def run() -> list[int]:
+        async with EditBatcher(dark, batch_size=8) as batcher:
+            editors = [None, light, dark, light, None, light]
+            edits = await asyncio.gather(*(batcher.edit(SOURCE, f"p{i}", i, each) for i, each in enumerate(editors)))
+            return [edit.image.getpixel((0, 0))[0] for edit in edits]
+
+    assert asyncio.run(run()) == [10, 200, 10, 200, 10, 200]
+    assert (dark.batches, light.batches) == ([["p0", "p2", "p4"]], [["p1", "p3", "p5"]])
+
+
+def test_a_request_whose_caller_left_is_not_drawn() -> None:
+    gate = threading.Event()
+    editor = Shade(10, gate)
+
+    async def run() -> None:
+        async with EditBatcher(editor, batch_size=1) as batcher:
+            first = asyncio.create_task(batcher.edit(SOURCE, "first", 1))
+            while not editor.batches:
+                await asyncio.sleep(0.01)
+            left, last = (asyncio.create_task(batcher.edit(SOURCE, prompt, 1)) for prompt in ("left", "last"))
+            await asyncio.sleep(0)
+            left.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await left
+            gate.set()
+            await asyncio.gather(first, last)
+
+    asyncio.run(run())
+    assert editor.batches == [["first"], ["last"]]

@@ -1,0 +1,47 @@
+"""Prices and sums."""
+
+import pytest
+
+from evaluation.cost import DEFAULT_PRICES, Price, cost, read_prices
+
+
+def record(model="m", calls=2, prompt=1000, completion=500, edit=True, **more):
+    usage = {model: {"calls": calls, "prompt_tokens": prompt, "completion_tokens": completion}}
+    return {"usage": usage, "seconds": {"edit": 0.5, "reason": 1.0}, "edit": {} if edit else None} | more
+
+
+def test_sums_and_price_by_hand():
+    found = cost([record(), record(edit=False), record(attempts=[1, 2, 3])], {"m": Price(0.5, 2.0)})
+    assert found["usage"] == {"m": {"calls": 6, "prompt_tokens": 3000, "completion_tokens": 1500}}
+    assert found["seconds"] == {"edit": 1.5, "reason": 3.0}
+    assert (found["num_samples"], found["num_edits"]) == (3, 4)
+    assert found["usd"] == pytest.approx((3000 * 0.5 + 1500 * 2.0) / 1e6, abs=1e-4)
+
+
+@pytest.mark.parametrize("rows", [[record("n")], [record(), record("n")], [record(prompt=0)]])
+def test_no_price_for_a_model_without_one_or_without_counted_tokens(rows):
+    assert cost(rows, {"m": Price(1, 1)})["usd"] is None
+
+
+def test_the_shipped_prices_can_be_read():
+    assert read_prices()["reader"] == Price(0, 0)
+    assert DEFAULT_PRICES.is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("m: 5", "m must be"),
+        ("m: {prompt: 1}", "m must be"),
+        ("m: {prompt: x, completion: 1}", "m must be"),
+        ("[1]", "must map models to prices"),
+        ("m: [", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_price_list(tmp_path, text, match):
+    path = tmp_path / "prices.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=match):
+        read_prices(path)
+    with pytest.raises(ValueError, match="no file of prices at"):
+        read_prices(tmp_path / "none.yaml")

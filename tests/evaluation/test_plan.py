@@ -1,0 +1,98 @@
+"""The dry run: calls counted by hand, and by the systems themselves."""
+
+import asyncio
+
+import pytest
+
+from evaluation.plan import calls_of, dry_run
+from evaluation.settings import KINDS, SystemConfig
+from tests.evaluation.dialogue import ACCEPT, REJECT, Painter, Scripted, make_sample, run, system
+from tests.evaluation.fakes import Case
+
+CASES = [Case("maze", str(i)) for i in range(3)]
+
+
+class Always:
+    """A model that says the same to everything, and counts."""
+
+    name = "always"
+
+    def __init__(self, text):
+        self.text, self.calls = text, 0
+
+    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+        self.calls += 1
+        return (await Scripted(self.text).chat(messages))[:n]
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"interleaved"}))
+@pytest.mark.parametrize("prompt", ["question", "enhanced"])
+def test_the_bounds_hold_for_what_the_systems_do(kind, prompt):
+    config = system(kind, prompt=prompt)
+    bounds, seen = calls_of(config), set()
+    for text in (ACCEPT, REJECT, '<tool_call>{"name": "crop", "arguments": {"box": [0, 0, 9, 9]}}</tool_call>'):
+        model, painter = Always(text), Painter()
+        run(config, model, painter=painter)
+        assert len(painter.drawn) <= bounds.edits
+        seen.add(model.calls)
+    assert bounds.least == min(seen)
+    assert bounds.most == max(seen)
+
+
+@pytest.mark.parametrize(("route", "least", "most"), [("label", 2, 2), ("rule", 1, 2), ("model", 2, 3)])
+def test_a_routed_question_may_get_no_edit(route, least, most):
+    config = system("evr", route=route)
+    assert (calls_of(config).least, calls_of(config).most) == (least, most)
+    certain, uncertain = Always(f"{ACCEPT} \\boxed{{1}}"), Always("\\boxed{0}")
+    run(config, certain, make_sample(question="What is the value of the tallest bar in the chart?"))
+    run(config, uncertain, make_sample(question="Zzz?"))
+    assert {certain.calls, uncertain.calls} == {least, most}
+
+
+def test_the_plan_names_calls_tokens_and_price_and_asks_nothing(new_run):
+    run_ = new_run(CASES)
+    systems = {"direct": SystemConfig(), "evr": run_.edits(), "best": run_.edits("best_of_n", attempts=4)}
+    text = dry_run(run_.config(systems, repeats=2))
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in text.splitlines() if line.startswith("|")}
+    # 64x64 pixels are 2x2 tokens of 32x32; an edit has as many. Words: prompts and question, by letters
+    assert rows["direct"][2:5] == ["6", "0", "6"]
+    assert rows["evr"][2:5] == ["6", "6", "12"]
+    assert rows["best"][2:5] == ["6", "24", "30"]
+    direct, evr = (int(rows[name][5].replace(",", "")) for name in ("direct", "evr"))
+    assert evr - 2 * direct == 12 * 4  # twice the calls, each with an edit's four tokens more
+    assert int(rows["evr"][6].replace(",", "")) == 12 * 300
+    assert rows["evr"][7].strip(" |") == "0.00"  # the reader costs nothing
+    assert "Samples: maze 3, each 2 times." in text
+    assert (run_.model.asked, run_.editor.drawn, run_.out.exists()) == ([], [], False)
+
+
+def test_what_is_recorded_is_left_out(new_run):
+    run_ = new_run(CASES)
+    run_(run_.config(num_samples=2))
+    assert "| direct | direct | 1 | 0 | 1 |" in dry_run(run_.config())
+    run_(run_.config())
+    assert "| direct | direct | 0 | 0 | 0 |" in dry_run(run_.config())
+
+
+def test_what_would_stop_the_run_stops_the_plan(new_run):
+    run_ = new_run(CASES)
+    with pytest.raises(ValueError, match=r"no editor folder at \./nowhere"):
+        dry_run(run_.config({"x": SystemConfig("evr", "./nowhere")}))
+
+
+def test_a_model_without_a_price_is_named(new_run):
+    from etchr.mllm.settings import ModelConfig
+
+    run_ = new_run(CASES)
+    text = dry_run(run_.config(reasoner=ModelConfig("http", "org/secret-model", ["http://127.0.0.1:9/v1"])))
+    assert "no price for secret-model" in text
+
+
+def test_asyncio_is_not_even_started(new_run):
+    """A dry run inside a running loop would fail if it started one of its own."""
+    run_ = new_run(CASES)
+
+    async def inside():
+        return dry_run(run_.config())
+
+    assert "direct" in asyncio.run(inside())

@@ -1,0 +1,154 @@
+"""report.md: what its tables say, worked out by hand."""
+
+import json
+
+import pytest
+
+from etchr.mllm.protocol import CallFailed
+from evaluation.factory import read_tasks
+from evaluation.records import RunFolder
+from evaluation.report import write_reports
+from evaluation.settings import SystemConfig
+from tests.evaluation.fakes import REJECT, Case
+
+WRONG, DOWN = "\\boxed{5}", CallFailed("endpoint down")
+CASES = [
+    Case("perception", "0", source=WRONG),  # gained, accepted
+    Case("perception", "1", source=WRONG),  # gained, accepted
+    Case("perception", "2", edited=WRONG),  # lost, accepted
+    Case("perception", "3", source=WRONG, verdict=REJECT),  # would have helped, rejected
+    Case("perception", "4"),  # right either way
+    Case("perception", "5", source=DOWN),  # no answer without the edit
+    Case("chart", "0"),
+    Case("chart", "1", edited=WRONG, verdict=REJECT),  # would have harmed, rejected
+]
+
+
+@pytest.fixture
+def run(new_run):
+    return new_run(CASES)
+
+
+def systems_of(run):
+    return {"direct": SystemConfig(), "evr": run.edits(), "always": run.edits("always_edit")}
+
+
+def tables(run) -> dict[str, list[list[str]]]:
+    """The tables of report.md by the heading above them, the last one of each heading, as cells."""
+    found, title = {}, ""
+    for line in (run.out / "report.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            title = line.lstrip("# ")
+        elif line.startswith("|") and not line.startswith("| ---"):
+            found.setdefault(title, []).append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+def rewritten(run, change):
+    """The report again, after every record went through `change`."""
+    for path in (run.out / "records").iterdir():
+        lines = [change(json.loads(line)) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    config = run.config(systems_of(run))
+    write_reports(RunFolder(run.out), config, read_tasks(config))
+    return tables(run)
+
+
+def test_the_first_table_ends_with_a_blind_guess(run):
+    run(run.config(systems_of(run)))
+    rows = {row[0]: row[1:] for row in tables(run)["Pass@1 in percent, with 95 % intervals"]}
+    assert rows["system"] == ["perception", "chart", "mean", "against direct"]
+    assert rows["direct"][:2] == ["40.0 [11.8, 76.9]", "100.0 [34.2, 100.0]"]  # Wilson for 2 of 5 and 2 of 2
+    assert rows["a blind guess"] == ["0.0", "0.0", "0.0", ""]
+    assert "Samples per cell: 2 to 6. Unscored (a call or an edit failed; in no cell): 1." in (
+        run.out / "report.md"
+    ).read_text(encoding="utf-8")
+
+
+def test_differences_are_given_task_by_task_with_their_test(run):
+    run(run.config(systems_of(run)))
+    rows = {row[0]: row[1:] for row in tables(run)["Differences from direct, task by task"]}
+    text, _, counts = rows["always"][0].partition("]")
+    assert text.startswith("+40.0 [")  # gained 3, lost 1 of 5 scored by both
+    assert counts == " +3 −1, p 0.62"  # 2 (1 + 4) / 2^4 = 0.625
+    assert rows["always"][1].endswith("+0 −1, p 1")
+
+
+def test_unscored_samples_are_bounded(run):
+    run(run.config(systems_of(run)))
+    assert tables(run)["Unscored samples"] == [
+        ["system: task", "unscored", "Pass@1 without them", "if all were wrong", "if all were right"],
+        ["direct: perception", "1 of 6", "40.0", "33.3", "50.0"],
+    ]
+
+
+def test_what_verification_is_worth(run):
+    run(run.config(systems_of(run)))
+    rows = {row[0]: row[1:] for row in tables(run)["What verification is worth"][1:]}
+    assert rows == {
+        "evr: accepted": ["direct", "always", "2", "1", "2", "0"],  # helps, harms, both right, both wrong
+        "evr: not accepted": ["direct", "always", "1", "1", "0", "0"],
+    }
+
+
+def test_costs_are_per_system(run):
+    run(run.config(systems_of(run)))
+
+    def costly(record):
+        steps = [step for step in ("edit", "verify", "reason") if step in record["seconds"]]
+        usage = {"reader": {"calls": len(steps), "prompt_tokens": 1000, "completion_tokens": 10}}
+        return record | {"seconds": dict.fromkeys(steps, 0.5), "usage": usage}
+
+    rows = {row[0]: row[1:] for row in rewritten(run, costly)["Cost"]}
+    named = dict(zip(rows["system"], rows["always"], strict=True))
+    assert named == {
+        "samples": "8",
+        "edits": "8",
+        "calls": "16",
+        "prompt tokens": "8,000",
+        "reply tokens": "80",
+        "reason s": "0.500",
+        "edit s": "0.500",
+        "verify s": "-",
+        "USD": "0.00",  # configs/prices.yaml: the reader is free
+    }
+    assert rows["direct"][1] == "0"
+
+
+def test_what_a_server_does_not_count_has_no_price(run):
+    run(run.config(systems_of(run)))
+    usage = {"unpriced": {"calls": 1, "prompt_tokens": 5, "completion_tokens": 5}}
+    rows = rewritten(run, lambda record: record | {"usage": usage})["Cost"]
+    assert {row[-1] for row in rows[1:]} == {"not known"}
+
+
+def test_categories_and_other_rules_have_tables(run):
+    run(run.config(systems_of(run)))
+
+    def sorted_in(record):
+        near = int(record["sample_id"][-1]) % 2 == 0
+        return record | {"category": "near|far" if near else "far", "parts": {"strict": near}}
+
+    found = rewritten(run, sorted_in)["Categories, and other rules of scoring"]
+    # direct: 0, 2, 4 of perception are wrong, right, right; 1 and 3 wrong, 5 unscored
+    assert ["perception, by category", "far", "near&#124;far"] in found
+    assert ["direct", "0.0", "66.7"] in found
+    assert ["perception, by other rules", "strict"] in found
+    assert ["direct", "50.0"] in found
+
+
+def test_several_tries(run):
+    cases = [Case("maze", "0"), Case("maze", "1", source=WRONG)]
+    run = type(run)(run.folder / "tries", cases)
+    run(run.config(repeats=2))
+    assert tables(run)["Several tries"] == [["system: task", "pass@1", "pass@2"], ["direct: maze", "50.0", "50.0"]]
+
+
+def test_what_the_samples_can_show_is_said(run):
+    run(run.config(systems_of(run)))
+    rows = {row[0]: row[1:] for row in tables(run)["What these numbers of samples can show"]}
+    assert rows["perception"][:2] == ["5", "> 100"]  # six samples must differ one way, for p = 2 / 2^6
+    run = type(run)(run.folder / "more", [Case("maze", str(i)) for i in range(12)])
+    run(run.config())
+    rows = {row[0]: row[1:] for row in tables(run)["What these numbers of samples can show"]}
+    assert rows["maze"] == ["12", "50.0", "25.3", "36.2"]  # 6 of 12; 1.960 and 2.802 times sqrt(0.2 / 12)

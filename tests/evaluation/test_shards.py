@@ -1,0 +1,98 @@
+"""Several processes on one run: shares that do not overlap, one table, and more or fewer of them after a restart."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation.factory import read_tasks
+from evaluation.report import write_reports
+from evaluation.run import evaluate
+from evaluation.settings import SystemConfig
+from evaluation.shards import Shard, this_shard
+from tests.evaluation.fakes import Case, write_data
+
+ROOT = Path(__file__).parents[2]
+CASES = [
+    Case(task, str(i), source="\\boxed{7}" if i % 2 else "\\boxed{5}") for task in ("maze", "jigsaw") for i in range(5)
+]
+
+
+class Alone(Shard):
+    """One of several processes that run one after the other: nobody to wait for."""
+
+    def barrier(self):
+        pass
+
+
+def run_shards(run, config, *shards):
+    for shard in shards:
+        folder = evaluate(config, build_model=lambda _: run.model, build_editor=lambda *_: run.editor, shard=shard)
+    return write_reports(folder, config, read_tasks(config))
+
+
+def without_seconds(report):
+    for cost in report["cost"].values():
+        cost.pop("seconds")
+    return report
+
+
+def test_one_process_is_the_simple_case(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert this_shard() == Shard(0, 1)
+    assert this_shard().is_main
+    assert all(Shard().takes(number) for number in range(5))
+
+
+def test_shares_cover_everything_once():
+    shards = [Shard(rank, 3) for rank in range(3)]
+    assert all(sum(shard.takes(number) for shard in shards) == 1 for number in range(20))
+    assert [shard.quiet for shard in shards] == [False, True, True]
+
+
+def test_two_processes_make_the_table_of_one(new_run, tmp_path):
+    run = new_run(CASES)
+    systems = {"direct": SystemConfig(), "evr": run.edits()}
+    alone = run(run.config(systems, out=str(tmp_path / "alone")))
+    asked = sorted(run.model.asked)
+    run.model.asked.clear()
+    config = run.config(systems, out=str(tmp_path / "two"))
+    report = run_shards(run, config, Alone(0, 2), Alone(1, 2))
+    assert without_seconds(report) == without_seconds(alone)
+    assert sorted(run.model.asked) == asked
+    names = sorted(path.name for path in (tmp_path / "two" / "records").iterdir())
+    assert names == ["direct.1.jsonl", "direct.jsonl", "evr.1.jsonl", "evr.jsonl"]
+    sizes = [len((tmp_path / "two" / "records" / name).read_text().splitlines()) for name in names]
+    assert sizes == [5, 5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [([Alone(0, 2)], [Alone()]), ([Alone()], [Alone(0, 3), Alone(1, 3), Alone(2, 3)])]
+)
+def test_other_processes_go_on_where_some_stopped(new_run, before, after):
+    run = new_run(CASES)
+    config = run.config()
+    config.num_samples = 3
+    run_shards(run, config, *before)
+    config.num_samples = None
+    report = run_shards(run, config, *after)
+    assert [cell["num_samples"] for cell in report["systems"]["direct"]["tasks"].values()] == [5, 5]
+    assert len(run.model.asked) == len(set(run.model.asked)) == 10
+
+
+def test_accelerate_launches_it(tmp_path):
+    """The real command with two processes: a share each, and one report."""
+    data = write_data(CASES, tmp_path / "data")
+    words = ["systems.direct.kind=direct", f"data={data}", f"out={tmp_path / 'out'}", "tasks=[maze,jigsaw]"]
+    command = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml", "-m", "evaluation"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([sys.executable, *command, *words], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("report: ") == 1
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [cell["num_samples"] for cell in report["systems"]["direct"]["tasks"].values()] == [5, 5]
+    sizes = [len(path.read_text().splitlines()) for path in (tmp_path / "out" / "records").iterdir()]
+    assert sizes == [5, 5]

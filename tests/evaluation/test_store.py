@@ -1,0 +1,206 @@
+"""What a run never pays for twice: replies by all that decides them, edits by all that decides them."""
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from etchr.editor.batching import EditFailed
+from etchr.mllm.protocol import CallFailed, Reply, user_message
+from evaluation.store import CallJournal, EditStore, JournaledModel
+from tests.evaluation.dialogue import SOURCE, Painter
+
+OTHER = Image.new("RGB", (64, 64), "green")
+
+
+class Counting:
+    """A model that numbers its replies."""
+
+    name = "counting"
+
+    def __init__(self):
+        self.calls, self.fails = 0, False
+
+    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+        await asyncio.sleep(0)
+        if self.fails:
+            raise CallFailed("down")
+        self.calls += 1
+        return [Reply(f"reply {self.calls}.{i}", "stop", 5, 2, ({"a": -0.5},), (OTHER,)) for i in range(n)]
+
+
+def journaled(folder, model, identity=None, rank=0):
+    return JournaledModel(model, identity or {"model": "m"}, CallJournal(folder, rank))
+
+
+def ask(model, text="q", *images, **options):
+    return asyncio.run(model.chat([user_message(text, *(images or (SOURCE,)))], **options))
+
+
+# ----------------------------------------------------------------------------------------------------------- calls
+
+
+def test_a_reply_comes_back_whole_and_without_a_call(tmp_path):
+    inner = Counting()
+    first = ask(journaled(tmp_path, inner), n=2)
+    again = journaled(tmp_path, inner)
+    second = ask(again, n=2)
+    assert [replace(reply, images=()) for reply in second] == [replace(reply, images=()) for reply in first]
+    assert (inner.calls, again.asked, again.recalled) == (1, 0, 1)
+    assert first[1].text == "reply 1.1"
+    assert [reply.images[0].tobytes() for reply in second] == [OTHER.tobytes()] * 2
+    assert first[0].logprobs == ({"a": -0.5},)
+    assert first[0].seconds is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text": "other"},
+        {"images": (OTHER,)},
+        {"images": (SOURCE, SOURCE)},
+        {"n": 2},
+        {"temperature": 0.5},
+        {"max_tokens": 7},
+        {"seed": 1},
+        {"identity": {"model": "other"}},
+    ],
+)
+def test_all_that_decides_a_reply_is_in_its_name(tmp_path, change):
+    inner = Counting()
+    ask(journaled(tmp_path, inner))
+    options = {key: value for key, value in change.items() if key not in ("text", "images", "identity")}
+    model = journaled(tmp_path, inner, change.get("identity"))
+    ask(model, change.get("text", "q"), *change.get("images", ()), **options)
+    assert inner.calls == 2
+
+
+def test_roles_and_the_borders_between_texts_are_part_of_it(tmp_path):
+    inner = Counting()
+    model = journaled(tmp_path, inner)
+
+    def part(*texts, role="user"):
+        return [{"role": role, "content": [{"type": "text", "text": text} for text in texts]}]
+
+    for messages in (part("ab"), part("a", "b"), part("ab", role="system"), [*part("a"), *part("b")]):
+        asyncio.run(model.chat(messages))
+    assert inner.calls == 4
+
+
+def test_the_same_question_at_the_same_time_is_one_call(tmp_path):
+    inner = Counting()
+    model = journaled(tmp_path, inner)
+
+    async def together():
+        return await asyncio.gather(*(model.chat([user_message("q", SOURCE)]) for _ in range(5)))
+
+    replies = asyncio.run(together())
+    assert inner.calls == 1
+    assert len({reply[0].text for reply in replies}) == 1
+
+
+def test_a_failed_call_is_not_kept(tmp_path):
+    inner = Counting()
+    inner.fails = True
+    with pytest.raises(CallFailed):
+        ask(journaled(tmp_path, inner))
+    inner.fails = False
+    assert ask(journaled(tmp_path, inner))[0].text == "reply 1.0"
+
+
+def test_a_torn_line_was_never_written(tmp_path):
+    inner = Counting()
+    ask(journaled(tmp_path, inner), "a")
+    ask(journaled(tmp_path, inner), "b")
+    path = tmp_path / "calls-0.jsonl"
+    path.write_bytes(path.read_bytes()[:-10])
+    again = journaled(tmp_path, inner)
+    assert [ask(again, text)[0].text for text in ("a", "b")] == ["reply 1.0", "reply 3.0"]
+    assert [json.loads(line)["model"] for line in path.read_text().splitlines()] == ["counting"] * 2
+
+
+def test_processes_read_each_others_replies_and_write_their_own(tmp_path):
+    inner = Counting()
+    ask(journaled(tmp_path, inner, rank=0), "a")
+    ask(journaled(tmp_path, inner, rank=1), "b")
+    third = journaled(tmp_path, inner, rank=2)
+    assert [ask(third, text)[0].text for text in ("a", "b")] == ["reply 1.0", "reply 2.0"]
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == ["calls-0.jsonl", "calls-1.jsonl"]
+
+
+# ----------------------------------------------------------------------------------------------------------- edits
+
+
+def draw(folder, painter, *requests, identity=None):
+    """The edits of (image, prompt, seed), asked for together."""
+
+    async def go():
+        async with EditStore(identity or {"weights": "a"}, lambda: painter, folder, batch_size=4) as store:
+            return await asyncio.gather(*(store.edit(*request) for request in requests))
+
+    return asyncio.run(go())
+
+
+def test_an_edit_is_made_once_for_all_runs(tmp_path):
+    painter = Painter()
+    (first,) = draw(tmp_path, painter, (SOURCE, "p", 9))
+    (again,) = draw(tmp_path, None, (SOURCE, "p", 9))  # no editor is needed
+    assert again.edit.image.tobytes() == first.edit.image.tobytes()
+    assert (again.editor, again.edit.seconds, again.file) == ("painter", first.edit.seconds, first.file)
+    assert painter.drawn == [("p", 9)]
+    note = json.loads(first.file.with_suffix(".json").read_text())
+    assert (note["prompt"], note["seed"]) == ("p", 9)
+
+
+@pytest.mark.parametrize("change", [{"image": OTHER}, {"prompt": "q"}, {"seed": 8}, {"identity": {"weights": "b"}}])
+def test_all_that_decides_an_edit_is_in_its_name(tmp_path, change):
+    painter = Painter()
+    draw(tmp_path, painter, (SOURCE, "p", 9))
+    request = (change.get("image", SOURCE), change.get("prompt", "p"), change.get("seed", 9))
+    draw(tmp_path, painter, request, identity=change.get("identity"))
+    assert len(painter.drawn) == 2
+
+
+def test_the_same_edit_at_the_same_time_is_drawn_once(tmp_path):
+    painter = Painter()
+    edits = draw(tmp_path, painter, *[(SOURCE, "p", 9)] * 6)
+    assert painter.drawn == [("p", 9)]
+    assert len({edit.edit.image.tobytes() for edit in edits}) == 1
+
+
+def test_an_edit_whose_picture_was_lost_or_torn_is_made_again(tmp_path):
+    painter = Painter()
+    (made,) = draw(tmp_path, painter, (SOURCE, "p", 9))
+    made.file.write_bytes(made.file.read_bytes()[:40])
+    (again,) = draw(tmp_path, painter, (SOURCE, "p", 9))
+    assert again.edit.image.tobytes() == made.edit.image.tobytes()
+    again.file.with_suffix(".json").unlink()  # killed between picture and note
+    draw(tmp_path, painter, (SOURCE, "p", 9))
+    assert len(painter.drawn) == 3
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path):
+    painter = Painter()
+    for _ in range(2):
+        (made,) = draw(None, painter, (SOURCE, "p", 9))
+    assert (len(painter.drawn), made.file) == (2, None)
+
+
+def test_a_failed_edit_is_not_kept(tmp_path):
+    with pytest.raises(EditFailed, match="no memory"):
+        draw(tmp_path, Painter(fails={"p"}), (SOURCE, "p", 9))
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_an_editor_that_cannot_be_opened_says_why(tmp_path):
+    async def go():
+        def broken():
+            raise ValueError("no editor folder at x")
+
+        async with EditStore({}, broken, tmp_path) as store:
+            await store.edit(SOURCE, "p", 1)
+
+    with pytest.raises(ValueError, match="no editor folder at x"):
+        asyncio.run(go())

@@ -1,0 +1,108 @@
+"""Tools: what a model writes is hostile text; what comes out is a picture, or a sentence for the model."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from etchr.boxes import RED
+from evaluation.tools import MAX_CALLS, TOOLS, parse_calls, run_tool
+
+PICTURE = Image.radial_gradient("L").resize((200, 100)).convert("RGB")
+
+
+def written(**value):
+    return f"<tool_call>{json.dumps(value)}</tool_call>"
+
+
+def use(name, **arguments):
+    (call,) = parse_calls(written(name=name, arguments=arguments))
+    return run_tool(call, PICTURE)
+
+
+def test_calls_in_a_reply():
+    text = f"I look. {written(name='crop', arguments={'box': [0, 0, 10, 10]})} and {written(name='x', arguments='{}')}"
+    assert [(call.name, call.arguments) for call in parse_calls(text)] == [("crop", {"box": [0, 0, 10, 10]}), ("x", {})]
+    assert parse_calls("no tools here") == []
+    assert len(parse_calls(written(name="crop", arguments={}) * 10)) == MAX_CALLS
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("{", "[]", '"crop"', "5", "null", '{"name": 5}', '{"name": "crop", "arguments": [1]}', '{"arguments": {}}'),
+        *('{"name": "crop", "arguments": "{"}', "[" * 3000, " " * 5000, "crop(0, 0, 1, 1)", "__import__('os')"),
+    ],
+)
+def test_what_is_no_call_is_told_so(body):
+    for text in (f"<tool_call>{body}</tool_call>", f"<tool_call>{body}"):
+        (call,) = parse_calls(text)
+        with pytest.raises(ValueError, match=r"a tool call is .* in JSON"):
+            run_tool(call, PICTURE)
+
+
+def test_an_unknown_tool_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"there is no tool '__class__'; there are: crop, draw_box, draw_line"):
+        use("__class__")
+
+
+def test_a_crop_is_that_part_enlarged():
+    part = use("crop", box=[500, 0, 1000, 1000])
+    assert part.size == (384, 384)  # 100x100 pixels, enlarged
+    expected = PICTURE.crop((100, 0, 200, 100)).resize((384, 384), Image.Resampling.LANCZOS)
+    assert part.tobytes() == expected.tobytes()
+
+
+def test_a_box_is_drawn_round_its_inside_and_the_source_stays():
+    before = PICTURE.tobytes()
+    drawn = use("draw_box", box=[250, 300, 750, 700])
+    assert drawn.size == PICTURE.size
+    assert PICTURE.tobytes() == before
+    inner = (50, 30, 150, 70)
+    assert drawn.crop(inner).tobytes() == PICTURE.crop(inner).tobytes()
+    assert drawn.getpixel((49, 50)) == drawn.getpixel((100, 29)) == RED
+
+
+def test_a_line_passes_through_its_points():
+    drawn = use("draw_line", points=[[0, 500], [500, 500], [500, 0]])
+    assert drawn.getpixel((50, 50)) == drawn.getpixel((100, 20)) == RED
+    assert drawn.getpixel((150, 80)) == PICTURE.getpixel((150, 80))
+
+
+def test_coordinates_outside_are_brought_to_the_edge():
+    assert use("crop", box=[-50, -50, 2000, 2000]).tobytes() == use("crop", box=[0, 0, 1000, 1000]).tobytes()
+    tiny = use("crop", box=[999, 999, 1000, 1000])
+    assert min(tiny.size) >= 1
+    assert use("draw_box", box=[999, 999, 1000, 1000]).size == PICTURE.size
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "match"),
+    [
+        ("crop", {}, "box must be"),
+        ("crop", {"box": [0, 0, 10]}, "box must be"),
+        ("crop", {"box": "0,0,1,1"}, "box must be"),
+        ("crop", {"box": [10, 10, 10, 20]}, r"the box \[10, 10, 10, 20\] is empty"),
+        ("crop", {"box": [0, 0, "1", 1]}, "coordinates are numbers"),
+        ("crop", {"box": [0, 0, True, 1]}, "coordinates are numbers"),
+        ("crop", {"box": [0, 0, 1e999, 1]}, "coordinates are numbers"),
+        ("crop", {"box": [0, 0, 10**400, 1]}, "coordinates are numbers"),
+        ("crop", {"box": [0, 0, None, 1]}, "coordinates are numbers"),
+        ("draw_line", {"points": [[0, 0]]}, "points must be a list of 2 to 64"),
+        ("draw_line", {"points": [[0, 0]] * 100}, "points must be a list of 2 to 64"),
+        ("draw_line", {"points": [[0, 0], [1]]}, "a point is a pair"),
+    ],
+)
+def test_arguments_that_cannot_be(name, arguments, match):
+    with pytest.raises(ValueError, match=match) as caught:
+        use(name, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (2000, 3)])
+def test_pictures_of_any_shape(size):
+    picture = Image.new("RGB", size, "white")
+    for name in TOOLS:
+        arguments = {"points": [[0, 0], [1000, 1000]]} if name == "draw_line" else {"box": [100, 100, 900, 900]}
+        (call,) = parse_calls(written(name=name, arguments=arguments))
+        assert max(run_tool(call, picture).size) <= 2000
