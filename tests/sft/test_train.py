@@ -11,7 +11,8 @@ import yaml
 from PIL import Image
 
 from etchr.config import compose
-from etchr.editor.klein import NANO_BASE, KleinEditor
+from etchr.editor.folder import NANO_BASE
+from etchr.editor.klein import KleinEditor
 from etchr.sft.__main__ import main
 from etchr.sft.settings import SftConfig
 from etchr.sft.trainer import train
