@@ -11,7 +11,7 @@ from functools import lru_cache
 from PIL import Image
 
 from data_prep.draw import MAGENTA, Canvas
-from data_prep.grids import any_walk, moves, unique_shortest_path
+from data_prep.grids import any_walk, exact_walk, moves, unique_shortest_path
 from data_prep.task import Ask, ProceduralTask, Scene, Target
 
 GRID = 4
@@ -23,6 +23,7 @@ RENDERED_FROM = 256  # px
 
 class FrozenLake(ProceduralTask):
     name = "frozen_lake"
+    longest_path = 11  # moves; ten of the 1,454 maps with one shortest path have such a walk, and none a longer one
 
     def scene(self, rng: random.Random) -> Scene:
         from gymnasium.envs.toy_text.frozen_lake import generate_random_map
@@ -40,6 +41,10 @@ class FrozenLake(ProceduralTask):
 
     def any_target(self, scene: Scene, rng: random.Random) -> Target:
         return {"cells": any_walk(rng, scene["grid"], 2, 8)}
+
+    def path_target(self, scene: Scene, length: int, rng: random.Random) -> Target | None:
+        cells = exact_walk(rng, scene["grid"], length)
+        return {"cells": cells} if cells else None
 
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
         if size >= RENDERED_FROM:

@@ -67,3 +67,27 @@ def any_walk(rng: random.Random, grid: list[str], shortest: int, longest: int) -
     if rng.random() < 0.5:
         return random_walk(rng, size, find(grid, "S"), length, grid)[1:] or [find(grid, "S")]
     return random_walk(rng, size, (rng.randrange(size), rng.randrange(size)), length)
+
+
+def exact_walk(rng: random.Random, grid: list[str], length: int) -> list[Cell] | None:
+    """A random walk from S of exactly `length` moves over free cells but G, each entered once, S not included.
+
+    None if there is none: all are tried.
+    """
+    start = find(grid, "S")
+    walk, untried = [start], [_shuffled_ways(rng, grid, [start])]
+    while len(walk) <= length:
+        if untried[-1]:
+            walk.append(untried[-1].pop())
+            untried.append(_shuffled_ways(rng, grid, walk))
+        else:
+            untried.pop()
+            if walk.pop() == start:
+                return None
+    return walk[1:]
+
+
+def _shuffled_ways(rng: random.Random, grid: list[str], walk: list[Cell]) -> list[Cell]:
+    ways = [(r, c) for r, c in neighbours(grid, walk[-1]) if (r, c) not in walk and grid[r][c] != "G"]
+    rng.shuffle(ways)
+    return ways

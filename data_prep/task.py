@@ -14,7 +14,7 @@ import hashlib
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ Target = dict[str, Any]  # JSON: the edit that is wanted
 # Buckets of a scene's hash, in percent.
 SPLITS = {"train": range(0, 70), "val": range(70, 80), "test": range(80, 100)}
 MAX_MISSES = 5_000  # proposals without a new scene before a task is declared exhausted
+MAX_SHORT = 20_000  # proposals without a path of the wanted length, likewise
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class ProceduralTask(ABC):
 
     name: str
     scenes_repeat = False  # whether held-out questions may share a scene, with different targets
+    longest_path = 0  # moves of the longest path that `path_target` may be asked for; 0: the task has no paths
 
     def aliases(self, scene: Scene) -> list[Scene]:
         """All scenes with the same picture, this one among them: what differs between them cannot be seen."""
@@ -63,6 +65,10 @@ class ProceduralTask(ABC):
     @abstractmethod
     def any_target(self, scene: Scene, rng: random.Random) -> Target:
         """A target that an explicit instruction may name, whether or not a question would."""
+
+    def path_target(self, scene: Scene, length: int, rng: random.Random) -> Target | None:
+        """The target of an instruction to draw a path of exactly `length` moves; None if the scene has none."""
+        raise NotImplementedError(f"task {self.name} has no paths")
 
     @abstractmethod
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
@@ -93,6 +99,20 @@ def place(task: ProceduralTask, scene: Scene) -> tuple[str, str]:
     return digests[0], next(name for name, part in SPLITS.items() if not buckets.isdisjoint(part))
 
 
+def check_lengths(task: ProceduralTask, lengths: Sequence[int]) -> None:
+    """`ValueError` unless the task can draw paths of all these lengths."""
+    if not task.longest_path:
+        raise ValueError(f"lengths= is for tasks with paths, maze and frozen_lake; {task.name} has none")
+    if not lengths:
+        raise ValueError("lengths=[] names none; leave it out for paths of any length")
+    for length in lengths:
+        if not 1 <= length <= task.longest_path:
+            raise ValueError(
+                f"lengths={list(lengths)}: a path of {length} moves cannot be had in the scenes of {task.name}; "
+                f"ask for 1 to {task.longest_path}"
+            )
+
+
 def generate(
     task: ProceduralTask,
     *,
@@ -102,6 +122,7 @@ def generate(
     size: int,
     kind: str = "question",
     undone_share: float = 0.0,
+    lengths: Sequence[int] | None = None,
 ) -> Iterator[EditSample]:
     """`num_samples` samples of one split, reproducible from the seed.
 
@@ -110,39 +131,70 @@ def generate(
 
     The scenes of a `val` or `test` set of questions are all different, unless the task has few (`scenes_repeat`); a set
     larger than the task has scenes is refused. `train` sets and instructions may repeat a scene with another target.
+
+    With `lengths`, instructions name paths of these numbers of moves, one after the other, over free cells from the
+    start; `meta` has the `path_length`. They share no random draws with instructions of any length.
     """
-    rng = random.Random(f"{task.name}/{split}/{kind}/{seed}")
-    seen: set[str] = set()
-    may_repeat = task.scenes_repeat or split == "train" or kind == "instruction"
+    wanted = "" if lengths is None else "/lengths"
+    if lengths is not None:
+        check_lengths(task, lengths)
+    rng = random.Random(f"{task.name}/{split}/{kind}/{seed}{wanted}")
+    draw = _Draw(task, split, rng, task.scenes_repeat or split == "train" or kind == "instruction", num_samples)
     for index in range(num_samples):
-        for _ in range(MAX_MISSES):
-            scene = task.scene(rng)
-            digest, where = place(task, scene)
-            if where == split and (may_repeat or digest not in seen):
-                break
-        else:
-            raise ValueError(
-                f"task {task.name} has only {len(seen)} different scenes in split {split} within reach, "
-                f"{num_samples} were asked for; ask for fewer"
-            )
-        seen.add(digest)
+        length = lengths[index % len(lengths)] if lengths else None
+        scene, digest, path = draw.scene(length)
         origin = {"kind": kind, "split": split, "scene": digest}
         is_undone = kind == "question" and undone_share > 0 and rng.random() < undone_share
-        name = f"{task.name}-{kind}-{split}-s{seed}-{index:06d}"
-        yield _sample(task, scene, origin, rng, name, size, is_undone)
+        mark = "" if length is None else f"l{length:02d}-"
+        name = f"{task.name}-{kind}-{split}-s{seed}-{mark}{index:06d}"
+        about = {} if length is None else {"path_length": length}
+        yield _sample(task, scene, path, origin | about, rng, name, size, is_undone)
+
+
+class _Draw:
+    """Draws scenes of one split."""
+
+    def __init__(self, task: ProceduralTask, split: str, rng: random.Random, may_repeat: bool, wanted: int) -> None:
+        self.task, self.split, self.rng, self.may_repeat, self.wanted = task, split, rng, may_repeat, wanted
+        self._seen: set[str] = set()
+
+    def scene(self, length: int | None) -> tuple[Scene, str, Target | None]:
+        """A scene, its digest and, where a length is given, the target of a path of that many moves.
+
+        `ValueError` if none comes up within reason.
+        """
+        for _ in range(MAX_MISSES if length is None else MAX_SHORT):
+            scene = self.task.scene(self.rng)
+            digest, where = place(self.task, scene)
+            if where != self.split or (digest in self._seen and not self.may_repeat):
+                continue
+            path = None if length is None else self.task.path_target(scene, length, self.rng)
+            if length is None or path is not None:
+                self._seen.add(digest)
+                return scene, digest, path
+        task, split = self.task.name, self.split
+        if length is not None:
+            raise ValueError(
+                f"no path of {length} moves came up in {MAX_SHORT:,} scenes of {task}; ask for shorter ones"
+            )
+        raise ValueError(
+            f"task {task} has only {len(self._seen)} different scenes in split {split} within reach, "
+            f"{self.wanted} were asked for; ask for fewer"
+        )
 
 
 def _sample(
     task: ProceduralTask,
     scene: Scene,
-    origin: dict[str, str],
+    path: Target | None,
+    origin: dict[str, Any],
     rng: random.Random,
     sample_id: str,
     size: int,
     is_undone: bool,
 ) -> EditSample:
     is_question = origin["kind"] == "question"
-    target = task.target(scene, rng) if is_question else task.any_target(scene, rng)
+    target = path or (task.target(scene, rng) if is_question else task.any_target(scene, rng))
     meta: dict[str, Any] = {
         "source": "procedural",
         "licence": "Apache-2.0",

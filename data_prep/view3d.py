@@ -18,12 +18,15 @@ from data_prep.draw import COLOURS
 from data_prep.task import Ask, ProceduralTask, Scene, Target
 
 Array = NDArray[np.floating[Any]]
+Rows = NDArray[np.signedinteger[Any]]
 
 SOLIDS = ("ball", "cube", "cone")
 AZIMUTH = {"south": 0, "east": 90, "north": 180, "west": 270}  # of the camera, degrees, counter-clockwise from above
 ANCHOR = {"east": (1, 0), "north": (0, 1), "west": (-1, 0)}  # cell of the solid that marks the viewpoint
 DISTANCE, ELEVATION, FIELD_OF_VIEW = 9.0, 52.0, 23.0  # board cells, degrees, degrees
 RADIUS = 0.42  # of a solid, in board cells
+REACH = 0.7  # from a solid's centre, in board cells; no solid reaches farther than 0.67
+KEPT = 256  # rays a side up to which the four views are kept with all that they show, 24 MB in all
 BACKGROUND, BOARD = (236, 238, 244), ((214, 206, 190), (196, 186, 168))
 RELATIONS = {"to the left": (-1, 0), "to the right": (1, 0), "behind": (0, 1), "in front": (0, -1)}
 
@@ -67,10 +70,10 @@ class View3D(ProceduralTask):
         return {"side": rng.choice(sorted(AZIMUTH))}
 
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
-        return render(scene["solids"], camera_to_world(AZIMUTH["south"]), size)
+        return render(scene["solids"], AZIMUTH["south"], size)
 
     def edit(self, scene: Scene, target: Target, size: int) -> Image.Image:
-        return render(scene["solids"], camera_to_world(AZIMUTH[target["side"]]), size)
+        return render(scene["solids"], AZIMUTH[target["side"]], size)
 
     def instruction(self, scene: Scene, target: Target) -> str:
         return f"Show the scene from the {target['side']}."
@@ -108,65 +111,91 @@ def camera_to_world(azimuth: float) -> Array:
     return pose
 
 
-@cache
-def _pixel_rays(rays: int) -> Array:
-    """Directions (rays * rays, 3) in the camera's frame, row by row from the top."""
-    reach = np.tan(np.deg2rad(FIELD_OF_VIEW / 2)) * (np.arange(rays) + 0.5 - rays / 2) / (rays / 2)
-    x, y = np.meshgrid(reach, -reach)
-    directions = np.stack([x, y, -np.ones_like(x)], -1).reshape(-1, 3)
-    return directions / np.linalg.norm(directions, axis=1, keepdims=True)
+class View:
+    """What a camera on the circle round the board sees: its rays, row by row from the top, and the empty board."""
+
+    def __init__(self, azimuth: float, rays: int) -> None:
+        """`rays` x `rays` rays; N below is their number."""
+        reach = np.tan(np.deg2rad(FIELD_OF_VIEW / 2)) * (np.arange(rays) + 0.5 - rays / 2) / (rays / 2)
+        x, y = np.meshgrid(reach, -reach)
+        directions = np.stack([x, y, -np.ones_like(x)], -1).reshape(-1, 3)
+        pose = camera_to_world(azimuth)
+        self.origin = pose[:3, 3]
+        self.light = pose[:3, :3] @ np.array([-0.45, 0.75, 0.5])
+        directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+        self.directions = directions @ pose[:3, :3].T  # (N, 3)
+        self.depth = -self.origin[2] / self.directions[:, 2]  # (N,) of the ground z = 0; every ray points down
+        ground = self.origin[:2] + self.depth[:, None] * self.directions[:, :2]
+        on_board = np.abs(ground).max(1) < 1.5
+        odd = np.floor(ground + 1.5).sum(1) % 2 == 1
+        board = np.where(odd[:, None], BOARD[1], BOARD[0])
+        self.colour = np.where(on_board[:, None], board, BACKGROUND).astype(float)  # (N, 3), 0 to 255
+        self._solids: dict[tuple[str, int, int], tuple[Rows, Array, Array]] = {}
+
+    def solid(self, name: str, x: int, y: int) -> tuple[Rows, Array, Array]:
+        """Of a solid at a cell the rays that hit it (M,), their lengths (M,) and the shade (M,) that they meet."""
+        if (name, x, y) not in self._solids:
+            origin = self.origin - np.array([x, y, RADIUS], float)
+            along = self.directions @ origin
+            near = np.flatnonzero(along * along >= origin @ origin - REACH**2)
+            hit, normal = _INTERSECT[name](origin, self.directions, near)
+            seen = hit < self.depth[near]
+            shade = 0.62 + 0.45 * np.clip(normal[seen] @ self.light, 0, 1)
+            self._solids[name, x, y] = near[seen], hit[seen], shade
+        return self._solids[name, x, y]
 
 
-def render(solids: list[dict[str, Any]], pose: Array, size: int) -> Image.Image:
+_kept_view = cache(View)
+
+
+def render(solids: list[dict[str, Any]], azimuth: float, size: int) -> Image.Image:
     """Ray-trace the board and its solids with four rays a pixel."""
     rays = 2 * size
-    directions = _pixel_rays(rays) @ pose[:3, :3].T
-    origin = pose[:3, 3]
-    light = pose[:3, :3] @ np.array([-0.45, 0.75, 0.5])
-
-    depth = -origin[2] / directions[:, 2]  # the ground z = 0; every ray points down
-    ground = origin[:2] + depth[:, None] * directions[:, :2]
-    on_board = np.abs(ground).max(1) < 1.5
-    odd = np.floor(ground + 1.5).sum(1) % 2 == 1
-    colour = np.where(on_board[:, None], np.where(odd[:, None], BOARD[1], BOARD[0]), BACKGROUND).astype(float)
+    view = (_kept_view if rays <= KEPT else View)(azimuth, rays)
+    depth, colour = view.depth.copy(), view.colour.copy()
     for thing in solids:
-        centre = np.array([*thing["at"], RADIUS], float)
-        hit, normal = _INTERSECT[thing["solid"]](origin - centre, directions)
-        nearer = hit < depth
-        shade = 0.62 + 0.45 * np.clip(normal[nearer] @ light, 0, 1)
-        colour[nearer] = np.clip(np.array(COLOURS[thing["colour"]]) * shade[:, None], 0, 255)
-        depth = np.where(nearer, hit, depth)
+        which, hit, shade = view.solid(thing["solid"], *thing["at"])
+        nearer = hit < depth[which]
+        which, hit, shade = which[nearer], hit[nearer], shade[nearer]
+        depth[which] = hit
+        colour[which] = np.clip(np.array(COLOURS[thing["colour"]]) * shade[:, None], 0, 255)
     pixels = colour.reshape(size, 2, size, 2, 3).mean((1, 3))
     return Image.fromarray(pixels.round().astype(np.uint8))
 
 
-def _ball(origin: Array, directions: Array) -> tuple[Array, Array]:
-    """Distance (N,) to a ball of `RADIUS` at 0, inf where missed, and the normals (N, 3)."""
-    b = directions @ origin
+# Of each solid round 0: the distance (M,) at which the rays `near` of all rays `directions` (N, 3) from `origin` hit
+# it, inf where they miss, and the normals (M, 3). Matrix products are of all rays, for of fewer they may round
+# otherwise, and pictures are to be the same whatever is left out.
+
+
+def _ball(origin: Array, directions: Array, near: Rows) -> tuple[Array, Array]:
+    """A ball of `RADIUS`."""
+    b = (directions @ origin)[near]
     root = b * b - (origin @ origin - RADIUS**2)
     hit = np.where(root >= 0, -b - np.sqrt(np.maximum(root, 0)), np.inf)
-    return hit, _at(origin, directions, hit) / RADIUS
+    return hit, _at(origin, directions[near], hit) / RADIUS
 
 
-def _cube(origin: Array, directions: Array) -> tuple[Array, Array]:
-    half = RADIUS * 0.92
+def _cube(origin: Array, directions: Array, near: Rows) -> tuple[Array, Array]:
+    half, directions = RADIUS * 0.92, directions[near]
     with np.errstate(divide="ignore", invalid="ignore"):
-        near = (-np.sign(directions) * half - origin) / directions
-        far = (np.sign(directions) * half - origin) / directions
-    enter, leave = near.max(1), far.min(1)
-    axis = near.argmax(1)
+        enters = (-np.sign(directions) * half - origin) / directions
+        leaves = (np.sign(directions) * half - origin) / directions
+    enter, leave = enters.max(1), leaves.min(1)
+    axis = enters.argmax(1)
     normal = np.zeros_like(directions)
     rows = np.arange(len(directions))
     normal[rows, axis] = -np.sign(directions[rows, axis])
     return np.where(enter <= leave, enter, np.inf), normal
 
 
-def _cone(origin: Array, directions: Array) -> tuple[Array, Array]:
+def _cone(origin: Array, directions: Array, near: Rows) -> tuple[Array, Array]:
     """An upright cone: apex at +1.3 R, base circle of radius R at -R."""
     apex, slope = 1.3 * RADIUS, 1 / 2.3  # radius per height
     o = origin - np.array([0, 0, apex])
     scale = np.array([1, 1, -(slope**2)])
-    a, b, c = (directions**2) @ scale, directions @ (scale * o), (o * scale) @ o
+    a, b, c = ((directions**2) @ scale)[near], (directions @ (scale * o))[near], (o * scale) @ o
+    directions = directions[near]
     root = b * b - a * c
     with np.errstate(divide="ignore", invalid="ignore"):
         hits = np.stack([(-b - np.sqrt(np.maximum(root, 0))) / a, (-b + np.sqrt(np.maximum(root, 0))) / a])

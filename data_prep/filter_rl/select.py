@@ -10,11 +10,12 @@ from typing import Any
 
 from data_prep.filter_rl import FilterConfig
 from data_prep.filter_rl.asking import BuildModel, ask_all, sides
-from data_prep.filter_rl.verdicts import VIEWS, Candidate, Verdicts, asked_alike, short, verdict_keys
+from data_prep.filter_rl.verdicts import VIEWS, Candidate, Verdicts, asked_alike, verdict_keys
 from etchr.families import TaskFamily
 from etchr.images import ImageHeader, peek_image
 from etchr.mllm.answers import ground_truth
 from etchr.mllm.settings import build_model, model_fingerprint
+from etchr.pages import short
 from etchr.run_folder import RunFolder, write_atomically
 from etchr.sample import EditSample, features, find_files, from_row, read_parquet
 from etchr.seeds import hash_seed
@@ -96,7 +97,7 @@ def read_pool(files: Sequence[Path], config: FilterConfig) -> Pool:
             sample = from_row(row, _header)
             if sample.id in found:
                 raise ValueError("its id occurs before")
-            found[sample.id] = number, sample.family, _keys(sample, row, alike)
+            found[sample.id] = number, sample.family, _keys(sample, row, alike, config.grade)
         except ValueError as error:
             family = row["family"] if row["family"] in set(TaskFamily) else UNKNOWN
             reason = str(error).removeprefix(f"bad row {row['id']!r}: ").removeprefix(f"sample {row['id']!r}: ")
@@ -110,11 +111,11 @@ def read_pool(files: Sequence[Path], config: FilterConfig) -> Pool:
     return pool
 
 
-def _keys(sample: EditSample, row: dict[str, Any], alike: dict[str, Any]) -> dict[str, str]:
+def _keys(sample: EditSample, row: dict[str, Any], alike: dict[str, Any], grade: str) -> dict[str, str]:
     if sample.edit_image is None:
         raise ValueError("it has no edit_image")
     ground_truth(sample)
-    return verdict_keys(sample, {"raw": row["image"]["bytes"], "edit": row["edit_image"]["bytes"]}, alike)
+    return verdict_keys(sample, {"raw": row["image"]["bytes"], "edit": row["edit_image"]["bytes"]}, alike, grade)
 
 
 def _header(data: bytes) -> ImageHeader:
@@ -192,7 +193,7 @@ def _report(families: dict[str, Counter[str]], left_out: list[dict[str, str]], c
     seen = {name: counts for name, counts in families.items() if counts}
     total = sum(seen.values(), Counter())
     names = ("split", "max_raw", "min_edit", "quota", "order_seed", "stop_at_quota")
-    asked = ("num_decodings", "temperature", "max_tokens", "seed")
+    asked = ("num_decodings", "temperature", "max_tokens", "seed", "grade")
     return {
         "options": {name: getattr(config, name) for name in (*names, *asked)},
         "reasoner": model_fingerprint(config.reasoner),

@@ -8,19 +8,19 @@ import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from data_prep.filter_rl import FilterConfig
 from etchr.families import TaskFamily
-from etchr.mllm import answers
+from etchr.mllm import answers, verdict
 from etchr.mllm.answers import answer_type
-from etchr.mllm.prompts import answer_prompt
+from etchr.mllm.prompts import GRADE, MAX_GRADED, answer_prompt
 from etchr.mllm.settings import model_fingerprint
 from etchr.run_folder import JsonLines
 from etchr.sample import EditSample
 
 VIEWS = ("raw", "edit")
-MAX_REASON = 300  # characters of a reason that are kept
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,20 @@ def asked_alike(config: FilterConfig) -> dict[str, Any]:
     return {
         "model": model_fingerprint(config.reasoner),
         "decoding": [config.num_decodings, config.temperature, config.max_tokens, config.seed],
-        "grader": hashlib.sha256(inspect.getsource(answers).encode()).hexdigest()[:16],
+        "grader": _source_digest(answers),
     }
 
 
-def verdict_keys(sample: EditSample, pictures: dict[str, bytes], alike: dict[str, Any]) -> dict[str, str]:
+def _source_digest(module: ModuleType) -> str:
+    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:16]
+
+
+def by_model(sample: EditSample, grade: str) -> bool:
+    """Whether M may have to say if an answer to the sample is right."""
+    return grade == "model" or (grade == "auto" and answer_type(sample) == "text")
+
+
+def verdict_keys(sample: EditSample, pictures: dict[str, bytes], alike: dict[str, Any], grade: str) -> dict[str, str]:
     """Of each view a digest of all that decides its verdict; samples of one content share them.
 
     `pictures` are the encoded source (raw) and edit, `alike` is what `asked_alike` gives. The pixels of `sample` are
@@ -70,6 +79,8 @@ def verdict_keys(sample: EditSample, pictures: dict[str, bytes], alike: dict[str
             "graded": [answer_type(sample), sample.answer, sample.choices, sample.meta.get("grid")],
             **alike,
         }
+        if by_model(sample, grade):
+            content["graded_by"] = [grade, GRADE, MAX_GRADED, _source_digest(verdict)]
         keys[view] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
     return keys
 
@@ -132,9 +143,3 @@ class Verdicts:
             raise ValueError("right must count some of the answers")
         self._known.setdefault(key, verdict)
         self.failed.pop(key, None)
-
-
-def short(words: object) -> str:
-    """A reason on one line of bounded length, without what could steer a terminal."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(words).split()))
-    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."

@@ -8,12 +8,9 @@ the options alone.
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +25,13 @@ from data_prep.quality.measure import (
     find_files,
     measure_file,
     read_at,
-    short,
 )
 from data_prep.quality.page import markdown, page
 from data_prep.quality.phash import KEYS, MAX_DISTANCE, Sharing
+from data_prep.workers import num_workers, workers
 from etchr.checks import at_least
 from etchr.config import parse_command
+from etchr.pages import short
 from etchr.run_folder import write_atomically
 from etchr.sample import EditSample
 
@@ -179,19 +177,15 @@ def _results(
     config: QualityConfig, jobs: list[Job], tick: Callable[[int], object]
 ) -> Iterator[tuple[Measure, np.ndarray]]:
     """What each file gives, in the files' order."""
-    processes = min(config.processes or os.cpu_count() or 1, len(jobs))
+    processes = num_workers(config.processes, len(jobs))
     if processes <= 1:
         for job in jobs:
             yield measure_file(job, tick)
         return
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        try:
-            for job, result in zip(jobs, pool.map(measure_file, jobs), strict=True):
-                tick(job.num_rows)
-                yield result
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    with workers(processes) as pool:
+        for job, result in zip(jobs, pool.map(measure_file, jobs), strict=True):
+            tick(job.num_rows)
+            yield result
 
 
 def _samples(jobs: list[Job], spots: Sequence[tuple[int, int]]) -> dict[tuple[int, int], EditSample]:

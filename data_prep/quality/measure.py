@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 
 from data_prep.quality.phash import KEYS, perceptual_hash, reduction
+from etchr.pages import short
 from etchr.sample import EditSample, from_row
 from etchr.seeds import hash_seed
 
 SPLITS = ("train", "val", "test", "unnamed")  # the last: neither the row nor the file nor its folder says
 LEARNT = ("train", "unnamed")  # a row of no split is taken for one of train
 SPLIT_WORD = r"(train|val|test)(?:idation|ing)?"
-COLUMNS = tuple(part.name for part in fields(EditSample))
+COLUMNS = tuple(part.name for part in fields(EditSample) if part.name != "more_images")  # which no file holds
 MAX_NAMES = 200  # different names that are counted by name, such as tasks; the rest together
 MAX_SIZES = 20_000  # different picture sizes, likewise
 TOP_SIZES = 20  # of them that are told
-MAX_NAME, MAX_REASON = 80, 200  # characters
+MAX_NAME = 80  # characters
 MAX_EXAMPLES = 20  # bad rows told with file and number
 OTHER = "(others)"
 BATCH = 16  # rows in memory
@@ -294,12 +295,6 @@ def _bad_row_split(row: dict[str, Any] | ValueError, named: str | None) -> str |
     if not isinstance(meta, dict):
         return named
     return split_name(meta.get("split")) or named or SPLITS[-1]
-
-
-def short(words: object, limit: int = MAX_REASON) -> str:
-    """`words` as one line of at most `limit` characters that any encoding can hold."""
-    line = " ".join(str(words)[: 4 * limit].split()).encode("utf-8", "replace").decode("utf-8")
-    return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 def _rows(path: Path, wanted: set[int] | None = None) -> Iterator[tuple[int, dict[str, Any] | ValueError]]:

@@ -1,17 +1,13 @@
 """The reports to read: tables as Markdown, and one self-contained HTML page with histograms and pictures."""
 
-import base64
 import html
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from data_prep.quality.measure import SPLITS, short
-from etchr.images import to_data_uri
+from data_prep.quality.measure import SPLITS
+from etchr.pages import picture_uri, script_json, short
 from etchr.sample import EditSample
 
 TEMPLATE = Path(__file__).parent / "template.html"
@@ -51,15 +47,12 @@ def page(report: dict[str, Any], sheet: Sequence[EditSample], pairs: Sequence[Ed
                 break
             items[name].append(item)
     labels = {"shared": SHARED, "histograms": HISTOGRAMS, "splits": SPLITS}
-    # The escape, and the thumbnails below, have a twin in evaluation/report.py, which data_prep may not import: a hole
-    # mended in one is to be mended in the other.
-    text = json.dumps({"report": report, "labels": labels, **items})
-    for mark in "<>&\u2028\u2029":  # nothing in the data can end the script element or start another
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return TEMPLATE.read_text(encoding="utf-8").replace("{{DATA}}", text)
+    data = script_json({"report": report, "labels": labels, **items})
+    return TEMPLATE.read_text(encoding="utf-8").replace("{{DATA}}", data)
 
 
 def _item(sample: EditSample, with_edit: bool) -> dict[str, Any]:
+    edit = sample.edit_image if with_edit else None
     return {
         "id": short(sample.id),
         "family": str(sample.family),
@@ -69,24 +62,13 @@ def _item(sample: EditSample, with_edit: bool) -> dict[str, Any]:
         "more_choices": max(len(sample.choices or ()) - MAX_CHOICES, 0),
         "answer": _cut(sample.answer),
         "size": f"{sample.image.width}x{sample.image.height}",
-        "source": _picture(sample.image),
-        "edit": _picture(sample.edit_image) if with_edit and sample.edit_image is not None else None,
+        "source": picture_uri(sample.image, THUMBNAIL),
+        "edit": None if edit is None else picture_uri(edit, THUMBNAIL),
     }
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text):,} characters)"
-
-
-def _picture(image: Image.Image) -> str:
-    """A data URI of pixels alone: small pictures as they are, larger ones as a thumbnail. Twin: see `page`."""
-    if max(image.size) <= THUMBNAIL:
-        return to_data_uri(image)
-    small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    Image.frombytes("RGB", small.size, small.tobytes()).save(buffer, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 # ------------------------------------------------------------------------------------------------------- markdown

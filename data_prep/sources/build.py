@@ -7,29 +7,29 @@ over machines that share the folder, under any scheduler; whoever finishes last 
 """
 
 import json
-import os
 import random
 import resource
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import ExitStack
 from dataclasses import asdict
 from hashlib import sha256
-from multiprocessing import get_context
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.source import BuildConfig, Source
+from data_prep.sources.source import BuildConfig, Source, split_of
+from data_prep.workers import num_workers, workers
 from etchr.mllm.answers import ground_truth
+from etchr.pages import short
 from etchr.run_folder import RunFolder, write_atomically
 from etchr.sample import EditSample, write_parquet
 from etchr.seeds import hash_seed
 
 FREE_OPTIONS = ("out", "processes", "shard", "num_shards")  # they do not decide what comes out
-MAX_REASON = 300  # characters of a reason or a key in rejected.jsonl
 
 Note = dict[str, Any]  # of a part: items, samples by family, rejected items, bytes of its file
 
@@ -37,8 +37,9 @@ Note = dict[str, Any]  # of a part: items, samples by family, rejected items, by
 def build(kind: type[Source], config: BuildConfig) -> dict[str, int]:
     """Make the parts of this shard that are not there yet; the number of samples of each family in all parts made.
 
-    Raises `ValueError` if the source is not what it should be or the folder holds another build; `OSError` if the disk
-    is full. A bad item stops nothing: it is left out, and `rejected.jsonl` says why.
+    Raises `ValueError` if the source is not what it should be or the folder holds another build, or if a test set lacks
+    an item; `OSError` if the disk is full. A bad item of other splits stops nothing: it is left out, and
+    `rejected.jsonl` says why.
     """
     from tqdm import tqdm
 
@@ -51,7 +52,7 @@ def build(kind: type[Source], config: BuildConfig) -> dict[str, int]:
     options = {name: value for name, value in asdict(config).items() if name not in free}
     folder.claim({"source": source.name, "options": options, "identity": source.identity(), "code": code_digest()})
     num_parts = -(-num_items // config.part_size)
-    mine = range(config.shard, num_parts, config.num_shards)
+    mine = range(*(num_parts * shard // config.num_shards for shard in (config.shard, config.shard + 1)))
     parts = [part for part in mine if not _note(folder.path, part)]
     sizes = {part: min((part + 1) * config.part_size, num_items) - part * config.part_size for part in parts}
     begin, todo = time.perf_counter(), sum(sizes.values())
@@ -66,25 +67,48 @@ def build(kind: type[Source], config: BuildConfig) -> dict[str, int]:
 
 def _made(kind: type[Source], config: BuildConfig, source: Source, num_items: int, parts: list[int]) -> Iterator[int]:
     """Make the parts; their numbers as they are done."""
-    processes = min(config.processes or os.cpu_count() or 1, len(parts))
+    processes = num_workers(config.processes, len(parts))
     if processes <= 1:
         for part in parts:
             make_part(source, config, num_items, part)
             yield part
         return
-    with ProcessPoolExecutor(processes, get_context("spawn"), _start, (kind, config)) as pool:
-        jobs = {pool.submit(_work, num_items, part): part for part in parts}
-        try:
-            for job in as_completed(jobs):
+    runs = Runs(parts, processes)
+    with ExitStack() as stack:  # a pool for each process, so that it can be told its next part
+        pools = [stack.enter_context(workers(1, _start, kind, config)) for _ in range(processes)]
+        jobs: dict[Future[None], tuple[int, int]] = {}
+
+        def begin(process: int) -> None:
+            if (part := runs.take(process)) is not None:
+                jobs[pools[process].submit(_work, num_items, part)] = process, part
+
+        for process in range(processes):
+            begin(process)
+        while jobs:
+            for job in wait(jobs, return_when=FIRST_COMPLETED).done:
+                process, part = jobs.pop(job)
                 job.result()
-                yield jobs[job]
-        except BrokenProcessPool:
-            raise ValueError(
-                "a worker was killed, probably for want of memory; start again with fewer processes=, parts stay"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+                begin(process)
+                yield part
+
+
+class Runs:
+    """Divides parts among processes so that each goes forwards through neighbours.
+
+    The rows of a file can only be reached by reading those before them: who skips none reads them once.
+    """
+
+    def __init__(self, parts: Sequence[int], processes: int) -> None:
+        ends = [len(parts) * number // processes for number in range(processes + 1)]
+        self._left = [deque(parts[start:end]) for start, end in pairwise(ends)]
+
+    def take(self, process: int) -> int | None:
+        """The next part for a process; one that has none left takes over half of the longest run."""
+        mine = self._left[process]
+        if not mine:
+            longest = max(self._left, key=len)
+            mine.extendleft(longest.pop() for _ in range((len(longest) + 1) // 2))
+        return mine.popleft() if mine else None
 
 
 _worker: tuple[Source, BuildConfig]  # of a worker process
@@ -119,8 +143,8 @@ def make_part(source: Source, config: BuildConfig, num_items: int, part: int) ->
                 ValueError,
                 MemoryError,
             ) as error:  # OSError: the disk or the network, which the next start may have
-                reason = _short(error) or "it needs more memory than there is"
-                rejected.append({"item": index, "key": _short(key), "reason": reason})
+                reason = short(error) or "it needs more memory than there is"
+                rejected.append({"item": index, "key": short(key), "reason": reason})
                 continue
             families.update(str(sample.family) for sample in found)
             yield from found
@@ -138,23 +162,17 @@ def make_part(source: Source, config: BuildConfig, num_items: int, part: int) ->
 
 
 def item_samples(source: Source, config: BuildConfig, index: int, key: str) -> list[EditSample]:
-    """The samples of an item, none if it belongs to the other split; `ValueError` if it is refused.
+    """The samples of an item, none if it belongs to another split; `ValueError` if it is refused.
 
     An answer that the grader cannot read is refused here, for it would stop Stage II and the evaluation later.
     """
-    if split_of(key, config.val_share) != config.split:
+    if split_of(key, config.val_share, source.test_share) != config.split:
         return []
     found = list(source.samples(index, random.Random(hash_seed(source.name, config.seed, key, index))))
     for sample in found:
         if not sample.meta.get("answer_is_missing"):
             ground_truth(sample)
     return found
-
-
-def split_of(key: str, val_share: float) -> str:
-    """The split of a picture: a function of its key alone, so no picture is in both."""
-    lot = int(sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12], 16) / 16**12
-    return "val" if lot < val_share else "train"
 
 
 def _peak_gb() -> float:
@@ -180,6 +198,8 @@ def _finish(source: Source, config: BuildConfig, notes: Path, num_parts: int) ->
         print(f"  {count:,} x {reason}")
     if rejected:
         print(f"  all of them: {notes / 'rejected.jsonl'}")
+    if rejected and config.split == "test":
+        raise ValueError(f"the test set in {where} lacks {len(rejected)} items, so nothing can be compared on it")
     return dict(families)
 
 
@@ -208,8 +228,3 @@ def code_digest() -> str:
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _short(words: object) -> str:
-    line = " ".join(str(words).split())
-    return line if len(line) <= MAX_REASON else line[: MAX_REASON - 3] + "..."

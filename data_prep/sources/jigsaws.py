@@ -1,35 +1,40 @@
 """Jigsaws of 2x2 patches, cut from any folder of photographs, or the published ones of Spatial-SSRL-81k. The patches
 are shuffled, with a blue border and an index from 0 to 3 each; the edit is the restored photo, of the same size. With
 photos=FOLDER every jpg, png and webp below the folder is used, and its licence is its owner's (COCO 2017's 118,000
-training photos are 18 GB). With spatial_ssrl=FOLDER the folder holds spatialssrl.parquet and, extracted, images.zip
-(images/shuffle/...) of https://huggingface.co/datasets/internlm/Spatial-SSRL-81k (MIT; 81,053 rows of five tasks, of
-which the shuffled patches are used). Its unshuffled photos are not published, so those edits keep borders and indices:
-prefer photos.
+training photos are 18 GB). A tenth of the photos, by their content, is kept for split=test and is in no training set. A
+test set has one puzzle of each of the first num_items of them (200, if it is not said) that can be cut, in the order of
+the SHA-256 of their file names: the same ones for everybody who has the folder. With spatial_ssrl=FOLDER the folder
+holds spatialssrl.parquet and, extracted, images.zip (images/shuffle/...) of
+https://huggingface.co/datasets/internlm/Spatial-SSRL-81k (MIT; 81,053 rows of five tasks, of which the shuffled patches
+are used). Its unshuffled photos are not published, so those edits keep borders and indices: prefer photos.
 """
 
 import hashlib
 import math
+import posixpath
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.jigsaw import ORDERS, PHOTO_SUFFIXES
 from data_prep.sources.columns import Rows, columns_seen, is_list, is_text, schema_of
-from data_prep.sources.source import BuildConfig, Source
+from data_prep.sources.source import TEST_SHARE, BuildConfig, Source, split_of
 from etchr.checks import at_least
 from etchr.families import TaskFamily
 from etchr.images import MAX_BYTES, open_image, peek_image
 from etchr.rows import inside, text
 from etchr.sample import EditSample
+from etchr.seeds import hash_seed
 
 BORDER = (0, 0, 255)
 MAX_ASPECT = 4.0  # longer side over shorter one
+TEST_PHOTOS = 200  # of a test set of photographs, where num_items does not say it
 TABLE, PICTURES, TASK_FOLDER = "spatialssrl.parquet", "images", "shuffle"
 PUBLISHED_AT = "https://huggingface.co/datasets/internlm/Spatial-SSRL-81k"
 COLUMNS = {  # what is wanted -> the names that it may have; the first is that of Spatial-SSRL's own training options
@@ -49,6 +54,8 @@ QUESTION = (
 class JigsawsConfig(BuildConfig):
     """Options of `python -m data_prep jigsaws`; either `photos` or `spatial_ssrl` is to be given."""
 
+    has_test_set: ClassVar[bool] = True
+
     photos: str | None = None  # folder of photographs, searched with all folders below it
     spatial_ssrl: str | None = None  # folder with spatialssrl.parquet and the extracted images.zip
     puzzles: int = 1  # of each photograph, all of different orders; 23 at most
@@ -64,6 +71,8 @@ class JigsawsConfig(BuildConfig):
             raise ValueError(f"puzzles={self.puzzles} must be at most {len(ORDERS) - 1}, the orders that there are")
         if bool(self.photos) == bool(self.spatial_ssrl):
             raise ValueError("give either photos=FOLDER or spatial_ssrl=FOLDER")
+        if self.split == "test" and (self.spatial_ssrl or self.puzzles > 1):
+            raise ValueError("split=test has one puzzle of each photograph: give photos=FOLDER and puzzles=1")
         if self.spatial_ssrl and self.puzzles > 1:
             raise ValueError(f"puzzles={self.puzzles} is for photos; Spatial-SSRL's pictures are puzzles already")
 
@@ -87,6 +96,7 @@ class Jigsaws(Source):
     def __init__(self, config: JigsawsConfig) -> None:
         self.config = config
         self.root = Path(config.photos or config.spatial_ssrl or "")
+        self.test_share = TEST_SHARE if config.photos else 0
         if not self.root.is_dir():
             raise ValueError(f"no folder {self.root}")
         self._rows: list[Row] = []
@@ -96,36 +106,81 @@ class Jigsaws(Source):
             self._rows = published_rows(self.root / TABLE)
             self._labels = [picture_label(row.label) for row in self._rows]
             self.root = self.root / PICTURES if (self.root / PICTURES).is_dir() else self.root
+        self._tests: list[int] = []  # the photographs of a test set, as far as they are known
+        self._draw = self._test_photos()
 
     def __len__(self) -> int:
-        return len(self._labels)
+        """The number of items. A test set is looked for now, so that one that cannot be is refused before work."""
+        if self.config.split != "test":
+            return len(self._labels)
+        count = self.config.num_items or TEST_PHOTOS
+        self._photo(count - 1)
+        return count
 
     def identity(self) -> dict[str, Any]:
         """The pictures by their names and, of published puzzles, all that is asked."""
         digest = hashlib.sha256(repr((self._labels, self._rows)).encode("utf-8", "surrogatepass"))
-        return {"items": len(self), "index": digest.hexdigest()}
+        return {"items": len(self._labels), "index": digest.hexdigest()}
 
     def key(self, index: int) -> str:
         """The digest of the picture's file, so that copies of a photo share a split.
 
         It cannot see that two pictures show one photo: at another size or quality, or as two published puzzles.
         """
-        path = self._path(index)
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return _digest(self._path(self._photo(index)))
 
     def samples(self, index: int, rng: random.Random) -> Iterable[EditSample]:
-        path = self._path(index)
-        with path.open("rb") as stream:  # before the pixels are decoded
-            size = fitted_size(peek_image(stream).size, self.config.max_pixels, self.config.min_side)
         if self._rows:
-            return [self._published(index, path, size)]
-        return self._puzzles(index, fitted(open_image(path), size), rng)
+            return [self._published(index)]
+        return self._puzzles(index, rng)
 
-    def _puzzles(self, index: int, photo: Image.Image, rng: random.Random) -> Iterator[EditSample]:
-        if len({piece.tobytes() for piece in cut(photo)}) < 4:
+    def _photo(self, index: int) -> int:
+        """The photograph of an item; `ValueError` if there are too few for a test set."""
+        if self.config.split != "test":
+            return index
+        while len(self._tests) <= index:
+            photo = next(self._draw, None)
+            if photo is None:
+                raise ValueError(
+                    f"split=test: of the {len(self._labels):,} photographs in {self.root} only {len(self._tests)} are "
+                    "in that split and can be cut; ask for fewer with num_items=, or give a larger folder"
+                )
+            self._tests.append(photo)
+        return self._tests[index]
+
+    def _test_photos(self) -> Iterator[int]:
+        """The photographs that a test set may have, in its order: none is a copy of one before."""
+        names = {
+            photo: hashlib.sha256(posixpath.basename(label).encode("utf-8", "surrogatepass")).hexdigest()
+            for photo, label in enumerate(self._labels)
+        }
+        seen: set[str] = set()
+        for photo in sorted(names, key=lambda photo: (names[photo], self._labels[photo])):
+            try:
+                key = _digest(self._path(photo))
+                if split_of(key, 0, self.test_share) == "test" and key not in seen:
+                    seen.add(key)
+                    self._cuttable(photo)
+                    yield photo
+            except ValueError:  # damaged, too small: another one takes its place
+                continue
+
+    def _cuttable(self, photo: int) -> Image.Image:
+        """A photograph at the size of its puzzles; `ValueError` if it can be none."""
+        path = self._path(photo)
+        size = self._size(path)
+        picture = fitted(open_image(path), size)
+        if len({piece.tobytes() for piece in cut(picture)}) < 4:
             raise ValueError("two of the photo's patches are alike, so its order cannot be told")
-        orders = rng.sample(ORDERS[1:], self.config.puzzles)
+        return picture
+
+    def _size(self, path: Path) -> tuple[int, int]:
+        with path.open("rb") as stream:  # before the pixels are decoded
+            return fitted_size(peek_image(stream).size, self.config.max_pixels, self.config.min_side)
+
+    def _puzzles(self, index: int, rng: random.Random) -> Iterator[EditSample]:
+        photo = self._cuttable(self._photo(index))
+        orders = self.orders(index) if self.config.split == "test" else rng.sample(ORDERS[1:], self.config.puzzles)
         for number, order in enumerate(orders):
             image = with_borders(shuffled(photo, order))
             meta = {
@@ -136,8 +191,15 @@ class Jigsaws(Source):
             suffix = f"-{number}" if len(orders) > 1 else ""
             yield self._sample(f"{index:07d}{suffix}", image, photo, order, QUESTION, index, meta)
 
-    def _published(self, index: int, path: Path, size: tuple[int, int]) -> EditSample:
-        row = self._rows[index]
+    def orders(self, index: int) -> list[tuple[int, ...]]:
+        """The order of a test set's item: of any 23 items in a row each has another one, so that no guess is better."""
+        block, place = divmod(index, len(ORDERS) - 1)
+        rng = random.Random(hash_seed(self.name, "orders", self.config.seed, block))
+        return [rng.sample(ORDERS[1:], len(ORDERS) - 1)[place]]
+
+    def _published(self, index: int) -> EditSample:
+        row, path = self._rows[index], self._path(index)
+        size = self._size(path)
         question = text(row.question, "question").replace("<image>", " ").strip()
         order = read_order(row.answer)
         image = open_image(path)
@@ -165,14 +227,19 @@ class Jigsaws(Source):
             question=question,
             answer="-".join(map(str, order)),
             edit_image=edit,
-            meta={"answer_type": "permutation", "path": self._labels[index]} | meta,
+            meta={"answer_type": "permutation", "path": self._labels[self._photo(index)]} | meta,
         )
 
-    def _path(self, index: int) -> Path:
-        path = inside(self.root, self._labels[index])
+    def _path(self, picture: int) -> Path:
+        path = inside(self.root, self._labels[picture])
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"picture has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read")
         return path
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 # --- pieces -------------------------------------------------------------------------------------------------------

@@ -1,21 +1,24 @@
 """Frozen Lake in gymnasium's look, generated: random maps of gymnasium's FrozenLake-v1 (is_slippery=False), drawn by
 its own renderer; the edit draws the shortest path that avoids the holes over the picture. Nothing is downloaded:
 gymnasium (MIT) brings the pictures of the tiles. The maps are Apache-2.0. As many as are asked for; equal maps share a
-split. There are fewer than 128 maps of 3 x 3 tiles, so small sizes repeat.
+split. There are fewer than 128 maps of 3 x 3 tiles, so small sizes repeat. A tenth of all maps is kept for split=test
+and is in no training set of any seed. A test set has exactly num_lakes maps, all different, as many of each size, for
+which smallest must be 4; a published seed makes it the same for all.
 """
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image, ImageDraw
 
 from data_prep.draw import MAGENTA
 from data_prep.frozen_lake import RENDERED_FROM, FrozenLake
 from data_prep.grids import Cell, find
-from data_prep.sources.mazes import MOST_SIZE, Generated, Solved, shortest_walks
+from data_prep.sources.generated import Generated, Solved, shortest_walks
+from data_prep.sources.mazes import MOST_SIZE
 from data_prep.sources.source import BuildConfig
 from etchr.checks import at_least
 from etchr.families import TaskFamily
@@ -30,7 +33,9 @@ MARKS = {"F": ".", "H": "#"}  # gymnasium's letters to those of grids.py; S and 
 class LakesConfig(BuildConfig):
     """Options of `python -m data_prep lakes`."""
 
-    num_lakes: int = 20_000  # maps of both splits together
+    has_test_set: ClassVar[bool] = True
+
+    num_lakes: int = 20_000  # maps of all splits together; of split=test alone
     smallest: int = 3  # tiles a side; sizes are drawn evenly from smallest to largest
     largest: int = 8  # tiles a side, 8 at most: the renderer makes tiles of more smaller
     size: int = 512  # side of the picture in px
@@ -55,19 +60,16 @@ class Lakes(Generated):
     """Generated maps."""
 
     name = "lakes"
+    config: LakesConfig
 
     def __init__(self, config: LakesConfig) -> None:
-        super().__init__(config)
-        self.config = config
-
-    def __len__(self) -> int:
-        return self.config.num_lakes
+        super().__init__(config, range(config.smallest, config.largest + 1), config.num_lakes)
 
     def identity(self) -> dict[str, Any]:
         return {"gymnasium": version("gymnasium")}  # it draws the maps and the pictures
 
-    def make(self, rng: random.Random) -> Solved:
-        return make_lake(rng, self.config)
+    def make(self, rng: random.Random, size: int) -> Solved:
+        return make_lake(rng, size, self.config)
 
     def samples(self, index: int, rng: random.Random) -> Iterator[EditSample]:
         lake = self.solved(index)
@@ -84,11 +86,10 @@ class Lakes(Generated):
         )
 
 
-def make_lake(rng: random.Random, config: LakesConfig) -> Solved:
-    """A random map as `config` wants it, with one of its shortest safe paths; `ValueError` after MAX_TRIES."""
+def make_lake(rng: random.Random, size: int, config: LakesConfig) -> Solved:
+    """A random map of `size` tiles a side, with one of its shortest safe paths; `ValueError` after MAX_TRIES."""
     from gymnasium.envs.toy_text.frozen_lake import generate_random_map
 
-    size = rng.randint(config.smallest, config.largest)
     for _ in range(MAX_TRIES):
         rows = generate_random_map(size, config.frozen_share, seed=rng.randrange(2**31))
         grid = ["".join(MARKS.get(mark, mark) for mark in row) for row in rows]

@@ -1,26 +1,26 @@
 """Mazes in the paper's look, generated: N x N cells, black walls, white free cells, a green start and a red goal; the
 edit fills the cells of the shortest path blue. Nothing is downloaded: the paper's own mazes are in-house and not
-published apart from its training sets. Licence Apache-2.0. As many mazes as are asked for; equal mazes share a split,
-and of the smallest sizes many are equal (num_mazes=100000 repeats most of the 3 x 3 ones), so raise smallest for a set
-without repetition.
+published apart from its training sets. Licence Apache-2.0. As many mazes as are asked for; mazes of equal walls share a
+split, and of the smallest sizes many are equal (num_mazes=100000 repeats most of the 3 x 3 ones), so raise smallest for
+a set without repetition. A tenth of all walls is kept for split=test and is in no training set of any seed. A test set
+has exactly num_mazes mazes, all different, as many of each size; a published seed makes it the same for all.
 """
 
 import random
-from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from PIL import Image, ImageDraw
 
 from data_prep.draw import BLUE
-from data_prep.grids import Cell, moves, neighbours
+from data_prep.grids import Cell, neighbours
 from data_prep.maze import FILL
-from data_prep.sources.source import BuildConfig, Source
+from data_prep.sources.generated import Generated, Solved, shortest_walks
+from data_prep.sources.source import BuildConfig
 from etchr.checks import at_least, one_of
 from etchr.families import TaskFamily
 from etchr.sample import EditSample
-from etchr.seeds import hash_seed
 
 MAX_TRIES = 500  # mazes grown for an item before it is refused
 MAX_LOOPS = 0.1  # share of the walls that are opened again at most, so that a maze may have several ways
@@ -32,7 +32,9 @@ LEAST_CELL, MOST_SIZE = 8, 4096  # px
 class MazesConfig(BuildConfig):
     """Options of `python -m data_prep mazes`."""
 
-    num_mazes: int = 100_000  # mazes of both splits together
+    has_test_set: ClassVar[bool] = True
+
+    num_mazes: int = 100_000  # mazes of all splits together; of split=test alone
     smallest: int = 3  # cells a side; sizes are drawn evenly from smallest to largest
     largest: int = 12  # cells a side
     size: int = 512  # side of the picture in px
@@ -72,107 +74,17 @@ def possible_sizes(config: MazesConfig) -> list[int]:
     ]
 
 
-@dataclass(frozen=True)
-class Walks:
-    """The shortest walks from one cell of a grid to every cell that can be reached."""
-
-    distance: dict[Cell, int]  # moves
-    ways: dict[Cell, int]  # shortest walks, counted exactly
-    before: dict[Cell, list[Cell]]  # the cells that may come before on one
-
-    def path(self, goal: Cell) -> list[Cell]:
-        """One shortest walk to `goal`, both ends included; the same for equal grids."""
-        path = [goal]
-        while before := self.before[path[-1]]:
-            path.append(before[0])
-        return path[::-1]
-
-
-def shortest_walks(grid: list[str], start: Cell) -> Walks:
-    """The shortest walks from `start` over the cells of `grid` that are not `#`, counted from near to far.
-
-    `grids.unique_shortest_path` answers for one goal; a maze is grown first and its goal chosen by the length.
-    """
-    walks = Walks({start: 0}, {start: 1}, {start: []})
-    for cell in (found := [start]):  # which grows meanwhile
-        for near in neighbours(grid, cell):
-            if near not in walks.distance:
-                walks.distance[near] = walks.distance[cell] + 1
-                found.append(near)
-        if cell != start:
-            before = [near for near in neighbours(grid, cell) if walks.distance[near] == walks.distance[cell] - 1]
-            walks.before[cell], walks.ways[cell] = before, sum(walks.ways[near] for near in before)
-    return walks
-
-
-@dataclass(frozen=True)
-class Solved:
-    """A grid as in `grids.py` with one shortest path."""
-
-    grid: list[str]
-    path: list[Cell]  # from S to G, both included
-    num_shortest: int  # shortest paths that there are
-
-    @property
-    def answer(self) -> str:
-        return moves(self.path)
-
-    def meta(self) -> dict[str, Any]:
-        """What the samples of mazes and lakes have in common; cells are [row, column]."""
-        return {
-            "answer_type": "moves",
-            "grid": self.grid,
-            "cells_a_side": len(self.grid),
-            "start": list(self.path[0]),
-            "goal": list(self.path[-1]),
-            "path": [list(cell) for cell in self.path],
-            "path_length": len(self.path) - 1,  # moves
-            "num_shortest_paths": self.num_shortest,
-        }
-
-
-class Generated(Source):
-    """Grids that are made up; item `i` is a function of the seed, the options and `i`."""
-
-    def __init__(self, config: BuildConfig) -> None:
-        self._seed = config.seed
-        self._newest: tuple[int, Solved | str] | None = None  # an item and its grid, or why there is none
-
-    @abstractmethod
-    def make(self, rng: random.Random) -> Solved:
-        """A grid; `ValueError` if none comes up."""
-
-    def key(self, index: int) -> str:
-        return "/".join(self.solved(index).grid)
-
-    def solved(self, index: int) -> Solved:
-        """The grid of an item. The newest is kept: the key, the samples and a note of a refusal ask for the same."""
-        if self._newest is None or self._newest[0] != index:
-            try:
-                found: Solved | str = self.make(random.Random(hash_seed(self.name, self._seed, index)))
-            except ValueError as error:
-                found = str(error)
-            self._newest = index, found
-        if isinstance(found := self._newest[1], str):
-            raise ValueError(found)
-        return found
-
-
 class Mazes(Generated):
     """Generated mazes."""
 
     name = "mazes"
+    config: MazesConfig
 
     def __init__(self, config: MazesConfig) -> None:
-        super().__init__(config)
-        self.config = config
-        self._sizes = possible_sizes(config)
+        super().__init__(config, possible_sizes(config), config.num_mazes)
 
-    def __len__(self) -> int:
-        return self.config.num_mazes
-
-    def make(self, rng: random.Random) -> Solved:
-        return make_maze(rng, rng.choice(self._sizes), self.config)
+    def make(self, rng: random.Random, size: int) -> Solved:
+        return make_maze(rng, size, self.config)
 
     def samples(self, index: int, rng: random.Random) -> Iterator[EditSample]:
         maze, size = self.solved(index), self.config.size

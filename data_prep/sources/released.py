@@ -45,8 +45,8 @@ FRAGMENTS = {
 }
 TASKS = {TaskFamily.LOGIC: "maze"}  # the logic questions of these sets; other tasks are called as their families
 BOX_FAMILIES = ("perception", "chart")
-# What stands for an answer that a row of the SFT set does not have. Stage I does not read it; the grader takes it for a
-# refusal, so Stage II does not start on such rows.
+# What stands for an answer that a row of the SFT set does not have. Stage I does not read it; to the grader it is no
+# number, so Stage II does not start on such rows.
 NO_ANSWER = "cannot be known: this released row has no answer"
 MAX_LABEL = 500  # characters of a path or an id that are kept
 # D,R,R and `Down, right` and DRRD and arrows; blanks and commas between them.
@@ -206,7 +206,7 @@ class Released(Source):
         if answer is None:
             if self.layout.kind == "grpo":
                 raise ValueError("the row has no answer, which Stage II needs")
-            return Asked(family, question, NO_ANSWER, "text", None, meta | {"answer_is_missing": True})
+            return Asked(family, question, NO_ANSWER, "number", None, meta | {"answer_is_missing": True})
         graded, kind, choices = typed(answer, family, question)
         return Asked(family, question, graded, kind, choices, meta | {"released_answer": answer})
 

@@ -4,10 +4,13 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, ClassVar
 
 from etchr.checks import at_least, one_of
 from etchr.sample import EditSample
+
+TEST_SHARE = 0.1  # of the keys of a source that has a test set; another share would make all test sets other ones
 
 
 @dataclass
@@ -15,7 +18,7 @@ class BuildConfig:
     """The options that every source has."""
 
     out: str = "outputs/data"  # folder; each source gets its own below it
-    split: str = "train"  # train, or val: decided by the hash of a picture's key, whatever the seed
+    split: str = "train"  # train or val, or test where there is a test set: by the hash of a key, whatever the seed
     val_share: float = 0.01  # of the pictures
     seed: int = 0  # of what is drawn at random
     num_items: int | None = None  # the first ones of the source; null: all
@@ -24,8 +27,15 @@ class BuildConfig:
     shard: int = 0  # the part of the work that this machine does, from 0
     num_shards: int = 1  # machines that share the work and the folder
 
+    has_test_set: ClassVar[bool] = False  # whether split=test is there; other sources are data to train on
+
     def __post_init__(self) -> None:
-        one_of("split", self.split, ("train", "val"))
+        one_of("split", self.split, ("train", "val", "test"))
+        if self.split == "test" and not self.has_test_set:
+            raise ValueError(
+                "split=test is not there: this source's data are for training; "
+                "mazes, lakes and jigsaws photos=FOLDER make test sets"
+            )
         at_least(self, {"part_size": 1, "processes": 0, "num_shards": 1, "shard": 0})
         if self.split == "val" and self.val_share == 0:
             raise ValueError("val_share=0 leaves nothing for split=val; give it a share")
@@ -38,10 +48,14 @@ class BuildConfig:
 
 
 class Source(ABC):
-    """One public data set, or one generator. Built anew in every process, so it holds an index and no pictures."""
+    """One public data set, or one generator. Built anew in every process, so it holds an index and no pictures.
+
+    With split=test its items are those of a fixed test set: all of them are good and in that split.
+    """
 
     name: str  # of its folder
     free_options: ClassVar[tuple[str, ...]] = ("root",)  # places, which count by their content in `identity`
+    test_share: float = 0  # of the keys, which are in split=test and in no other, whatever the options
 
     @abstractmethod
     def __init__(self, config: Any) -> None:
@@ -66,3 +80,17 @@ class Source(ABC):
     def identity(self) -> dict[str, Any]:
         """What tells this source from another one of the same options, such as digests of its index files."""
         return {}
+
+
+def split_of(key: str, val_share: float, test_share: float = 0) -> str:
+    """The split of a picture: a function of its key alone, so no picture is in two.
+
+    What is in the test set does not depend on `val_share`, so it is in no other split of any build.
+    """
+    if _lot(f"test/{key}") < test_share:
+        return "test"
+    return "val" if _lot(key) < val_share else "train"
+
+
+def _lot(key: str) -> float:
+    return int(sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12], 16) / 16**12

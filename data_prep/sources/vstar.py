@@ -43,6 +43,7 @@ MAX_DIGITS = 4_000  # of an integer that is read as one; Python refuses to read 
 _FOCUS = re.compile(r"Additional visual information to focus on:\s*(?:<object>[\s;,.]*)*")
 _PICTURE = re.compile(r"<image>|<im_start>|<im_end>")
 _PLACEHOLDER = re.compile(r"<(?:image|object|im_start|im_end)>")
+_SIGNS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)  # brackets, and texts, whose own do not count
 _COCO_NAME = re.compile(r"(?:COCO_train2014_)?([0-9]{12})\.jpg")
 
 
@@ -207,8 +208,8 @@ def _records(data: bytes, path: Path) -> Iterator[tuple[Any, int, int]]:
     """The records of a JSON list, one at a time, each with its first byte and the byte after its last.
 
     Read as Latin-1, so that a character is a byte: enough to see where a record ends, for no byte of UTF-8 beyond ASCII
-    looks like JSON's own signs. A record's texts must be decoded again. `ValueError` for anything but a list, and for
-    a record whose end cannot be found, for it is nested too deeply.
+    looks like JSON's own signs. A record's texts must be decoded again. One nested too deeply to be read is None
+    here, and refused when its turn comes. `ValueError` for anything but a list.
     """
     letters, decode = data.decode("latin-1"), json.JSONDecoder(parse_int=_integer).raw_decode
     at = _after_blanks(letters, 3 if data.startswith(codecs.BOM_UTF8) else 0)
@@ -222,10 +223,7 @@ def _records(data: bytes, path: Path) -> Iterator[tuple[Any, int, int]]:
         try:
             record, end = decode(letters, at)
         except RecursionError:
-            raise ValueError(
-                f"{path}: the record at byte {at:,} is nested more deeply than can be read; the published files hold "
-                "no such record: download it again, or take that record out"
-            ) from None
+            record, end = None, _end_of_nested(letters, at)
         except ValueError as error:
             raise ValueError(f"{path} is damaged at byte {at:,} ({str(error)[:100]}); download it again") from None
         yield record, at, end
@@ -233,6 +231,16 @@ def _records(data: bytes, path: Path) -> Iterator[tuple[Any, int, int]]:
         sign = letters[at : at + 1]
         if sign not in (",", "]"):
             raise ValueError(f"{path} is damaged or cut off at byte {at:,}; download it again")
+
+
+def _end_of_nested(letters: str, at: int) -> int:
+    """The place behind the list or object that begins at `at`; behind all letters if it never ends."""
+    depth = 0
+    for sign in _SIGNS.finditer(letters, at):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(sign[0], 0)
+        if depth == 0:
+            return sign.end()
+    return len(letters)
 
 
 def _integer(digits: str) -> float:

@@ -47,12 +47,15 @@ def plain(number, family=TaskFamily.CHART, *, edit="red", **change):
 
 
 class Fake:
-    """Replies to question n what `script(n, view)` says: a text, a text for each decoding, or what is to be raised."""
+    """Replies to question n what `script(n, view)` says: a text, a text for each decoding, or what is to be raised.
+
+    The views are raw, edit and, without a picture, grade.
+    """
 
     name = "fake"
 
     def __init__(self, script=lambda number, view: RIGHT if view == "edit" else WRONG):
-        self.script, self.asked, self.seeds = script, [], []
+        self.script, self.asked, self.seeds, self.texts = script, [], [], []
 
     def __call__(self, config):
         """In place of `build_model`."""
@@ -60,10 +63,13 @@ class Fake:
 
     async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
         *pictures, text = messages[0]["content"]
-        number, view = int(text["text"].split("number of ")[1].split("?")[0]), ("raw", "edit")[len(pictures) - 1]
+        number = int(text["text"].split("number of ")[1].split("?")[0])
+        view = ("grade", "raw", "edit")[len(pictures)]
         self.asked.append((number, view))
+        self.texts.append(text["text"])
         self.seeds.append(seed)
         await asyncio.sleep(0.0005 * (number % 3))  # answers overtake each other
+        self.prompt = text["text"]
         reply = self.script(number, view)
         if isinstance(reply, BaseException):
             raise reply
@@ -258,6 +264,94 @@ def test_a_reply_without_an_answer_is_wrong_and_counted(setup):
     report = filter_samples(config, Fake(lambda n, view: "I cannot tell." if (view == "raw" or n) else RIGHT))
     assert kept(config) == ["s00"]
     assert (report["total"]["raw_unreadable"], report["total"]["edit_unreadable"]) == (2, 1)
+
+
+# ------------------------------------------------------------------------------------------------- answers in free text
+
+FREE = {"answer": "7 cups", "meta": {"answer_type": "text"}}
+SEVEN = "\\boxed{seven cups}"  # what the rules do not find equal to the reference
+
+
+def free_text(grade):
+    """M answers `seven cups` with the edit; `grade(number)` is its reply to the second call."""
+    return Fake(lambda n, view: grade(n) if view == "grade" else SEVEN if view == "edit" else WRONG)
+
+
+def agreed(n):
+    return "\\boxed{1}"
+
+
+def test_free_text_is_graded_by_a_second_call_without_pictures(setup):
+    config = setup([plain(n, **FREE) for n in range(3)])
+    model = Fake()
+
+    def script(n, view):
+        if view != "grade":
+            return SEVEN if view == "edit" else WRONG
+        says_seven = "Candidate answer: seven cups" in model.prompt
+        return "\\boxed{1}" if says_seven and n != 1 else "\\boxed{0}"
+
+    model.script = script
+    report = filter_samples(config, model)
+    assert kept(config) == ["s00", "s02"]
+    assert report["total"]["raw_wrong_edit_wrong"] == 1
+    assert sorted(model.asked) == sorted((n, view) for n in range(3) for view in ("raw", "edit", "grade", "grade"))
+    graded = [text for text in model.texts if "Candidate answer" in text]
+    assert all("Reference answer: 7 cups\n" in text for text in graded)
+    assert filter_samples(config, nobody) == report
+
+
+def test_an_answer_equal_to_the_reference_needs_no_second_call_and_equal_ones_share_theirs(setup):
+    replies = [SEVEN, SEVEN, "\\boxed{7 cups}", SEVEN]
+    model = Fake(lambda n, view: "\\boxed{1}" if view == "grade" else replies if view == "edit" else 4 * [WRONG])
+    config = setup([plain(0, **FREE)], num_decodings=4, temperature=1.0, max_raw=1.0)
+    filter_samples(config, model)
+    assert sorted(model.asked) == [(0, "edit"), (0, "grade"), (0, "grade"), (0, "raw")]
+    assert {line["view"]: line["right"] for line in lines(config)} == {"raw": 4, "edit": 4}
+
+
+@pytest.mark.parametrize(
+    ("grade", "meta", "calls"),
+    [("rules", "text", 0), ("auto", "number", 0), ("auto", "text", 2), ("model", "text", 2), ("model", "number", 2)],
+)
+def test_who_grades_is_an_option(setup, grade, meta, calls):
+    answer = {"answer": "7", "meta": {"answer_type": meta}}
+    model = Fake(lambda n, view: "\\boxed{0}" if view == "grade" else "\\boxed{8}")
+    filter_samples(setup([plain(0, **answer)], grade=grade, max_raw=1.0, min_edit=0.0), model)
+    assert [view for _, view in model.asked].count("grade") == calls
+
+
+@pytest.mark.parametrize("reply", [DOWN, "I would not know.", "\\boxed{maybe}"])
+def test_a_grade_that_is_not_given_is_a_failed_call_never_a_wrong_answer(setup, reply):
+    config = setup([plain(n, **FREE) for n in range(3)], retries=1)
+    model = free_text(lambda n: reply if n == 1 else "\\boxed{1}")
+    report = filter_samples(config, model)
+    assert (report["total"]["failed"], report["total"]["raw_wrong_edit_wrong"]) == (1, 0)
+    after = free_text(lambda n: "\\boxed{1}")
+    assert filter_samples(config, after)["total"]["failed"] == 0
+    assert {n for n, _ in after.asked} == {1}
+
+
+def test_who_grades_decides_the_verdicts_of_free_text_alone(setup):
+    samples = [plain(0), plain(1, **FREE)]
+    filter_samples(setup(samples, grade="rules"), free_text(agreed))
+    model = free_text(agreed)
+    filter_samples(setup(samples, grade="auto"), model)
+    assert {n for n, _ in model.asked} == {1}
+    again = free_text(agreed)
+    filter_samples(setup(samples, grade="model"), again)
+    assert {n for n, _ in again.asked} == {0, 1}
+
+
+def test_the_embedded_reader_grades_free_text_by_its_words(setup):
+    class Grading(Fake):
+        async def chat(self, messages, **options):
+            seen = [part for part in messages[0]["content"] if part["type"] == "image"]
+            return await (super() if seen else Reader()).chat(messages, **options)
+
+    model = Grading(lambda n, view: "\\boxed{there are 7 cups}" if view == "edit" and n else WRONG)
+    assert filter_samples(setup([plain(n, **FREE) for n in range(2)]), model)["total"]["failed"] == 0
+    assert kept(setup([plain(n, **FREE) for n in range(2)])) == ["s01"]
 
 
 # ---------------------------------------------------------------------------------------------- failed, killed, refused

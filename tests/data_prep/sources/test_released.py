@@ -171,7 +171,7 @@ def test_a_path_label_and_a_column_tell_charts_apart(tmp_path):
 def test_an_sft_row_without_answer_trains_stage_one_and_is_refused_by_the_grader(tmp_path):
     found = sample(released(write(tmp_path / "a.parquet", [pair()], SFT)))
     assert found.meta["answer_is_missing"] is True
-    with pytest.raises(ValueError, match="is no text answer"):
+    with pytest.raises(ValueError, match="this released row has no answer' is no number answer"):
         ground_truth(found)
 
 

@@ -150,8 +150,9 @@ def test_records_are_found_again_in_files_of_any_layout(tmp_path):
         (b'{"image": 1}', "no JSON list"),
         (b'[{"image": "gqa/x.jpg"}, {"image": ', "damaged at byte 25"),
         (b'[{"image": "gqa/x.jpg"}', "cut off at byte 23"),
-        (b"[" * 100_000, "record at byte 1 is nested more deeply"),
-        (b'[{"image": "x.jpg"}, ' + b"[" * 1_100 + b"]" * 1_100 + b"]", "record at byte 21 is nested more deeply"),
+        (b"[" * 100_000, "damaged or cut off at byte 100,000"),
+        (b'[{"image": "x.jpg"}, ' + b"[" * 90_000 + b"]" * 89_999, "damaged or cut off at byte 180,020"),
+        (b"[" + b"[" * 90_000 + b"]" * 90_000 + b"}", "damaged or cut off at byte 180,001"),
     ],
 )
 def test_a_damaged_file_says_so_at_once(tmp_path, data, reason):
@@ -159,6 +160,18 @@ def test_a_damaged_file_says_so_at_once(tmp_path, data, reason):
     (tmp_path / "GQA_data.json").write_bytes(data)
     with pytest.raises(ValueError, match=reason):
         VStar(options(tmp_path))
+
+
+def test_a_record_that_is_nested_too_deeply_is_refused_alone(tmp_path):
+    good = json.dumps(record("gqa/images/1.jpg", 'Why ]}"?'))
+    deep = "[" * 100_000 + json.dumps('in here: ]]] }}} \\ " {') + "]" * 100_000
+    inside = good[:-1] + ', "more": ' + "[{}," * 50_000 + "0" + "]" * 50_000 + "}"
+    write_seal(tmp_path)
+    (tmp_path / "gqa/images/1.jpg").write_bytes(picture())
+    (tmp_path / "GQA_data.json").write_text(f"[{good}, {deep}, {inside} , {good}]")
+    build(VStar, options(tmp_path))
+    assert refused(tmp_path / "out", "vstar") == dict.fromkeys((1, 2), "the record is nested too deeply")
+    assert [s.id for s in read_parquet(tmp_path / "out/vstar", "train")] == ["vstar-0000000", "vstar-0000003"]
 
 
 def test_an_integer_that_python_refuses_to_read_refuses_its_record_alone(tmp_path):
