@@ -53,6 +53,7 @@ def cost(rows: Iterable[Any], prices: Prices | None = None) -> dict[str, Any]:
     for record in rows:
         num_samples += 1
         num_edits += max(len(record.get("attempts", ())), record["edit"] is not None)
+        num_edits += sum(turn["role"] == "assistant" and "file" in turn for turn in record.get("turns", ()))
         for step, value in record["seconds"].items():
             seconds[step] = seconds.get(step, 0.0) + value
         for model, counts in record["usage"].items():

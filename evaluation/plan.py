@@ -53,7 +53,7 @@ def calls_of(system: SystemConfig) -> Calls:
         "best_of_n": (n + 1, n + 1, n, 1),
         "iterate": (2, n + 1 + rewrites, n, 1),
         "tool_loop": (1, turns, 0, turns),
-        "interleaved": (2, turns, turns, turns),
+        "interleaved": (1, turns, turns, turns),
     }[system.kind]
     if system.kind in ("direct", "oracle_edit", "tool_loop", "interleaved"):
         return Calls(least, most, edits, added)

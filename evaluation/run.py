@@ -120,7 +120,8 @@ class _Run:
         self.config, self.tasks, self.router, self.digests = config, tasks, router, digests
         self.folder, self.shard = folder, shard
         self._build_model, self._build_editor = build_model, build_editor
-        self.models: dict[str, JournaledModel] = {}  # by role, or by system where it has one of its own
+        self.models: dict[str, JournaledModel] = {}  # by role
+        self.own_models: dict[str, JournaledModel] = {}  # by system, of those that have one of their own
 
     async def all_systems(self) -> None:
         """Run the jobs that are left, one editor after the other."""
@@ -128,12 +129,18 @@ class _Run:
             journal = self.folder.journal(self.shard.rank)
             stack.callback(journal.close)
             opened_models: dict[str, JournaledModel] = {}
-            for role, config in self._model_configs().items():
+
+            async def ready(config: ModelConfig) -> JournaledModel:
                 identity = model_fingerprint(config)
-                if str(identity) not in opened_models:  # roles that name one model share it and its connections
+                place = str((identity, config.base_urls))
+                if place not in opened_models:  # roles that name one model, at one place, share its connections
                     model = await stack.enter_async_context(opened(self._build_model(config)))
-                    opened_models[str(identity)] = JournaledModel(model, identity, journal)
-                self.models[role] = opened_models[str(identity)]
+                    opened_models[place] = JournaledModel(model, identity, journal)
+                return opened_models[place]
+
+            self.models = {role: await ready(config) for role, config in self._roles().items()}
+            own = {name: system.model for name, system in self.config.systems.items() if system.model is not None}
+            self.own_models = {name: await ready(config) for name, config in own.items()}
             seed = self.config.editing.seed
             judge = Judge(self.models["judge"], seed=seed) if "judge" in self.models else None
             self.recorder = Recorder(self.folder, self.digests, judge, self.models.get("edit_judge"), seed)
@@ -144,11 +151,10 @@ class _Run:
                 elif self.shard.is_main:
                     tqdm.write(f"{', '.join(names)}: all recorded")
 
-    def _model_configs(self) -> dict[str, ModelConfig]:
+    def _roles(self) -> dict[str, ModelConfig]:
         config = self.config
         roles = {"reasoner": config.reasoner, "verifier": config.verifier or config.reasoner}
-        roles |= {name: role for name in ("judge", "edit_judge") if (role := getattr(config, name)) is not None}
-        return roles | {name: system.model for name, system in config.systems.items() if system.model is not None}
+        return roles | {name: role for name in ("judge", "edit_judge") if (role := getattr(config, name)) is not None}
 
     def _left(self, names: Iterable[str]) -> Iterator[Job]:
         """The jobs of this process that are not recorded; `ValueError` if a recorded sample has changed since."""
@@ -188,7 +194,7 @@ class _Run:
             bar = stack.enter_context(
                 tqdm(total=done + len(jobs), initial=done, unit="sample", disable=self.shard.quiet)
             )
-            progress = _Progress(bar)
+            progress = _Progress(bar, scored=[name for name in names if self._has_scored(name)])
             waiting = iter(jobs)
 
             async def worker() -> None:
@@ -209,16 +215,23 @@ class _Run:
         file.append(record)
         progress.note(job.system, record)
 
+    def _has_scored(self, name: str) -> bool:
+        """Whether a sample of a system has ever been scored here."""
+        return any(record["unscored"] is None for record in self.folder.records(name).read().values())
+
     def _setup(self, name: str, edits: EditStore | None) -> Setup:
         config = self.config
         system = config.systems[name]
-        reasoner: MLLM = self.models.get(name, self.models["reasoner"])
+        reasoner: MLLM = self.own_models.get(name, self.models["reasoner"])
         if system.kind == "interleaved" and edits is not None:
             reasoner = UnifiedModel(reasoner, edits, self.router, config.editing.seed)
-        own = name in self.models and config.verifier is None
-        verifier = self.models[name if own else "verifier"]
+        verifier = self.own_models.get(name) if config.verifier is None else None
         settings = EvrSettings(config.temperature, config.max_tokens, config.editing.seed)
-        return Setup(system, Models(reasoner, verifier, self.router, settings, config.editing.seed), edits)
+        return Setup(
+            system,
+            Models(reasoner, verifier or self.models["verifier"], self.router, settings, config.editing.seed),
+            edits,
+        )
 
     def _edits(self, system: SystemConfig) -> EditStore | None:
         editing = self.config.editing
@@ -241,6 +254,8 @@ def _repeated(setup: Setup, repeat: int) -> Setup:
     models, settings = setup.models, setup.models.settings
     if settings.temperature > 0 and settings.seed is not None:
         models = replace(models, settings=replace(settings, seed=settings.seed + 1000 * repeat))
+    if isinstance(models.reasoner, UnifiedModel):
+        models = replace(models, reasoner=models.reasoner.repeated(repeat))
     return replace(setup, models=models, repeat=repeat)
 
 
@@ -255,18 +270,19 @@ def by_editor(systems: dict[str, SystemConfig]) -> list[list[str]]:
 class _Progress:
     """The bar of a group: how many are right so far; and when to give a system up."""
 
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
+    def __init__(self, bar: Any, scored: Iterable[str] = ()) -> None:
+        """`scored` names the systems of which samples were scored before, so that they are not without hope."""
+        self.bar, self.hopeful = bar, set(scored)
         self.right: dict[str, int] = {}
         self.scored: dict[str, int] = {}
         self.failed: dict[str, int] = {}
 
     def note(self, system: str, record: Record) -> None:
-        """Take a record in; `ValueError` if none of the first `HOPELESS` could be scored."""
+        """Take a record in; `ValueError` if none of a system's first `HOPELESS` could be scored."""
         right, scored = bool(record["correct"]), record["correct"] is not None
         for counts, more in ((self.right, right), (self.scored, scored), (self.failed, not scored)):
             counts[system] = counts.get(system, 0) + more
-        if self.failed[system] >= HOPELESS and not self.scored[system]:
+        if self.failed[system] >= HOPELESS and not self.scored[system] and system not in self.hopeful:
             raise ValueError(
                 f"{system}: none of the first {self.failed[system]} samples could be scored; the last one: "
                 f"{record['unscored']}. Mend that and start the same command again"

@@ -50,15 +50,15 @@ def share(units: Units) -> Estimate:
     """The share of right outcomes, all values alike, with an interval over units.
 
     Wilson's where every unit has one value. Where units have several, a percentile bootstrap that redraws units
-    (cluster bootstrap); if all values are alike it would shrink to a point, and Wilson's for the units is given.
+    (cluster bootstrap); where that shrinks to a point, because all units are alike, Wilson's for the units is given.
     """
     values = [value for unit in units.values() for value in unit]
     if all(len(unit) == 1 for unit in units.values()):
         return wilson(sum(values), len(values))
-    if len(set(values)) == 1:
-        return wilson(values[0] * len(units), len(units))
     drawn = _redrawn(units, np.random.default_rng(SEED))
     low, high = np.percentile(drawn, (2.5, 97.5))
+    if low == high:
+        return wilson(float(np.mean(values)) * len(units), len(units))
     return Estimate(100 * float(np.mean(values)), 100 * float(low), 100 * float(high))
 
 

@@ -48,12 +48,15 @@ class CallJournal:
         return key in self._known
 
     def get(self, key: str) -> list[Reply] | None:
-        """The replies called `key`, or None."""
+        """The replies called `key`; None if there are none, or if a picture in them is gone or damaged."""
         if key not in self._known:
             return None
         lines, position = self._known[key]
         entry = lines.at(position)
-        return [self._reply(record, entry["seconds"]) for record in entry["replies"]]
+        try:
+            return [self._reply(record, entry["seconds"]) for record in entry["replies"]]
+        except ValueError:
+            return None
 
     def put(self, key: str, model: str, replies: Sequence[Reply], seconds: float) -> None:
         """Keep replies and what they took; they are on disk when this returns."""
@@ -94,7 +97,6 @@ class JournaledModel:
     def __init__(self, model: MLLM, identity: dict[str, Any], journal: CallJournal) -> None:
         """`identity` is what decides the model's replies: `mllm.settings.model_fingerprint`."""
         self.model, self.name, self.journal = model, model.name, journal
-        self.asked = self.recalled = 0  # calls that went to the model, and calls that did not have to
         self._identity = json.dumps(identity, sort_keys=True)
         self._locks = Locks()
 
@@ -113,12 +115,10 @@ class JournaledModel:
         async with self._locks[key]:  # the same question at the same time is one call
             known = await asyncio.to_thread(self.journal.get, key)
             if known is not None:
-                self.recalled += 1
                 return known
             begin = time.perf_counter()
             replies = await self.model.chat(messages, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
             seconds = time.perf_counter() - begin
-            self.asked += 1
             self.journal.put(key, self.name, replies, seconds)
             return [replace(reply, seconds=seconds) for reply in replies]
 
@@ -179,7 +179,6 @@ class EditStore:
     ) -> None:
         """`identity` is what decides the edits: digests of the weights, steps, guidance, size."""
         self.folder, self.batch_size, self.workers = folder, batch_size, workers
-        self.made = self.recalled = 0
         self._identity = json.dumps(identity, sort_keys=True)
         self._open_editor = open_editor
         self._batcher: EditBatcher | None = None
@@ -200,21 +199,15 @@ class EditStore:
         asked = json.dumps([self._identity, pixel_digest(image), prompt, seed])
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
-    def has(self, image: Image.Image, prompt: str, seed: int) -> bool:
-        """Whether an edit is there already."""
-        return self.folder is not None and self._note(self.key(image, prompt, seed)).is_file()
-
     async def edit(self, image: Image.Image, prompt: str, seed: int) -> StoredEdit:
         """The edit of one image; raises `EditFailed` if the editor cannot make it."""
         key = await asyncio.to_thread(self.key, image, prompt, seed)
         async with self._locks[key]:
             known = await asyncio.to_thread(self._read, key)
             if known is not None:
-                self.recalled += 1
                 return known
             batcher = await self._ready()
             edit = await batcher.edit(image, prompt, seed)
-            self.made += 1
             about = {"editor": batcher.editor.name, "prompt": prompt, "seed": seed, "seconds": edit.seconds}
             return StoredEdit(edit, batcher.editor.name, await asyncio.to_thread(self._write, key, edit.image, about))
 

@@ -261,13 +261,13 @@ def _worth(name: str, records: Records, systems: Mapping[str, SystemConfig]) -> 
     """What verification is worth: verdicts against whether the edit would have helped.
 
     An edit helps if the answer is wrong without it and right with it, and harms if it is the other way round. Needs the
-    system without edits and the twin that uses the same edits unverified; None if the run has none.
+    system without edits and the twin that uses the same edits unverified, both answered by the same model; None if the
+    run has none.
     """
-    without = next((other for other, config in systems.items() if config.kind == "direct"), None)
+    mine = {other: config for other, config in systems.items() if config.model == systems[name].model}
+    without = next((other for other, config in mine.items() if config.kind == "direct"), None)
     twins = (
-        other
-        for other, config in systems.items()
-        if config.kind == "always_edit" and _same_edits(config, systems[name])
+        other for other, config in mine.items() if config.kind == "always_edit" and _same_edits(config, systems[name])
     )
     twin = next(twins, None)
     if without is None or twin is None:

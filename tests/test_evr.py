@@ -80,6 +80,10 @@ def run(model, propose=propose, verify=True, **options):
         ("\\boxed{1}, no, on a second look it is \\boxed{0", "unparsable"),  # cut off in its last word
         ("\\boxed{\\textbf{１}}", "accepted"),
         ("\\boxed{10}", "unparsable"),
+        ("<think>If it were right, I would say \\boxed{1}. But let me", "unparsable"),  # cut off in its thoughts
+        ("<think>Is it \\boxed{1}?</think>\n\n0", "rejected"),
+        ("Is it \\boxed{0}?</think>\n\n\\boxed{1}", "accepted"),
+        pytest.param("\n" * 200_000, "unparsable", id="line ends"),  # and soon
         ("-1", "unparsable"),
         ("Verdict: -1", "unparsable"),
         ("There is 1 box", "unparsable"),

@@ -89,12 +89,12 @@ def extract_answer(
     if answer_type not in _READERS:
         raise ValueError(f"unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
     read = _READERS[answer_type]
-    text = _after_thinking(_unicode_as(answer_type, reply_text or "")[-MAX_REPLY:])
+    text = after_thinking(_unicode_as(answer_type, reply_text or "")[-MAX_REPLY:])
     if text is None:
         return None
     explicit = last_box(text)
     if explicit is None:
-        tags = re.findall(r"<answer>(.*?)</answer>", text, re.IGNORECASE | re.DOTALL)
+        tags = re.findall(r"<answer>((?:(?!</?answer>).)*)</answer>", text, re.IGNORECASE | re.DOTALL)
         explicit = tags[-1] if tags else None
     if explicit is not None:
         return read(plain(explicit), choices)
@@ -198,8 +198,8 @@ def plain(text: str, *, keep_lines: bool = False) -> str:
     text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|textit|texttt|mathit|mathsf|operatorname|left|right|displaystyle)"
                   r"(?![A-Za-z])\s*", "", text)  # fmt: skip
     text = re.sub(r"\\[()\[\]]|\$(?!\s*\d)|[{}`]|\*\*|__", "", text)
-    text = re.sub(r"^[ \t]*[#>*]+[ \t]+", "", text, flags=re.MULTILINE)
-    if keep_lines:
+    if keep_lines:  # where a line begins with these it is a heading, a quotation or an item; in a box, "# of lines"
+        text = re.sub(r"^[ \t]*[#>*]+[ \t]+", "", text, flags=re.MULTILINE)
         return "\n".join(line for line in (" ".join(line.split()) for line in text.splitlines()) if line)
     return " ".join(text.split())
 
@@ -220,12 +220,10 @@ def _box_is_cut(text: str) -> bool:
     return bool(opened) and (not opened[-1][1] or _balanced(text, opened[-1].start(1)) is None)
 
 
-def _after_thinking(text: str) -> str | None:
+def after_thinking(text: str) -> str | None:
     """The reply proper, after a reasoning block; None if that block never ends."""
-    _, closed, tail = text.rpartition("</think>")
-    if closed:
-        return tail
-    return None if "<think>" in text else text
+    tail = text.rpartition("</think>")[2]
+    return None if "<think>" in tail else tail
 
 
 def _statements(text: str) -> list[str]:

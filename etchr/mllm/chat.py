@@ -117,7 +117,7 @@ class ChatClient:
         )
 
     def _replies(self, answer: Any) -> list[Reply] | Failure:
-        """The choices with text or pictures in a chat-completions answer; `Failure` if there are none."""
+        """The choices with text or pictures, or cut off before any, in an answer; `Failure` if there are none."""
         answer = answer if isinstance(answer, dict) else {}
         usage = answer.get("usage") if isinstance(answer.get("usage"), dict) else {}
         prompt_tokens, completion_tokens = token_count(usage, "prompt_tokens"), token_count(usage, "completion_tokens")
@@ -136,7 +136,8 @@ class ChatClient:
                 return Failure(f"sent a picture that cannot be used: {self._endpoints.quote(str(error))}", down=False)
             reason = choice.get("finish_reason")
             reasons.append(reason if isinstance(reason, str) else "stop")
-            if text.strip() or images:
+            # A model that spends all its tokens on thoughts it does not show has replied: to ask again changes nothing.
+            if text.strip() or images or reasons[-1] == "length":
                 counts = (None, None) if replies else (prompt_tokens, completion_tokens)
                 replies.append(Reply(text, self._endpoints.quote(reasons[-1]), *counts, read_logprobs(choice), images))
         if not replies:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from PIL import Image
 
 from etchr.families import TaskFamily
-from etchr.mllm.answers import last_box, normalise_unicode, plain
+from etchr.mllm.answers import MAX_REPLY, after_thinking, last_box, normalise_unicode, plain
 from etchr.mllm.logprobs import token_share
 from etchr.mllm.prompts import ROUTE_FAMILY, route_prompt
 from etchr.mllm.protocol import Message, Reply, user_message
@@ -25,7 +25,8 @@ _NOTHING = {"no", "nothing", "none of them", "none of these", "none of the above
 
 _WORD = r"(?:answer|kind|number|choice|option)"
 _STATEMENT = re.compile(  # a line of its own, as in "The answer is 2."
-    rf"^\W*(?:the\s+|my\s+)?(?:final\s+)?{_WORD}\b\s*(?:is\b|:|=)?\s*(\S.{{0,200}}?)\s*$", re.IGNORECASE | re.MULTILINE
+    rf"^[^\w\n]*(?:the\s+|my\s+)?(?:final\s+)?{_WORD}\b\s*(?:is\b|:|=)?\s*(\S.{{0,200}}?)\s*$",
+    re.IGNORECASE | re.MULTILINE,
 )
 # A number, perhaps with what it stands for: "2", "kind 2", "2. the chart". A second number would leave it open.
 _NUMBERED = re.compile(rf"(?:{_WORD}\s*)?#?(\d{{1,3}})(?:\s*[.):-]\D*)?", re.IGNORECASE)
@@ -52,9 +53,9 @@ def read_route(reply: Reply) -> Route:
 
 def _said(reply: Reply) -> str:
     """The words that should name a kind; "" if there are none."""
-    text = normalise_unicode(reply.text).rpartition("</think>")[2]
-    if "<think>" in text:
-        return ""  # thinking that never ended
+    text = after_thinking(normalise_unicode(reply.text)[-MAX_REPLY:])
+    if text is None:
+        return ""
     if r"\boxed" in text:
         return plain(last_box(text) or "")
     if reply.finish_reason == "length":

@@ -66,6 +66,8 @@ def model_fingerprint(config: ModelConfig) -> dict[str, Any]:
     """What decides a model's replies, as JSON: not where it is served; for the reader a digest of its source."""
     keys = ("kind", "model", "error_rate", "seed", "max_image_pixels", "extra_body")
     values = {key: getattr(config, key) for key in keys}
+    if config.top_logprobs is not None:  # a reply without them is another one
+        values["top_logprobs"] = config.top_logprobs
     if config.kind == "reader":
         from etchr.mllm import reader, sight, skills, wishes
 

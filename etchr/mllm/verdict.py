@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 
-from etchr.mllm.answers import last_box, normalise_unicode, plain
+from etchr.mllm.answers import MAX_REPLY, after_thinking, last_box, normalise_unicode, plain
 
 
 class Verdict(StrEnum):
@@ -15,7 +15,7 @@ class Verdict(StrEnum):
 POSITIVE, NEGATIVE = ("1", "Yes", "yes"), ("0", "No", "no")  # the tokens of a verdict, for its probability
 
 _STATEMENT = re.compile(  # a line of its own: "the answer is 1" inside a sentence may speak of the question
-    r"^\W*(?:the\s+|my\s+)?(?:final\s+)?(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(?<![-.])(0|1|yes|no)\W*$",
+    r"^[^\w\n]*(?:the\s+|my\s+)?(?:final\s+)?(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(?<![-.])(0|1|yes|no)\W*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _BARE = re.compile(r"\W*(?<![-.])(0|1|yes|no)\W*", re.IGNORECASE)  # -1 is no verdict
@@ -25,9 +25,10 @@ _POSITIVE, _NEGATIVE = {"1", "yes", "correct", "true"}, {"0", "no", "incorrect",
 def parse_verdict(text: str) -> Verdict:
     """The verdict in a reply: the last box decides, else a stated verdict, else a reply that is one word.
 
-    Anything else is UNPARSABLE, a third outcome that is counted apart.
+    Anything else is UNPARSABLE, a third outcome that is counted apart. What the model thought on the way, or was still
+    thinking when it was cut off, is no verdict.
     """
-    text = normalise_unicode(text)
+    text = after_thinking(normalise_unicode(text)[-MAX_REPLY:]) or ""
     if r"\boxed" in text:
         word = plain(last_box(text) or "").strip(" .").lower()
     elif statements := _STATEMENT.findall(text):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from etchr.images import decode_image
-from etchr.mllm.answers import answer_type, is_correct
+from etchr.mllm.answers import answer_type, extract_answer, is_correct, last_box, plain
 from etchr.sample import EditSample
 from evaluation.benchmarks.files import header, no_picture
 from evaluation.scoring import Judge, Outcome
@@ -102,6 +102,7 @@ class Benchmark(ABC):
         By the one grader; free text that it finds different from the truth is put to the judge, if there is one. The
         whole `reply` is for rules that read it in a way of their own.
         """
+        answer = answer_or_refusal(sample, answer, reply)
         right = is_correct(answer, sample)
         if right or answer is None or judge is None or answer_type(sample) != "text":
             return Outcome(right)
@@ -120,3 +121,16 @@ class Benchmark(ABC):
     def chance(self, sample: EditSample) -> float:
         """The probability that a blind guess is right: options alike, anything else 0."""
         return 1 / len(sample.choices) if sample.choices and answer_type(sample) == "option" else 0.0
+
+
+def answer_or_refusal(sample: EditSample, answer: str | None, reply: str | None) -> str | None:
+    """`answer`; if there is none and the truth itself reads like a refusal, what stands in the reply's box.
+
+    "Don't know" is an answer where it is the truth, in a survey's chart for example, and to no other question.
+    """
+    if answer is not None or reply is None or answer_type(sample) != "text":
+        return answer
+    if extract_answer(f"\\boxed{{{sample.answer}}}", "text") is not None:
+        return None
+    box = last_box(reply)
+    return box and plain(box)

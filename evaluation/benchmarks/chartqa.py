@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from etchr.families import TaskFamily
-from etchr.mllm.answers import extract_answer, ground_truth, last_box, normalise_unicode, plain
+from etchr.mllm.answers import ground_truth, normalise_unicode
 from etchr.rows import inside, text
 from etchr.sample import EditSample
-from evaluation.benchmarks.benchmark import Benchmark, Decode, HubFiles, LazySamples, LoadOptions, Samples
+from evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Decode,
+    HubFiles,
+    LazySamples,
+    LoadOptions,
+    Samples,
+    answer_or_refusal,
+)
 from evaluation.benchmarks.files import (
     ParquetRows,
     content_ids,
@@ -140,14 +148,8 @@ class ChartQA(Benchmark):
     async def score(
         self, sample: EditSample, answer: str | None, judge: Judge | None, reply: str | None = None
     ) -> Outcome:
-        """By both rules; None is wrong.
-
-        Where the truth itself reads like a refusal ("Don't know", in a survey's chart), the reply's box is taken for an
-        answer, which for all other truths it is not.
-        """
-        if answer is None and reply is not None and extract_answer(f"\\boxed{{{sample.answer}}}", "text") is None:
-            box = last_box(reply)
-            answer = box and plain(box)
+        """By both rules; None is wrong."""
+        answer = answer_or_refusal(sample, answer, reply)
         if answer is None:
             return Outcome(False, {"strict": False, "normalised": False})
         # An answer loses its full stop and double spaces when it is read; so must the truth, "U.S." for example.

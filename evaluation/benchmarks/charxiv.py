@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from etchr.families import TaskFamily
-from etchr.mllm.answers import ground_truth
+from etchr.mllm.answers import after_thinking, ground_truth
 from etchr.rows import text
 from etchr.sample import EditSample
 from evaluation.benchmarks import charxiv_authors, charxiv_words
@@ -113,9 +113,17 @@ class CharXiv(Benchmark):
     async def score(
         self, sample: EditSample, answer: str | None, judge: Judge | None, reply: str | None = None
     ) -> Outcome:
-        """By the judge, of whom `rule` says what it sees. The authors' prompt takes the answer out of the reply."""
+        """By the judge, of whom `rule` says what it sees. The authors' prompt takes the answer out of the reply.
+
+        In our words it sees the answer alone or, of a reply that puts none into a box, the end.
+        """
         authors = sample.meta["words"] == AuthorsWords.name
-        candidate = (reply or "")[-MAX_REPLY:].strip() if authors else answer
+        if authors:
+            candidate = (reply or "")[-MAX_REPLY:].strip()
+        elif answer is None and reply is not None and r"\boxed" not in reply:
+            candidate = (after_thinking(reply) or "")[-MAX_CANDIDATE:].strip()
+        else:
+            candidate = answer or ""
         if not candidate:
             return Outcome(False)
         if not authors and says_the_same(candidate, ground_truth(sample), sample.meta["category"]):

@@ -121,7 +121,10 @@ def _repeats(report: Report) -> Section | None:
         return None
     numbers = sorted({int(k) for _, _, values in found for k in values})
     rows = [[f"{name}: {task}", *(number(values.get(str(k))) for k in numbers)] for name, task, values in found]
-    about = "The chance in percent that one of k tries is right, over the samples whose tries are all scored."
+    about = (
+        "The chance in percent that one of k tries is right, over the samples whose tries are all scored. pass@1 is "
+        "what others call mean@k, the mean over all tries."
+    )
     return Section("Several tries", about, [Table(["system: task", *(f"pass@{k}" for k in numbers)], rows)])
 
 

@@ -15,6 +15,8 @@ def test_sums_and_price_by_hand():
     assert found["usage"] == {"m": {"calls": 6, "prompt_tokens": 3000, "completion_tokens": 1500}}
     assert found["seconds"] == {"edit": 1.5, "reason": 3.0}
     assert (found["num_samples"], found["num_edits"]) == (3, 4)
+    drawn = [{"role": "assistant", "file": "a"}, {"role": "tool", "file": "b"}, {"role": "assistant"}]
+    assert cost([record(edit=False, turns=drawn)])["num_edits"] == 1  # what a model drew; a crop is no edit
     assert found["usd"] == pytest.approx((3000 * 0.5 + 1500 * 2.0) / 1e6, abs=1e-4)
 
 

@@ -39,6 +39,15 @@ def test_the_bounds_hold_for_what_the_systems_do(kind, prompt):
     assert bounds.most == max(seen)
 
 
+@pytest.mark.parametrize("turns", [1, 4])
+def test_a_unified_model_may_answer_at_once(turns):
+    bounds = calls_of(system("interleaved", turns=turns))
+    assert (bounds.least, bounds.most) == (1, turns)
+    model = Always("\\boxed{7}")
+    run(system("interleaved", turns=turns), model)
+    assert model.calls == bounds.least
+
+
 @pytest.mark.parametrize(("route", "least", "most"), [("label", 2, 2), ("rule", 1, 2), ("model", 2, 3)])
 def test_a_routed_question_may_get_no_edit(route, least, most):
     config = system("evr", route=route)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from etchr.mllm.protocol import CallFailed
+from etchr.mllm.settings import ModelConfig
 from evaluation.factory import read_tasks
 from evaluation.records import RunFolder
 from evaluation.report import write_reports
@@ -89,6 +90,20 @@ def test_what_verification_is_worth(run):
         "evr: accepted": ["direct", "always", "2", "1", "2", "0"],  # helps, harms, both right, both wrong
         "evr: not accepted": ["direct", "always", "1", "1", "0", "0"],
     }
+
+
+def test_verification_is_measured_against_the_answers_of_the_same_model(run):
+    other = ModelConfig(seed=1)
+    mine = {"direct": SystemConfig(), "always": run.edits("always_edit"), "evr": run.edits()}
+    theirs = {
+        "their_direct": SystemConfig(model=other),
+        "their_always": run.edits("always_edit", model=other),
+        "their_evr": run.edits(model=other),
+    }
+    worth = run(run.config(mine | theirs))["worth"]
+    pairs = {name: (found["without"], found["unverified"]) for name, found in worth.items()}
+    assert pairs == {"evr": ("direct", "always"), "their_evr": ("their_direct", "their_always")}
+    assert run(run.config(mine | {"their_evr": theirs["their_evr"]}))["worth"].keys() == {"evr"}
 
 
 def test_costs_are_per_system(run):

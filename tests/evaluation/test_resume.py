@@ -16,6 +16,7 @@ from etchr.mllm.protocol import CallFailed
 from etchr.sample import write_parquet
 from evaluation.factory import read_tasks
 from evaluation.records import RunFolder
+from evaluation.run import HOPELESS
 from evaluation.settings import EditingConfig, SystemConfig
 from tests.evaluation import stoppable
 from tests.evaluation.fakes import Case, TableEditor, TableModel, write_data
@@ -101,6 +102,17 @@ def test_what_was_unscored_is_tried_again_at_the_next_start(run):
     assert run.editor.drawn == ["maze-0"]
     shares = {n: (s["mean"], s["tasks"]["maze"]["num_unscored"]) for n, s in report["systems"].items()}
     assert shares == {"direct": (50, 0), "base_evr": (100, 0)}
+
+
+def test_samples_that_fail_for_good_do_not_keep_a_run_from_going_on(new_run):
+    """The first start scores what can be scored; a later one begins with all that failed, and that gives no one up."""
+    too_long = CallFailed("the request is too long")
+    cases = [Case("maze", str(i), source=too_long if i % 2 else "\\boxed{7}") for i in range(2 * HOPELESS + 4)]
+    run = new_run(cases)
+    run(run.config())
+    report = run(run.config({"direct": SystemConfig(), "oracle": SystemConfig("oracle_edit")}))
+    assert report["systems"]["direct"]["tasks"]["maze"]["num_unscored"] == HOPELESS + 2
+    assert report["systems"]["oracle"]["tasks"]["maze"]["num_unscored"] == 0
 
 
 def test_a_finished_run_asks_nothing_and_loads_no_editor(run):

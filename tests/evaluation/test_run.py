@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
-from etchr.mllm.protocol import CallFailed
-from evaluation.run import HOPELESS
+from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.settings import ModelConfig
+from evaluation.run import HOPELESS, evaluate
 from evaluation.settings import SystemConfig
 from tests.evaluation.fakes import MUMBLE, REJECT, Case, TableEditor, TableModel
 
@@ -136,8 +137,6 @@ def test_every_intermediate_is_in_the_record(run, systems):
 
 
 def test_the_editor_is_loaded_once_for_all_its_systems(run, systems):
-    from evaluation.run import evaluate
-
     loaded = []
 
     def build_editor(system, editing):
@@ -146,6 +145,77 @@ def test_the_editor_is_loaded_once_for_all_its_systems(run, systems):
 
     evaluate(run.config(systems), build_model=lambda _: run.model, build_editor=build_editor)
     assert loaded == [run.klein]
+
+
+class Named(TableModel):
+    """A `TableModel` by another name."""
+
+    def __init__(self, cases, name):
+        super().__init__(cases)
+        self.name = name
+
+
+def test_a_system_may_be_called_as_a_role(new_run):
+    """Whatever it is called, a system without a model of its own asks the reasoner, and takes no role from another."""
+    run = new_run([Case("maze", "0")])
+    models = {"usual": ModelConfig(), "grader": ModelConfig(seed=1), "own": ModelConfig(seed=2)}
+    names = {config.seed: name for name, config in models.items()}
+    systems = {"judge": SystemConfig(), "reasoner": SystemConfig(model=models["own"]), "verifier": run.edits()}
+    config = run.config(systems, reasoner=models["usual"], judge=models["grader"])
+    evaluate(config, lambda each: Named(run.cases, names[each.seed]), lambda *_: run.editor)
+    asked = {name: run.records(name)["maze-0"] for name in systems}
+    assert {name: record["reasoner"] for name, record in asked.items()} == {
+        "judge": "usual",
+        "reasoner": "own",
+        "verifier": "usual",
+    }
+    assert asked["verifier"]["verifier"] == "usual"
+
+
+def test_a_verifier_with_log_probabilities_is_not_the_reasoner_without_them(new_run):
+    run = new_run([Case("maze", "0")])
+    plain, dense = (ModelConfig("http", "m", ["http://127.0.0.1:9/v1"], top_logprobs=top) for top in (None, 5))
+    built = []
+
+    def build(config):
+        built.append(config.top_logprobs)
+        return run.model
+
+    evaluate(run.config(reasoner=plain, verifier=dense), build, lambda *_: run.editor)
+    assert built == [None, 5]
+
+
+def test_one_model_at_two_places_is_called_at_both(new_run):
+    run = new_run([Case("maze", "0")])
+    here, there = (ModelConfig("http", "m", [f"http://127.0.0.1:{port}/v1"]) for port in (8, 9))
+    built = []
+
+    def build(config):
+        built.append(config.base_urls)
+        return run.model
+
+    evaluate(run.config(reasoner=here, verifier=there), build)
+    assert built == [here.base_urls, there.base_urls]
+
+
+def test_every_repeat_of_the_stand_in_for_a_unified_model_draws_with_other_noise(new_run):
+    run = new_run([Case("maze", "0")])
+    seeds = []
+
+    class Editor(TableEditor):
+        def edit(self, images, prompts, noise):
+            seeds.extend(noise)
+            return super().edit(images, prompts, noise)
+
+    class Model:
+        name = "any"
+
+        async def chat(self, messages, **options):
+            return [Reply("\\boxed{7}")]
+
+    config = run.config({"both": run.edits("interleaved")}, repeats=3)
+    evaluate(config, lambda _: Model(), lambda *_: Editor(run.cases))
+    assert len(set(seeds)) == len(seeds) == 3
 
 
 # --------------------------------------------------------------------------------------------- overlap and bounds

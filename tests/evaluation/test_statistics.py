@@ -50,6 +50,14 @@ def test_the_share_of_units_of_one_value_is_wilsons():
     assert share(single([1, 1, 0])) == wilson(2, 3)
 
 
+@pytest.mark.parametrize("count", [1, 10])
+def test_units_that_are_all_alike_leave_an_interval(count):
+    """Each is right half of the time: to redraw them says nothing, and that is no certainty."""
+    estimate = share({str(i): [1.0, 0.0, 1.0, 0.0] for i in range(count)})
+    assert estimate == wilson(count / 2, count)
+    assert estimate.low < 50 < estimate.high
+
+
 def test_questions_put_four_times_count_once_in_the_interval():
     """All four answers to a question agree: the interval is as wide as with one answer each, not half as wide."""
     rng = np.random.default_rng(0)

@@ -161,6 +161,14 @@ def test_reply_carries_counts_and_finish_reason(server: FakeServer) -> None:
     assert (client.stats.prompt_tokens, client.stats.completion_tokens) == (11, 7)
 
 
+def test_a_reply_cut_off_before_its_first_word_is_a_reply(server: FakeServer) -> None:
+    """All its tokens went into thoughts that are not shown: it would be so the next time too, and is paid for."""
+    endpoint = server.endpoint(answer(None, finish_reason="length", usage={"completion_tokens": 4096}))
+    client = make_client(endpoint)
+    assert ask(client) == [Reply("", "length", None, 4096)]
+    assert (client.stats.calls, client.stats.failures) == (1, 0)
+
+
 @pytest.mark.parametrize("usage", [None, [], "many", {"prompt_tokens": -1, "completion_tokens": True}])
 def test_unusable_counts_are_none(server: FakeServer, usage: Any) -> None:
     assert ask(make_client(server.endpoint(answer("x", usage=usage)))) == [Reply("x")]

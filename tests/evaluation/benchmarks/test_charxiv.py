@@ -268,6 +268,23 @@ def test_the_judge_is_not_asked_about_the_reference_itself_nor_about_nothing(fol
             assert score(benchmark, sample, None) == (Outcome(False), [])
 
 
+@pytest.mark.parametrize(
+    ("reply", "seen"),
+    [
+        ("The axis at the bottom of the plot in row 1 is labelled OPT by its authors, as it seems.", "as it seems."),
+        ("Perhaps W.</think>It is labelled OPT in letters that are hard to read, as I said before.", "It is labelled"),
+        ("<think>Let me see what the axis says.", None),
+        ("\\boxed{", None),
+    ],
+)
+def test_a_reply_without_a_box_is_put_to_the_judge_as_the_authors_do(folder, reply, seen):
+    sample = load(DQ, folder)["charxiv_dq-3-1"]
+    assert extract_answer(reply, "text") is None
+    outcome, asked = score(DQ, sample, None, *["\\boxed{1}"] * (seen is not None), reply=reply)
+    assert (outcome.correct, len(asked)) == (seen is not None, int(seen is not None))
+    assert all(seen in text and "Perhaps W" not in text for text in asked)
+
+
 def test_without_a_judge_other_answers_are_unscored(folder):
     sample = load(RQ, folder)["charxiv_rq-3"]
     outcome = asyncio.run(RQ.score(sample, "iCaRL", None))

@@ -119,6 +119,15 @@ def test_what_holds_for_all_samples_is_said_once_and_columns_are_renamed(folder)
     assert "family_is_unknown" not in sample.meta
 
 
+def test_a_refusal_is_right_where_it_is_the_truth(folder):
+    rows = [{"image": "pictures/a.png", "question": "Who?", "answer": answer} for answer in ("Not sure", "Ann")]
+    benchmark, samples = load(folder, samples=rows)
+    refused = [outcome(benchmark, samples[i], "\\boxed{Not sure}").correct for i in range(2)]
+    named = [outcome(benchmark, samples[i], "\\boxed{Ann}").correct for i in range(2)]
+    assert (refused, named) == ([True, False], [False, True])
+    assert outcome(benchmark, samples[0], "").correct is False
+
+
 @pytest.mark.parametrize("choices", [["left", "right"], ["A. left", "B. right"], "(A) left\n(B) right", [1, 2.0]])
 def test_choices_are_a_list_or_written_out(folder, choices):
     row = ROWS[0] | {"choices": choices, "answer": "B"}
