@@ -10,4 +10,4 @@ ruff check .
 ruff format --check .
 mypy
 bash scripts/quickstart.sh smoke
-python -m pytest
+OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 8
