@@ -87,19 +87,19 @@ def make_all(names: Iterable[str], config: DataConfig) -> None:
 
 
 def _make_side_by_side(names: Sequence[str], config: DataConfig, count: int, bar: Any) -> None:
-    context = get_context("spawn")
-    done, stop = context.Value("q", 0), context.Event()
+    context = get_context("spawn")  # what is shared has no lock, for a worker that is killed would keep it
+    done, stop = context.RawArray("q", len(names)), context.RawValue("b", 0)
     with workers(count, _start, done, stop) as pool:
         try:
             with _uninterrupted():
-                waiting = {pool.submit(_work, name, config) for name in names}
+                waiting = {pool.submit(_work, number, name, config) for number, name in enumerate(names)}
             while waiting:
                 ready, waiting = wait(waiting, POLL_S, FIRST_COMPLETED)
-                bar.update(done.value - bar.n)
+                bar.update(sum(done) - bar.n)
                 for job in ready:
                     bar.write(job.result())
         except BaseException:
-            stop.set()  # a task may have minutes to go
+            stop.value = 1  # a task may have minutes to go
             raise
 
 
@@ -113,7 +113,7 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, usual)
 
 
-_done: Any  # of a worker: the samples that all workers have made,
+_done: Any  # of a worker: of each task the samples that are made,
 _stop: Any  # and whether to make no more
 
 
@@ -122,15 +122,13 @@ def _start(done: Any, stop: Any) -> None:
     _done, _stop = done, stop
 
 
-def _work(name: str, config: DataConfig) -> str:
-    return make(name, config, _tick)
+def _work(number: int, name: str, config: DataConfig) -> str:
+    def tick(count: int) -> None:
+        if _stop.value:
+            raise InterruptedError("stopped")
+        _done[number] += count
 
-
-def _tick(count: int) -> None:
-    if _stop.is_set():
-        raise InterruptedError("stopped")
-    with _done.get_lock():
-        _done.value += count
+    return make(name, config, tick)
 
 
 def make(name: str, config: DataConfig, tick: Callable[[int], object]) -> str:

@@ -26,7 +26,7 @@ def workers(count: int, start: Callable[..., None] | None = None, *args: Any) ->
             yield pool
         except BrokenProcessPool:
             raise ValueError(
-                "a worker was killed, probably for want of memory; start again with fewer processes=, parts stay"
+                "a worker was killed, probably for want of memory; start again with fewer processes=, whole files stay"
             ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.bench.inputs import CASES, Case
+from data_prep.workers import workers
 from etchr.checks import at_least, one_of
 from etchr.config import parse_command
 from etchr.run_folder import write_atomically
@@ -73,7 +74,8 @@ def measure(name: str, case: Case, config: BenchConfig) -> Result:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         (folder / "inputs").mkdir(parents=True)
-        options = case.make(folder / "inputs", count)
+        with workers(1) as pool:  # not here: a process counts the memory of the one that started it as its own
+            options = pool.submit(case.make, folder / "inputs", count).result()
         items = case.items(count)
         words = [case.source, *options, f"processes={processes}", "val_share=0"]
         few = _run([*words, "part_size=1", f"num_items={min(processes, items)}"], folder / "few")

@@ -43,7 +43,8 @@ MAX_DIGITS = 4_000  # of an integer that is read as one; Python refuses to read 
 _FOCUS = re.compile(r"Additional visual information to focus on:\s*(?:<object>[\s;,.]*)*")
 _PICTURE = re.compile(r"<image>|<im_start>|<im_end>")
 _PLACEHOLDER = re.compile(r"<(?:image|object|im_start|im_end)>")
-_SIGNS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)  # brackets, and texts, whose own do not count
+# Brackets, and texts, whose own do not count. A text without an end reaches to the end: no letter is read twice.
+_SIGNS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _COCO_NAME = re.compile(r"(?:COCO_train2014_)?([0-9]{12})\.jpg")
 
 

@@ -46,12 +46,22 @@ def test_a_task_that_fails_is_said_and_stops_the_others(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]  # charts would have taken minutes
 
 
+def heed_interrupts():
+    """Tests that a script runs in its background ignore Ctrl-C, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def running(tmp_path):
     """A command that has minutes to go, in a group of processes of its own as a shell gives it."""
     command = [sys.executable, "-m", "data_prep", "all", "split=train", "num_samples=200000", "processes=2"]
     process = subprocess.Popen(
-        [*command, f"out={tmp_path}"], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        [*command, f"out={tmp_path}"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
     )
     until = time.monotonic() + 60
     while not list(tmp_path.rglob(".*.part")) and time.monotonic() < until:
@@ -98,4 +108,15 @@ def test_workers_end_with_a_command_that_is_killed(running):
     assert len(group(running)) > 2
     running.kill()
     running.wait(60)
+    assert_ends(running)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="needs Linux' /proc")
+def test_a_worker_that_is_killed_ends_the_command_with_a_sentence(running):
+    worker, *_ = (pid for pid in group(running) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(worker, signal.SIGKILL)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert said.decode().splitlines()[-1].startswith("a worker was killed, probably for want of memory")
+    assert b"Traceback" not in said
     assert_ends(running)

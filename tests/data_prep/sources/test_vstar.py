@@ -153,6 +153,7 @@ def test_records_are_found_again_in_files_of_any_layout(tmp_path):
         (b"[" * 100_000, "damaged or cut off at byte 100,000"),
         (b'[{"image": "x.jpg"}, ' + b"[" * 90_000 + b"]" * 89_999, "damaged or cut off at byte 180,020"),
         (b"[" + b"[" * 90_000 + b"]" * 90_000 + b"}", "damaged or cut off at byte 180,001"),
+        (b"[" * 90_000 + b'"' + b'\\"' * 200_000, "damaged or cut off at byte 490,001"),  # a text that never ends
     ],
 )
 def test_a_damaged_file_says_so_at_once(tmp_path, data, reason):
