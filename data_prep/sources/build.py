@@ -223,8 +223,9 @@ def _note(notes: Path, part: int) -> Note | None:
 
 
 def code_digest() -> str:
-    """A digest of the sources' code, for parts that other code made do not fit."""
+    """A digest of the sources' code and of what draws for them, for parts that other code made do not fit."""
     digest = sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    here = Path(__file__).parent
+    for path in (*sorted(here.parent.glob("*.py")), *sorted(here.glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
