@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 RETRIED_STATUS = frozenset({408, 409, 429, *range(500, 600)})  # any other error status is the request's own fault
 CHECK_TIMEOUT_S = 30.0
+POSITIVE = ("timeout_s", "max_concurrency", "max_reply_bytes", "backoff_base_s", "backoff_max_s", "retry_after_max_s")
+MAX_REPLY_BYTES = 64 * 2**20  # of one reply; eight pictures of a megapixel as base64 are half of that
 
 
 class CallFailed(RuntimeError):  # noqa: N818 - a fact about a call, not a defect of the program
@@ -53,6 +55,7 @@ class EndpointSettings:
     timeout_s: float = 600.0  # of one attempt, from connecting to the last byte
     max_retries: int = 6  # rounds after the first one
     max_concurrency: int = 32  # calls in flight per client, over all endpoints
+    max_reply_bytes: int = MAX_REPLY_BYTES  # a longer reply is cut short and counts as none
     backoff_base_s: float = 0.5  # the wait before retry k is uniform in 0 .. min(backoff_max_s, base * 2^(k - 1))
     backoff_max_s: float = 30.0
     retry_after_max_s: float = 120.0  # a longer Retry-After is cut to this
@@ -66,7 +69,7 @@ class EndpointSettings:
             raise ValueError("model must be the name under which the endpoint serves it, got an empty text")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):  # the value may be a key: it is not repeated
             raise ValueError("api_key_env must be the NAME of an environment variable, not the key itself")
-        for name in ("timeout_s", "max_concurrency", "backoff_base_s", "backoff_max_s", "retry_after_max_s"):
+        for name in POSITIVE:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if self.max_retries < 0:
@@ -249,6 +252,8 @@ class Endpoints:
         """The JSON in the answer to a request."""
         import openai
 
+        from etchr.bounded_http import ReplyTooLargeError
+
         try:
             async with asyncio.timeout(timeout_s):  # the library's own timeouts start anew with every byte
                 raw = await send(self._client(endpoint.base_url))
@@ -257,6 +262,8 @@ class Endpoints:
         except openai.APIStatusError as error:
             return self._status_failure(error.status_code, error.body, error.response.headers)
         except (openai.APIConnectionError, OSError) as error:
+            if isinstance(large := error.__cause__ or error, ReplyTooLargeError):
+                return Failure(str(large), down=False)
             return Failure(f"cannot be reached or broke off ({type(error.__cause__ or error).__name__})")
         try:
             return json.loads(raw.content)
@@ -295,6 +302,8 @@ class Endpoints:
     def _client(self, base_url: str) -> "AsyncOpenAI":
         import openai
 
+        from etchr.bounded_http import BoundedClient
+
         clients = self._session().clients
         if base_url not in clients:
             timeout_s = self.settings.timeout_s
@@ -304,7 +313,7 @@ class Endpoints:
                 max_retries=0,
                 timeout=openai.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
                 # Its default client schedules its own closing when collected, on whatever loop runs by then.
-                http_client=openai.DefaultAsyncHttpxClient(),
+                http_client=BoundedClient(self.settings.max_reply_bytes),
             )
         return clients[base_url]
 

@@ -50,6 +50,12 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    def add(self, replies: Sequence[Reply]) -> None:
+        """Count one call, with the tokens of its replies."""
+        self.calls += 1
+        self.prompt_tokens += sum(reply.prompt_tokens or 0 for reply in replies)
+        self.completion_tokens += sum(reply.completion_tokens or 0 for reply in replies)
+
 
 @dataclass
 class Trace:
@@ -83,13 +89,11 @@ async def edit_verify_reason(
     verifier: MLLM | None,
     reasoner: MLLM,
     settings: EvrSettings,
-    *,
-    use_rejected: bool = False,
 ) -> Trace:
     """Run one sample through edit, verify and reason.
 
-    Without `propose` the answer comes from the source alone; without `verifier`, or with `use_rejected`, the edit is
-    used whatever the verdict. A failed edit or call leaves the trace *unscored*, with all that came before it.
+    Without `propose` the answer comes from the source alone; without `verifier` the edit is used as it is. A failed
+    edit or call leaves the trace *unscored*, with all that came before it.
     """
     trace = Trace(sample.id, reasoner=reasoner.name)
     with unscored_on_failure(trace):
@@ -99,7 +103,7 @@ async def edit_verify_reason(
         if trace.proposal is not None and verifier is not None:
             reply = await verify(trace, sample, trace.proposal.image, verifier, settings)
             trace.verdict_text, trace.verdict = reply.text, parse_verdict(reply.text)
-        wanted = use_rejected or verifier is None or trace.verdict is Verdict.ACCEPTED
+        wanted = verifier is None or trace.verdict is Verdict.ACCEPTED
         trace.used_edit = trace.proposal is not None and wanted
         await reason(trace, sample, reasoner, settings)
     return trace
@@ -157,8 +161,5 @@ async def call(trace: Trace, step: str, model: MLLM, messages: Sequence[Message]
     taken = replies[0].seconds
     trace.spend(step, time.perf_counter() - begin if taken is None else taken)
     trace.finish_reasons[step] = replies[0].finish_reason
-    usage = trace.usage.setdefault(model.name, Usage())
-    usage.calls += 1
-    usage.prompt_tokens += replies[0].prompt_tokens or 0
-    usage.completion_tokens += replies[0].completion_tokens or 0
+    trace.usage.setdefault(model.name, Usage()).add(replies)
     return replies[0]

@@ -17,8 +17,13 @@ class Price:
     prompt: float
     completion: float
 
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What so many tokens cost."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
 
 Prices = dict[str, Price]  # by the model's name, as records have it
+Usages = dict[str, dict[str, int]]  # by the model's name: calls and tokens
 
 
 def read_prices(path: str | Path | None = None) -> Prices:
@@ -45,9 +50,11 @@ def cost(rows: Iterable[Any], prices: Prices | None = None) -> dict[str, Any]:
     """The sums over records: calls and tokens of each model, seconds of each step, and what the tokens cost.
 
     A reply that was taken from the run's journal counts like one that was asked for: the figures are of the system, run
-    alone. `usd` is None where a model has no price, or a server did not count its tokens.
+    alone. `usd` is None where a model has no price, or a server did not count its tokens. What judges took to grade the
+    system stands apart, in `judging`, for it is no part of it.
     """
-    usage: dict[str, dict[str, int]] = {}
+    usage: Usages = {}
+    judging: Usages = {}
     seconds: dict[str, float] = {}
     num_samples = num_edits = 0
     for record in rows:
@@ -56,22 +63,30 @@ def cost(rows: Iterable[Any], prices: Prices | None = None) -> dict[str, Any]:
         num_edits += sum(turn["role"] == "assistant" and "file" in turn for turn in record.get("turns", ()))
         for step, value in record["seconds"].items():
             seconds[step] = seconds.get(step, 0.0) + value
-        for model, counts in record["usage"].items():
-            mine = usage.setdefault(model, dict.fromkeys(counts, 0))
-            for key, value in counts.items():
-                mine[key] += value
-    usd: float | None = 0.0
-    for model, counts in usage.items():
-        price = (prices or {}).get(model)
-        if price is None or (counts["calls"] and not counts["prompt_tokens"]):
-            usd = None
-            break
-        assert usd is not None
-        usd += (counts["prompt_tokens"] * price.prompt + counts["completion_tokens"] * price.completion) / 1e6
+        _add(usage, record["usage"])
+        _add(judging, record.get("judge_usage", {}))  # records of before have none
     return {
         "num_samples": num_samples,
         "num_edits": num_edits,
         "seconds": {step: round(value, 3) for step, value in sorted(seconds.items())},
         "usage": usage,
-        "usd": None if usd is None else round(usd, 4),
+        "usd": _usd(usage, prices or {}),
+        "judging": {"usage": judging, "usd": _usd(judging, prices or {})},
     }
+
+
+def _add(usage: Usages, more: Usages) -> None:
+    for model, counts in more.items():
+        mine = usage.setdefault(model, dict.fromkeys(counts, 0))
+        for key, value in counts.items():
+            mine[key] += value
+
+
+def _usd(usage: Usages, prices: Prices) -> float | None:
+    usd = 0.0
+    for model, counts in usage.items():
+        price = prices.get(model)
+        if price is None or (counts["calls"] and not counts["prompt_tokens"]):
+            return None
+        usd += price.of(counts["prompt_tokens"], counts["completion_tokens"])
+    return round(usd, 4)

@@ -17,7 +17,7 @@ from etchr.run_folder import content_digest
 from etchr.sample import EditSample
 from evaluation.benchmarks import find_benchmark
 from evaluation.benchmarks.benchmark import Benchmark, LoadOptions, Samples
-from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
+from evaluation.settings import JUDGE_TOKENS, EditingConfig, EvalConfig, SystemConfig
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ def build_editor(system: SystemConfig, editing: EditingConfig) -> Editor:
 
 
 def edit_identity(system: SystemConfig, editing: EditingConfig) -> dict[str, Any]:
-    """What decides a system's edits beside picture, prompt and seed: the weights by content, wherever they lie."""
+    """What decides a system's edits beside picture, prompt and seed: the weights by content, wherever they lie.
+
+    Weights on the hub are known by their id alone; see `kept_identity`.
+    """
     chosen = {key: getattr(editing, key) for key in ("num_inference_steps", "guidance_scale", "max_pixels")}
     if system.remote is not None:
         remote = {key: getattr(system.remote, key) for key in ("model", "max_pixels", "extra_body")}
@@ -68,9 +71,47 @@ def edit_identity(system: SystemConfig, editing: EditingConfig) -> dict[str, Any
     return {**weights, "lora": system.lora and content_digest(Path(system.lora)), **chosen}
 
 
+def kept_identity(
+    system: SystemConfig, editing: EditingConfig, device: str, cache: Path | None = None
+) -> dict[str, Any]:
+    """What edits that are kept for other runs go by: `edit_identity`, the commit of weights on the hub, the device.
+
+    A run's own identity has neither: a run goes on when its weights have been downloaded meanwhile, and elsewhere. The
+    device decides the number format (`KleinEditor.load`), and with it the last bits of every pixel; a CPU goes unsaid.
+    `cache` is the folder of the hub's cache; None: where it lies by default.
+    """
+    identity = edit_identity(system, editing)
+    if system.remote is None:
+        if (commit := hub_commit(named_folder(str(system.editor)), cache)) is not None:
+            identity["commit"] = commit
+        if device != "cpu":
+            identity["device"] = device
+    return identity
+
+
+def hub_commit(editor: str, cache: Path | None = None) -> str | None:
+    """The commit at which the hub's cache holds the weights called `editor`; None for a folder, or for what it lacks.
+
+    Nothing is asked of the hub.
+    """
+    if Path(editor).exists():
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    there = try_to_load_from_cache(editor, "model_index.json", cache_dir=cache)
+    return Path(there).parent.name if isinstance(there, str) else None
+
+
+def local_device() -> str:
+    """Where a local editor runs."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def read_tasks(config: EvalConfig) -> dict[str, Task]:
     """The test set of every task; `ValueError` that says how it is had where one is missing."""
-    options = LoadOptions(config.editing.seed, config.charxiv_split, config.charxiv_constants)
+    options = LoadOptions(config.option_seed, config.charxiv_split, config.charxiv_constants)
     tasks: dict[str, Task] = {}
     seen: dict[str, str] = {}  # records are keyed by the id alone
     for word in config.tasks or TASKS:
@@ -124,14 +165,22 @@ def fingerprint(config: EvalConfig, tasks: dict[str, Task]) -> dict[str, Any]:
             systems[name]["rule"] = content_digest(DEFAULT_WORDS)
     editing = asdict(config.editing)
     del editing["batch_size"], editing["cache"]
-    models = ("reasoner", "verifier", "judge", "edit_judge")
+    roles = {role: getattr(config, role) for role in ("reasoner", "verifier", "judge", "edit_judge")}
+    models = {role: model and model_fingerprint(model) for role, model in roles.items()}
+    if models["judge"] and config.judge_max_tokens != JUDGE_TOKENS:  # a reply that is not cut off is another one
+        models["judge"]["max_tokens"] = config.judge_max_tokens
     return {
         "systems": systems,
-        "tasks": {name: task.benchmark.identity() for name, task in tasks.items()},
+        "tasks": {name: _task_identity(config, task) for name, task in tasks.items()},
         "editing": editing,
         "router": {str(k): v for k, v in Router.load(config.router or DEFAULT_ROUTER).meta_prompts.items()},
         "temperature": config.temperature,
         "max_tokens": config.max_tokens,
         "prompts": hashlib.sha256(inspect.getsource(prompts).encode()).hexdigest()[:16],
-        **{role: (model := getattr(config, role)) and model_fingerprint(model) for role in models},
+        **models,
     }
+
+
+def _task_identity(config: EvalConfig, task: Task) -> dict[str, Any]:
+    drawn = {"option_seed": config.option_seed} if task.benchmark.draws_options else {}
+    return task.benchmark.identity() | drawn

@@ -5,13 +5,15 @@ a picture takes one token for every 32x32 pixels (Qwen3-VL; other models count o
 characters, a reply `REPLY_TOKENS`.
 """
 
-import math
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from etchr.editor.geometry import MAX_PIXELS, fit_size
-from etchr.mllm.prompts import ANSWER, VERIFY
+from etchr.mllm.context_length import picture_tokens
+from etchr.mllm.prompts import ANSWER, VERIFY, grade_prompt, judge_prompt
 from etchr.mllm.settings import ModelConfig
+from etchr.mllm.wire import capped_size
 from etchr.router import DEFAULT_ROUTER, Router
 from etchr.sample import EditSample
 from evaluation import factory
@@ -19,7 +21,8 @@ from evaluation.cost import Prices, read_prices
 from evaluation.factory import Task
 from evaluation.records import RunFolder
 from evaluation.run import check
-from evaluation.settings import EvalConfig, SystemConfig
+from evaluation.settings import ROUTED, EvalConfig, SystemConfig
+from evaluation.tabular import Table, markdown_table
 
 TOKEN_SIDE = 32  # pixels along a side of one picture token
 LETTERS_PER_TOKEN = 4
@@ -34,44 +37,49 @@ class Calls:
     most: int
     edits: int  # at most
     added: int  # pictures of the editor's size that a call shows beside the sources, at most
+    verify: int = 0  # of the most: those that go to the verifier
 
 
 def calls_of(system: SystemConfig) -> Calls:
     """What one sample takes in a system."""
     n, turns = system.attempts, system.turns
-    by_question = system.prompt == "question"
-    routed = by_question and system.route != "label"
-    first = int(system.prompt == "enhanced") + int(routed and system.route == "model")  # calls before the first edit
-    rewrites = 0 if by_question else n - 1
-    least, most, edits, added = {
-        "direct": (1, 1, 0, 0),
-        "oracle_edit": (2, 2, 0, 1),
-        "evr": (2, 2, 1, 1),
-        "enhancer": (2, 2, 1, 1),
-        "always_edit": (1, 1, 1, 1),
-        "crop": (2, 2, 1, 2),
-        "best_of_n": (n + 1, n + 1, n, 1),
-        "iterate": (2, n + 1 + rewrites, n, 1),
-        "tool_loop": (1, turns, 0, turns),
-        "interleaved": (1, turns, turns, turns),
+    rewrites = 0 if system.prompt == "question" else n - 1
+    least, most, edits, added, verify = {
+        "direct": (1, 1, 0, 0, 0),
+        "oracle_edit": (2, 2, 0, 1, 1),
+        "evr": (2, 2, 1, 1, 1),
+        "enhancer": (2, 2, 1, 1, 1),
+        "always_edit": (1, 1, 1, 1, 0),
+        "crop": (2, 2, 1, 2, 1),
+        "best_of_n": (n + 1, n + 1, n, 1, n),
+        "iterate": (2, n + 1 + rewrites, n, 1, n),
+        "tool_loop": (1, turns, 0, turns, 0),
+        "interleaved": (1, turns, turns, turns, 0),
     }[system.kind]
-    if system.kind in ("direct", "oracle_edit", "tool_loop", "interleaved"):
-        return Calls(least, most, edits, added)
-    if routed:  # an uncertain family asks for no edit, and the answer is all that is left
-        least = 1
-    return Calls(least + first, most + first, edits, added)
+    if system.kind not in ROUTED:
+        return Calls(least, most, edits, added, verify)
+    routing, writing = int(system.route == "model"), int(system.prompt == "enhanced")  # before the first edit
+    # An uncertain family asks for no edit, and the answer is all that is left.
+    least = 1 if system.route != "label" else least + writing
+    return Calls(routing + least, routing + writing + most, edits, added, verify)
 
 
 @dataclass
 class Sum:
-    """What the samples of a system take together, at most."""
+    """What some calls take together, at most: the tokens of each model that is asked."""
 
     samples: int = 0
     edits: int = 0
     least: int = 0
     most: int = 0
-    prompt: int = 0
-    completion: int = 0
+    prompt: Counter[str] = field(default_factory=Counter)
+    completion: Counter[str] = field(default_factory=Counter)
+
+    def ask(self, model: ModelConfig, calls: int, letters: int, pictures: list[tuple[int, int]], reply: int) -> None:
+        """Add so many calls of a model, each with these texts and pictures."""
+        shown = sum(picture_tokens(capped_size(size, model.max_image_pixels), TOKEN_SIDE) for size in pictures)
+        self.prompt[_name(model)] += calls * (shown + letters // LETTERS_PER_TOKEN)
+        self.completion[_name(model)] += calls * min(REPLY_TOKENS, reply)
 
 
 def dry_run(config: EvalConfig) -> str:
@@ -80,14 +88,9 @@ def dry_run(config: EvalConfig) -> str:
     check(config, tasks, Router.load(config.router or DEFAULT_ROUTER))
     prices = read_prices(config.prices)
     head = ["system", "kind", "samples left", "edits", "calls", "prompt tokens", "reply tokens", "USD"]
-    rows = []
-    for name, system in config.systems.items():
-        total = _sum(config, name, system, tasks)
-        calls = f"{total.least:,}" if total.least == total.most else f"{total.least:,} to {total.most:,}"
-        usd = _usd(total, system.model or config.reasoner, prices)
-        tokens = [f"{total.prompt:,}", f"{total.completion:,}"]
-        rows.append([name, system.kind, f"{total.samples:,}", f"{total.edits:,}", calls, *tokens, usd])
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---", "---", *["---:"] * 6], *rows)]
+    sums = {name: _sum(config, name, system, tasks) for name, system in config.systems.items()}
+    rows = [_row(name, config.systems[name].kind, total, prices) for name, total in sums.items()]
+    rows += [_row(role, _name(model), total, prices) for role, model, total in _judges(config, tasks)]
     counts = ", ".join(f"{name} {len(task):,}" for name, task in tasks.items())
     repeats = f", each {config.repeats} times" if config.repeats > 1 else ""
     notes = [
@@ -99,27 +102,60 @@ def dry_run(config: EvalConfig) -> str:
         notes.append("The judge is asked once more for every free-text answer that rules find different.")
     if config.edit_judge is not None:
         notes.append("The edit judge is asked once for every edit.")
-    return "\n".join([*lines, "", *notes])
+    return "\n".join([*markdown_table(Table(head, rows)), "", *notes])
+
+
+def _row(name: str, kind: str, total: Sum, prices: Prices) -> list[str]:
+    calls = f"{total.least:,}" if total.least == total.most else f"{total.least:,} to {total.most:,}"
+    tokens = [f"{counts.total():,}" for counts in (total.prompt, total.completion)]
+    return [name, kind, f"{total.samples:,}", f"{total.edits:,}", calls, *tokens, _usd(total, prices)]
 
 
 def _sum(config: EvalConfig, name: str, system: SystemConfig, tasks: dict[str, Task]) -> Sum:
     calls, total = calls_of(system), Sum()
-    model = system.model or config.reasoner
-    for sample in _left(config, name, tasks):
-        sources = sum(_picture_tokens(image.size, model) for image in (sample.image, *sample.more_images))
-        edited = fit_size(*sample.image.size, max_pixels=config.editing.max_pixels or MAX_PIXELS)
-        words = len(ANSWER) + len(VERIFY) + 2 * len(sample.question) + 2 * sum(map(len, sample.choices or ()))
-        pictures = sources + calls.added * _picture_tokens(edited, model)
+    reasoner = system.model or config.reasoner
+    verifier = config.verifier or reasoner
+    for _, sample in _left(config, name, tasks):
+        sources, edit = _sizes(config, sample)
+        letters = (len(ANSWER) + len(VERIFY)) // 2 + len(sample.question) + sum(map(len, sample.choices or ()))
         total.samples += 1
         total.edits += calls.edits
         total.least += calls.least
         total.most += calls.most
-        total.prompt += calls.most * (pictures + words // (2 * LETTERS_PER_TOKEN))
-        total.completion += calls.most * min(REPLY_TOKENS, config.max_tokens)
+        total.ask(reasoner, calls.most - calls.verify, letters, sources + [edit] * calls.added, config.max_tokens)
+        total.ask(verifier, calls.verify, letters, [*sources, edit], config.max_tokens)
     return total
 
 
-def _left(config: EvalConfig, name: str, tasks: dict[str, Task]) -> Iterator[EditSample]:
+def _judges(config: EvalConfig, tasks: dict[str, Task]) -> Iterator[tuple[str, ModelConfig, Sum]]:
+    """What grading takes, by the role of who grades, over all systems."""
+    answers, edits = Sum(), Sum()
+    for name, system in config.systems.items():
+        proposes = system.kind in (*ROUTED, "oracle_edit")
+        for task, sample in _left(config, name, tasks):
+            if config.judge is not None and task.benchmark.may_ask_judge(sample):
+                answers.samples, answers.most = answers.samples + 1, answers.most + 1
+                own = sample.meta.get("grading")  # CharXiv's rubrics
+                words = own or [grade_prompt(sample.question, sample.choices, sample.answer, sample.answer)]
+                answers.ask(config.judge, 1, sum(map(len, words)), [], config.judge_max_tokens)
+            if config.edit_judge is not None and proposes:
+                edits.samples, edits.most = edits.samples + 1, edits.most + 1
+                edits.least += system.route == "label"
+                sources, edit = _sizes(config, sample)
+                words = judge_prompt(sample.task, sample.family, sample.question, sample.choices, "both")
+                edits.ask(config.edit_judge, 1, len(words), [sources[0], edit], config.max_tokens)
+    for role, model, total in (("judge", config.judge, answers), ("edit_judge", config.edit_judge, edits)):
+        if model is not None:
+            yield role, model, total
+
+
+def _sizes(config: EvalConfig, sample: EditSample) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """The sizes of a sample's pictures, and of its edit."""
+    edit = fit_size(*sample.image.size, max_pixels=config.editing.max_pixels or MAX_PIXELS)
+    return [image.size for image in (sample.image, *sample.more_images)], edit
+
+
+def _left(config: EvalConfig, name: str, tasks: dict[str, Task]) -> Iterator[tuple[Task, EditSample]]:
     """The samples, as headers, that a system has no record of."""
     done = RunFolder(config.out).records(name).read()
     for task in tasks.values():
@@ -127,20 +163,19 @@ def _left(config: EvalConfig, name: str, tasks: dict[str, Task]) -> Iterator[Edi
             for repeat in range(config.repeats):
                 record = done.get((task.samples.ids[index], repeat))
                 if record is None or record["unscored"] is not None:
-                    yield task.samples.peek(index)
+                    yield task, task.samples.peek(index)
 
 
-def _picture_tokens(size: tuple[int, int], model: ModelConfig) -> int:
-    width, height = size
-    if model.max_image_pixels is not None and width * height > model.max_image_pixels:
-        scale = math.sqrt(model.max_image_pixels / (width * height))
-        width, height = round(width * scale), round(height * scale)
-    return max(1, round(width / TOKEN_SIDE)) * max(1, round(height / TOKEN_SIDE))
+def _name(model: ModelConfig) -> str:
+    return "reader" if model.kind == "reader" else model.model.rstrip("/").rpartition("/")[2]
 
 
-def _usd(total: Sum, model: ModelConfig, prices: Prices) -> str:
-    name = "reader" if model.kind == "reader" else model.model.rstrip("/").rpartition("/")[2]
-    if name not in prices:
-        return f"no price for {name}"
-    price = prices[name]
-    return f"{(total.prompt * price.prompt + total.completion * price.completion) / 1e6:.2f}"
+def _usd(total: Sum, prices: Prices) -> str:
+    usd = 0.0
+    for name, prompt in total.prompt.items():
+        if not prompt:
+            continue
+        if name not in prices:
+            return f"no price for {name}"
+        usd += prices[name].of(prompt, total.completion[name])
+    return f"{usd:.2f}"

@@ -13,6 +13,7 @@ from etchr.config import parse_command
 from etchr.run_folder import write_atomically
 from evaluation.published import COLUMNS, MODELS, TABLE, gain, score
 from evaluation.statistics import Detectable, detectable
+from evaluation.tabular import Row, Table, markdown_table, number
 
 EXPLAINED = """
 Gains in points of Pass@1. All limits are for a two-sided test at 95 %.
@@ -78,13 +79,13 @@ def main(argv: Sequence[str]) -> None:
 def markdown(config: PowerConfig) -> str:
     """The table and what it says."""
     head = ["benchmark", "counted", "best case", "paired", "paired, 80 %", "unpaired", *MODELS]
-    rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+    rows: list[Row] = []
     for line in lines(config):
-        limits = ["-" if math.isnan(limit) else f"{limit:.1f}" for limit in line.limits]
+        limits = [number(None if math.isnan(limit) else limit) for limit in line.limits]
         marked = [f"{value:+.1f}{mark(line, value, config.discordant)}" for value in line.gains.values()]
         rows.append([line.title, line.count, *limits, *marked])
     text = EXPLAINED.format(discordant=f"{100 * config.discordant:g} %", model=config.model)
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = "\n".join(markdown_table(Table(head, rows)))
     return f"# What the paper's benchmarks can show\n\n{table}\n{text}"
 
 

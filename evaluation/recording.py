@@ -1,12 +1,16 @@
 """From a trace to a record: scored, as JSON, with its pictures in files of their own."""
 
 import asyncio
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from etchr.evr import Trace
+from PIL import Image
+
+from etchr.evr import Trace, Usage
+from etchr.images import open_image
 from etchr.mllm.prompts import judge_prompt
-from etchr.mllm.protocol import MLLM, CallFailed, user_message
+from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply, user_message
 from etchr.mllm.verdict import Verdict, parse_verdict
 from etchr.sample import EditSample
 from evaluation.benchmarks.benchmark import Benchmark
@@ -27,19 +31,21 @@ class Recorder:
     judge: Judge | None  # of answers
     edit_judge: MLLM | None
     seed: int
+    max_tokens: int = 4096  # of a reply of the edit judge
 
     async def record(
         self, system: str, benchmark: Benchmark, sample: EditSample, repeat: int, trace: FullTrace
     ) -> Record:
         """The record of one sample's way through a system."""
         name = f"{sample.id}/{repeat}" if repeat else sample.id
-        judged = await self._judged(sample, trace)
+        grading: dict[str, Usage] = {}  # what the judges take, by their names; no part of the system
         edit, more = await asyncio.to_thread(self._pictures, system, name, sample, trace)
-        if edit is not None:
-            edit["judged"] = judged
+        if edit is not None and trace.proposal is not None:
+            edit |= await self._judged(sample, trace.proposal.image, grading)
         correct, parts, said, unscored = None, {}, None, trace.unscored
         if unscored is None:
-            outcome = await benchmark.score(sample, trace.answer, self.judge, trace.answer_text)
+            judge = self.judge and replace(self.judge, model=_Metered(self.judge.model, grading))
+            outcome = await benchmark.score(sample, trace.answer, judge, trace.answer_text)
             correct, parts, said, unscored = outcome.correct, outcome.parts, outcome.judged, outcome.why
         return {
             "system": system,
@@ -50,6 +56,7 @@ class Recorder:
             "chance": benchmark.chance(sample),
             **{name: getattr(trace, name) for name in sorted(STEPS)},
             "usage": {model: asdict(usage) for model, usage in trace.usage.items()},
+            "judge_usage": {model: asdict(usage) for model, usage in grading.items()},
             "edit": edit,
             **more,
             "correct": correct,
@@ -58,18 +65,25 @@ class Recorder:
             "unscored": unscored,
         }
 
-    async def _judged(self, sample: EditSample, trace: FullTrace) -> bool | None:
-        """Whether the edit judge finds the edit right; None without one, or where it gives no verdict."""
-        if self.edit_judge is None or trace.proposal is None:
-            return None
+    async def judge_again(self, record: Record, sample: EditSample) -> Record:
+        """A scored record whose edit is put to the edit judge again, because the call failed; nothing else is asked."""
+        grading = {model: Usage(**counts) for model, counts in record["judge_usage"].items()}
+        image = await asyncio.to_thread(open_image, self.folder.path / record["edit"]["file"])
+        edit = record["edit"] | await self._judged(sample, image, grading)
+        return record | {"edit": edit, "judge_usage": {model: asdict(usage) for model, usage in grading.items()}}
+
+    async def _judged(self, sample: EditSample, edit: Image.Image, grading: dict[str, Usage]) -> dict[str, Any]:
+        """Whether the edit judge finds an edit right (None without a judge or a verdict), and why its call failed."""
+        if self.edit_judge is None:
+            return {"judged": None, "judge_failed": None}
         prompt = judge_prompt(sample.task, sample.family, sample.question, sample.choices, "both")
+        message, judge = user_message(prompt, sample.image, edit), _Metered(self.edit_judge, grading)
         try:
-            message = user_message(prompt, sample.image, trace.proposal.image)
-            replies = await self.edit_judge.chat([message], seed=self.seed)
-        except CallFailed:
-            return None
+            replies = await judge.chat([message], max_tokens=self.max_tokens, seed=self.seed)
+        except CallFailed as error:
+            return {"judged": None, "judge_failed": str(error)}
         verdict = parse_verdict(replies[0].text)
-        return None if verdict is Verdict.UNPARSABLE else verdict is Verdict.ACCEPTED
+        return {"judged": None if verdict is Verdict.UNPARSABLE else verdict is Verdict.ACCEPTED, "judge_failed": None}
 
     def _pictures(
         self, system: str, name: str, sample: EditSample, trace: FullTrace
@@ -98,3 +112,24 @@ class Recorder:
             family = trace.routed.family
             more["routed"] = {"family": family and str(family), "confidence": round(trace.routed.confidence, 4)}
         return edit, more
+
+
+class _Metered:
+    """A model whose calls are counted, by its name."""
+
+    def __init__(self, model: MLLM, usage: dict[str, Usage]) -> None:
+        self.name, self._model, self._usage = model.name, model, usage
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        n: int = 1,
+        temperature: float = 0.0,
+        max_tokens: int = 4096,
+        seed: int | None = None,
+    ) -> list[Reply]:
+        """See `protocol.MLLM`."""
+        replies = await self._model.chat(messages, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        self._usage.setdefault(self.name, Usage()).add(replies)
+        return replies

@@ -66,12 +66,15 @@ class RecordFile:
         self._own = JsonLines(folder / f"{system}{f'.{rank}' if rank else ''}.jsonl")
 
     def read(self) -> dict[Key, Record]:
-        """All complete records, of all processes; a line torn by a kill is no record."""
+        """All complete records, of all processes; a line torn by a kill is no record.
+
+        What one process left unscored, or with its edit unjudged, another one may have made whole after a restart with
+        more or fewer of them; that one counts.
+        """
         found: dict[Key, Record] = {}
         for path in sorted(self._folder.glob(f"{self._system}.*jsonl")):
             lines = {(record["sample_id"], record["repeat"]): record for record in JsonLines(path)}
-            # A sample that one process left unscored may have been scored by another one, after a restart with more.
-            found |= {key: row for key, row in lines.items() if row["unscored"] is None or key not in found}
+            found |= {key: row for key, row in lines.items() if key not in found or _worth(row) >= _worth(found[key])}
         return found
 
     def append(self, record: Record) -> None:
@@ -79,6 +82,16 @@ class RecordFile:
 
     def close(self) -> None:
         self._own.close()
+
+
+def is_whole(record: Record | None) -> bool:
+    """Whether nothing of a record is left to ask: it is scored, and the edit judge's call, if any, did not fail."""
+    return record is not None and _worth(record) == (True, True)
+
+
+def _worth(record: Record) -> tuple[bool, bool]:
+    """Whether a record is scored, and whether no call of the edit judge failed (older records have no note of that)."""
+    return record["unscored"] is None, (record["edit"] or {}).get("judge_failed") is None
 
 
 def plain_name(system: str) -> str:

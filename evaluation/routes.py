@@ -28,6 +28,8 @@ from evaluation.benchmarks import find_benchmark
 from evaluation.benchmarks.benchmark import LoadOptions, Samples
 from evaluation.statistics import Estimate, Units, mean_over_tasks, share
 from evaluation.store import CallJournal, JournaledModel
+from evaluation.summary import rounded
+from evaluation.tabular import Row, Table, interval, markdown_table, number
 
 COLUMNS = (*TaskFamily, NO_FAMILY)
 COVERAGES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the risk-coverage line
@@ -219,9 +221,9 @@ def summarise(routed: Sequence[Routed], least: float) -> dict[str, Any]:
     weights = {task: 1 / len(rows) / len(by_task) for task, rows in by_task.items() if rows}
     counts = [weights[each.task] for each in scored]
     return {
-        "sets": {task: {key: _plain(value) for key, value in cell.items()} for task, cell in cells.items()},
+        "sets": {task: {key: _as_json(value) for key, value in cell.items()} for task, cell in cells.items()},
         "mean": {
-            name: _plain(mean_over_tasks([cell[name] for cell in cells.values()]))
+            name: _as_json(mean_over_tasks([cell[name] for cell in cells.values()]))
             for name in ("right", "edited", "right_of_edited")
         },
         "confusion": confusion(scored),
@@ -239,7 +241,7 @@ def _cell(rows: Sequence[Routed], least: float) -> dict[str, Any]:
         "right": share(_units(rows, lambda each: each.right)),
         "edited": share(_units(rows, lambda each: each.edited(least))),
         "right_of_edited": share(_units(edited, lambda each: each.right)),
-        "confidence": float(np.mean([each.confidence for each in rows])) if rows else None,
+        "confidence": rounded(float(np.mean([each.confidence for each in rows])), digits=4) if rows else None,
     }
 
 
@@ -250,13 +252,9 @@ def _units(rows: Sequence[Routed], holds: Callable[[Routed], bool]) -> Units:
     return units
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: an estimate as its numbers, None in the place of NaN."""
-    if isinstance(value, Estimate):
-        return [_plain(number) for number in value]
-    if isinstance(value, float):
-        return None if value != value else round(value, 4)
-    return value
+def _as_json(value: Any) -> Any:
+    """An estimate as its three numbers, finer than they are printed; what else a cell holds as it is."""
+    return [rounded(each, digits=4) for each in value] if isinstance(value, Estimate) else value
 
 
 def confusion(scored: Sequence[Routed]) -> dict[str, dict[str, int]]:
@@ -299,38 +297,30 @@ def markdown(summary: Mapping[str, Any], config: RouteConfig) -> str:
     """The tables."""
     by_rule = config.route == "rule"
     units = "wordings" if by_rule else "units"
-    rows = [["set", "family", "questions", units, "right", "edited", "right of these", "confidence", "unscored"]]
+    head = ["set", "family", "questions", units, "right", "edited", "right of these", "confidence", "unscored"]
+    rows: list[Row] = []
     for name, cell in summary["sets"].items():
         counts = [f"{cell['questions']:,}", f"{cell['units']:,}"]
-        shares = [shown(cell[key]) for key in ("right", "edited", "right_of_edited")]
+        shares = [interval(*cell[key]) for key in ("right", "edited", "right_of_edited")]
         sure = "-" if cell["confidence"] is None else f"{cell['confidence']:.2f}"
         rows.append([name, ", ".join(cell["families"]), *counts, *shares, sure, str(cell["unscored"])])
-    means = [shown(summary["mean"][key]) for key in ("right", "edited", "right_of_edited")]
+    means = [interval(*summary["mean"][key]) for key in ("right", "edited", "right_of_edited")]
     rows.append(["mean", "", "", "", *means, "", ""])
-    matrix = [["labelled", *map(str, COLUMNS)]]
-    matrix += [[label, *map(str, row.values())] for label, row in summary["confusion"].items()]
-    risk = [["of the most confident", *(f"{100 * float(coverage):g} %" for coverage in summary["risk"])]]
-    risk.append(["are wrong", *(f"{value:.1f}" for value in summary["risk"].values())])
+    matrix = [[label, *map(str, row.values())] for label, row in summary["confusion"].items()]
+    shares_of = [f"{100 * float(coverage):g} %" for coverage in summary["risk"]]
+    risk = ["are wrong", *map(number, summary["risk"].values())]
     parts = [
         f"# Routing by {'the words of the question' if by_rule else config.reasoner.model or config.reasoner.kind}",
-        _table(rows, left=2),
+        _table(head, rows),
         EXPLAINED.strip().format(least=config.min_confidence, unit="wording" if by_rule else "unit (figure, scene)"),
         "## Where the questions of each family went",
-        _table(matrix, left=1),
+        _table(["labelled", *map(str, COLUMNS)], matrix),
         "## Risk and coverage",
-        _table(risk, left=1),
+        _table(["of the most confident", *shares_of], [risk]),
         f"Confidence is off by {summary['calibration_error']:.1f} points on average (ten bins).",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def shown(estimate: Sequence[float | None]) -> str:
-    """`88.0 [83.1, 91.7]`, or - where there is nothing to share."""
-    value, low, high = estimate
-    return "-" if value is None else f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def _table(rows: Sequence[Sequence[str]], left: int) -> str:
-    """A Markdown table; the first row is its head, `left` columns are aligned left."""
-    ruler = ["---" if column < left else "---:" for column in range(len(rows[0]))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ruler, *rows[1:]))
+def _table(head: Sequence[str], rows: Sequence[Row]) -> str:
+    return "\n".join(markdown_table(Table(head, rows)))

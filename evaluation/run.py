@@ -2,16 +2,18 @@
 
 Systems that share an editor run together, so that the editor does not idle while the last answers of one system come
 in; one editor is in memory at a time. A sample waits for the editor or for a model, never for other samples: model
-calls are bounded by the model's `max_concurrency`, edits by the batcher's room, samples in flight by the sum of both.
+calls are bounded by the model's `max_concurrency`, edits by the batcher's room, samples in flight by the sum of both
+and by the pixels of their pictures together.
 Under `accelerate launch` every process takes its share of the samples.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AsyncExitStack
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -26,7 +28,7 @@ from etchr.sample import EditSample
 from evaluation import factory
 from evaluation.factory import Task
 from evaluation.recording import Recorder
-from evaluation.records import Record, RecordFile, RunFolder
+from evaluation.records import Record, RecordFile, RunFolder, is_whole
 from evaluation.scoring import Judge
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 from evaluation.shards import Shard, this_shard
@@ -54,33 +56,44 @@ def evaluate(
     shard = shard or this_shard()
     tasks = factory.read_tasks(config)
     router = Router.load(config.router or DEFAULT_ROUTER)
-    digests = check(config, tasks, router)
+    checked = check(config, tasks, router)
     folder = RunFolder(config.out)
     with folder.locked() if shard.is_main else shard.waiting():
         if shard.is_main:
             folder.claim(factory.fingerprint(config, tasks))
         shard.barrier()
-        run = _Run(config, tasks, router, digests, folder, shard, build_model, build_editor)
+        run = _Run(config, tasks, router, checked, folder, shard, build_model, build_editor)
         asyncio.run(run.all_systems())
         shard.barrier()
     return folder
 
 
-def check(config: EvalConfig, tasks: dict[str, Task], router: Router) -> dict[str, str]:
-    """A digest of every sample, by its id; `ValueError` if a system cannot run on one. No pixel is decoded."""
+class Checked(NamedTuple):
+    """What is known of a sample from its headers."""
+
+    digest: str
+    noise: str  # samples of one noise, such as a question with its options turned, share their edits
+    pixels: int  # of all its pictures
+
+
+def check(config: EvalConfig, tasks: dict[str, Task], router: Router) -> dict[str, Checked]:
+    """What is known of every sample, by its id; `ValueError` if a system cannot run on one. No pixel is decoded."""
     for name, system in config.systems.items():
         RunFolder(config.out).records(name)  # refuses names that are no file names
         if system.editor is not None:
             factory.check_editor(system)
-    digests: dict[str, str] = {}
+    checked: dict[str, Checked] = {}
     for name, task in tasks.items():
         if task.benchmark.needs_judge and config.judge is None:
             raise ValueError(f"{task.benchmark.title} is graded by a model: set judge.kind=http, or judge.kind=reader")
         for index in tqdm(range(len(task)), desc=f"check {name}", unit="sample", leave=False):
             sample = task.samples.peek(index)
             _check_sample(config, sample, router)
-            digests[sample.id] = factory.sample_digest(sample)
-    return digests
+            pictures = (sample.image, sample.edit_image, *sample.more_images)
+            pixels = sum(math.prod(picture.size) for picture in pictures if picture is not None)
+            noise = sample.meta.get("noise", sample.id)
+            checked[sample.id] = Checked(factory.sample_digest(sample), noise, pixels)
+    return checked
 
 
 def _check_sample(config: EvalConfig, sample: EditSample, router: Router) -> None:
@@ -95,12 +108,13 @@ def _check_sample(config: EvalConfig, sample: EditSample, router: Router) -> Non
 
 @dataclass(frozen=True)
 class Job:
-    """One sample to be run through one system."""
+    """One sample to be run through one system, or a record of that which still wants its edit judged."""
 
     system: str
     task: Task
     index: int
     repeat: int
+    unjudged: Record | None = None
 
 
 class _Run:
@@ -111,14 +125,15 @@ class _Run:
         config: EvalConfig,
         tasks: dict[str, Task],
         router: Router,
-        digests: dict[str, str],
+        checked: dict[str, Checked],
         folder: RunFolder,
         shard: Shard,
         build_model: BuildModel,
         build_editor: BuildEditor,
     ) -> None:
-        self.config, self.tasks, self.router, self.digests = config, tasks, router, digests
+        self.config, self.tasks, self.router, self.checked = config, tasks, router, checked
         self.folder, self.shard = folder, shard
+        self.room = Room(config.pixels_in_flight)
         self._build_model, self._build_editor = build_model, build_editor
         self.models: dict[str, JournaledModel] = {}  # by role
         self.own_models: dict[str, JournaledModel] = {}  # by system, of those that have one of their own
@@ -141,9 +156,16 @@ class _Run:
             self.models = {role: await ready(config) for role, config in self._roles().items()}
             own = {name: system.model for name, system in self.config.systems.items() if system.model is not None}
             self.own_models = {name: await ready(config) for name, config in own.items()}
-            seed = self.config.editing.seed
-            judge = Judge(self.models["judge"], seed=seed) if "judge" in self.models else None
-            self.recorder = Recorder(self.folder, self.digests, judge, self.models.get("edit_judge"), seed)
+            config = self.config
+            seed, judge = config.editing.seed, self.models.get("judge")
+            self.recorder = Recorder(
+                self.folder,
+                {key: known.digest for key, known in self.checked.items()},
+                None if judge is None else Judge(judge, config.judge_max_tokens, seed),
+                self.models.get("edit_judge"),
+                seed,
+                config.max_tokens,
+            )
             for names in by_editor(self.config.systems):
                 jobs = list(self._left(names))
                 if jobs:
@@ -157,23 +179,26 @@ class _Run:
         return roles | {name: role for name in ("judge", "edit_judge") if (role := getattr(config, name)) is not None}
 
     def _left(self, names: Iterable[str]) -> Iterator[Job]:
-        """The jobs of this process that are not recorded; `ValueError` if a recorded sample has changed since."""
+        """The jobs of this process that are not recorded; `ValueError` if a recorded sample has changed since.
+
+        What shares an edit or a reply stays in one process: the samples of one noise, all systems and repeats of them.
+        """
+        numbers = {noise: number for number, noise in enumerate(dict.fromkeys(c.noise for c in self.checked.values()))}
         for name in names:
             done = self.folder.records(name).read()
-            number = 0
             for repeat in range(self.config.repeats):
                 for task in self.tasks.values():
                     for index in range(len(task)):
                         sample_id = task.samples.ids[index]
                         record = done.get((sample_id, repeat))
-                        if record is not None and record["sample"] != self.digests[sample_id]:
+                        if record is not None and record["sample"] != self.checked[sample_id].digest:
                             raise ValueError(
                                 f"sample {sample_id!r} of {task.benchmark.name} is not the one that {self.folder.path} "
                                 "has a record of; choose another out=FOLDER or remove that one"
                             )
-                        if (record is None or record["unscored"] is not None) and self.shard.takes(number):
-                            yield Job(name, task, index, repeat)
-                        number += 1
+                        if self.shard.takes(numbers[self.checked[sample_id].noise]) and not is_whole(record):
+                            unjudged = None if record is None or record["unscored"] is not None else record
+                            yield Job(name, task, index, repeat, unjudged)
 
     async def _run_group(self, names: list[str], jobs: list[Job]) -> None:
         """Run jobs of systems with one editor, the first error stops the rest."""
@@ -209,9 +234,13 @@ class _Run:
                 raise errors.exceptions[0] from None
 
     async def _run_job(self, job: Job, setup: Setup, file: RecordFile, progress: "_Progress") -> None:
-        sample = await asyncio.to_thread(job.task.samples.__getitem__, job.index)
-        trace = await run_system(_repeated(setup, job.repeat), sample)
-        record = await self.recorder.record(job.system, job.task.benchmark, sample, job.repeat, trace)
+        async with self.room.taken(self.checked[job.task.samples.ids[job.index]].pixels):
+            sample = await asyncio.to_thread(job.task.samples.__getitem__, job.index)
+            if job.unjudged is not None:
+                record = await self.recorder.judge_again(job.unjudged, sample)
+            else:
+                trace = await run_system(_repeated(setup, job.repeat), sample)
+                record = await self.recorder.record(job.system, job.task.benchmark, sample, job.repeat, trace)
         file.append(record)
         progress.note(job.system, record)
 
@@ -238,8 +267,9 @@ class _Run:
         if system.editor is None and system.remote is None:
             return None
         remote = system.remote is not None
+        device = factory.local_device() if editing.cache and not remote else "cpu"
         return EditStore(
-            factory.edit_identity(system, editing),
+            factory.kept_identity(system, editing, device),
             lambda: self._build_editor(system, editing),
             Path(editing.cache) if editing.cache else None,
             batch_size=1 if remote else editing.batch_size,
@@ -265,6 +295,28 @@ def by_editor(systems: dict[str, SystemConfig]) -> list[list[str]]:
     for name, system in systems.items():
         groups.setdefault(str((system.editor, system.lora, system.remote)), []).append(name)
     return list(groups.values())
+
+
+class Room:
+    """A bound on what is in flight together, by size; what is larger than all the room has it for itself."""
+
+    def __init__(self, size: int) -> None:
+        self.size = self.left = size
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def taken(self, size: int) -> AsyncIterator[None]:
+        """Inside, so much of the room is taken."""
+        size = min(size, self.size)
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.left >= size)
+            self.left -= size
+        try:
+            yield
+        finally:
+            self.left += size
+            async with self._changed:
+                self._changed.notify_all()
 
 
 class _Progress:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from etchr.mllm.answers import ground_truth
 from etchr.mllm.prompts import grade_prompt
-from etchr.mllm.protocol import MLLM, CallFailed, user_message
+from etchr.mllm.protocol import MLLM, CallFailed, Reply, user_message
 from etchr.mllm.verdict import Verdict, parse_verdict
 from etchr.sample import EditSample
+from evaluation.settings import JUDGE_TOKENS
 
 RETRIES = 2  # times that a reply without a verdict is asked for again, at a temperature
 RETRY_TEMPERATURE = 0.7
@@ -37,7 +38,7 @@ class Judge:
     """A model that grades texts, through the same protocol as every other model."""
 
     model: MLLM
-    max_tokens: int = 1024
+    max_tokens: int = JUDGE_TOKENS
     seed: int | None = None
 
     async def compare(self, sample: EditSample, answer: str) -> Outcome:
@@ -46,18 +47,19 @@ class Judge:
 
     async def verdict(self, prompt: str, read: Callable[[str], bool | None] = boxed) -> Outcome:
         """The outcome of a prompt that asks for \\boxed{1} or \\boxed{0}, or for what `read` finds in a reply."""
-        said = ""
         for attempt in range(RETRIES + 1):
             try:
-                said = await self.reply(prompt, attempt)
+                reply = await self._reply(prompt, attempt)
             except CallFailed as error:
                 return Outcome(None, why=f"the judge failed: {error}")
-            right = read(said)
+            right = read(reply.text)
             if right is not None:
-                return Outcome(right, judged=said)
-        return Outcome(None, judged=said, why=f"the judge {self.model.name} gave no verdict in {said[-60:]!a}")
+                return Outcome(right, judged=reply.text)
+        cut = f", cut off at judge_max_tokens={self.max_tokens}" if reply.finish_reason == "length" else ""
+        why = f"the judge {self.model.name} gave no verdict in {reply.text[-60:]!a}{cut}"
+        return Outcome(None, judged=reply.text, why=why)
 
-    async def reply(self, prompt: str, attempt: int = 0) -> str:
+    async def _reply(self, prompt: str, attempt: int) -> Reply:
         """What the judge says: at temperature 0 first, and when it is asked again at another; raises `CallFailed`."""
         replies = await self.model.chat(
             [user_message(prompt)],
@@ -65,4 +67,4 @@ class Judge:
             max_tokens=self.max_tokens,
             seed=None if self.seed is None else self.seed + attempt,
         )
-        return replies[0].text
+        return replies[0]

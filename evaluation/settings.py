@@ -9,8 +9,10 @@ from etchr.mllm.settings import ModelConfig
 
 DRAWING = ("evr", "always_edit", "enhancer", "crop", "iterate", "best_of_n", "interleaved")  # kinds with an editor
 KINDS = ("direct", "oracle_edit", "tool_loop", *DRAWING)
+ROUTED = tuple(kind for kind in DRAWING if kind != "interleaved")  # kinds that a routed family decides for
 PROMPTS = ("question", "instruction", "enhanced")
 ROUTES = ("label", "rule", "model")
+JUDGE_TOKENS = 1024  # of a judge's reply, unless an option says otherwise
 
 
 @dataclass
@@ -23,7 +25,7 @@ class SystemConfig:
     remote: RemoteConfig | None = None  # an images-edit endpoint in the place of a local editor
     prompt: str = "question"  # question: meta-prompt and question; instruction: the sample's own; enhanced: M writes it
     route: str = "label"  # whose word counts for the family: the data set's label, a local rule, or the model
-    min_confidence: float = 0.5  # of a routed family; below it no edit is asked for
+    min_confidence: float = 0.5  # of a routed family; below it no edit is asked for, whatever the prompt
     attempts: int = 3  # iterate: rounds at most; best_of_n: seeds
     turns: int = 4  # tool_loop, interleaved: calls of the model at most
     model: ModelConfig | None = None  # the model of this row alone; null: the run's reasoner
@@ -38,6 +40,8 @@ class SystemConfig:
             raise ValueError(f"system min_confidence={self.min_confidence} must lie between 0 and 1")
         if self.kind == "enhancer":  # the name of the paper's row for what is evr with this prompt
             self.prompt = "enhanced"
+        if self.route != "label" and self.kind not in ROUTED:
+            raise ValueError(f"a system of kind {self.kind} asks no route: leave route={self.route} out")
         has_editor = self.editor is not None or self.remote is not None
         if self.editor is not None and self.remote is not None:
             raise ValueError("a system has either an editor or a remote one")
@@ -79,18 +83,21 @@ class EvalConfig:
     benchmarks: str = "outputs/benchmarks"  # folder with a folder for each public benchmark; see evaluation list
     charxiv_constants: str | None = None  # CharXiv's own src/constants.py: its exact questions and rubric; null: ours
     charxiv_split: str = "val"  # val or test (whose answers are not published)
+    option_seed: int = 126  # of the orders of options that are drawn here (V*Bench), whatever the edits' seed
     num_samples: int | None = None  # per task, the first ones; null: all
     repeats: int = 1  # times that every sample is run, each with noise and sampling seeds of its own
     out: str = "outputs/evaluation"  # run folder; the same command goes on where it stopped
     reasoner: ModelConfig = field(default_factory=ModelConfig)  # the model M that answers
     verifier: ModelConfig | None = None  # the model that verifies; null: the reasoner
     judge: ModelConfig | None = None  # grades free text that rules find different, and CharXiv; null: rules alone
+    judge_max_tokens: int = JUDGE_TOKENS  # of a reply of the judge; more for one that thinks before its verdict
     edit_judge: ModelConfig | None = None  # says of every edit whether it is right (figures 2a, 2b); null: nobody
     temperature: float = 0.0  # of reasoner and verifier
-    max_tokens: int = 4096  # of a reply
+    max_tokens: int = 4096  # of a reply of reasoner, verifier and edit judge
     router: str | None = None  # YAML of meta-prompts; null: configs/router/default.yaml
     editing: EditingConfig = field(default_factory=EditingConfig)  # how editors are run
     concurrency: int = 32  # samples in flight, beside those that wait for the editor
+    pixels_in_flight: int = 640_000_000  # of their pictures together, 3 bytes each: fewer 8K samples than small ones
     dry_run: bool = False  # say what would be called, with estimates of calls, tokens and price, and stop
     prices: str | None = None  # YAML of prices; null: configs/prices.yaml
 
@@ -103,7 +110,7 @@ class EvalConfig:
             raise ValueError(f"reference={self.reference!r} is no system; there are: {', '.join(self.systems)}")
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"temperature={self.temperature} must lie between 0 and 2")
-        at_least(self, {"concurrency": 1, "max_tokens": 1, "repeats": 1})
+        at_least(self, {"concurrency": 1, "pixels_in_flight": 1, "max_tokens": 1, "judge_max_tokens": 1, "repeats": 1})
         one_of("charxiv_split", self.charxiv_split, ("val", "test"))
         if self.num_samples is not None and self.num_samples < 1:
             raise ValueError(f"num_samples={self.num_samples} must be at least 1")

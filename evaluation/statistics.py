@@ -1,9 +1,10 @@
 """Intervals and paired differences for right/wrong outcomes, deterministic, in percent.
 
-What is redrawn is the *unit*: a sample, or a question that was put several times, with permuted options or with other
-seeds. A table's mean is the plain mean over tasks, as in the paper, so its interval is stratified by task: the tasks'
-uncertainties add up, whatever their sizes. A mean over fewer tasks than asked for would be another quantity; where a
-task has no outcome there is no mean.
+What counts as one observation is the *unit*: a sample, or a question that was put several times, with permuted options
+or with other seeds. Units of one outcome have score intervals: Wilson's, and Tango's for paired differences. Units of
+several are redrawn (cluster bootstrap). A table's mean is the plain mean over tasks, as in the paper, so its interval
+is stratified by task: the tasks' uncertainties add up, whatever their sizes. A mean over fewer tasks than asked for
+would be another quantity; where a task has no outcome there is no mean.
 """
 
 import math
@@ -12,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 Z95 = float(stats.norm.ppf(0.975))
 Z80 = float(stats.norm.ppf(0.8))
 RESAMPLES = 10_000
 SEED = 20260524  # of every bootstrap: equal outcomes give equal intervals
+FEW = 10  # units unlike the most; of fewer, a bootstrap redraws the same handful, or nothing but what is alike
 
 Units = Mapping[str, Sequence[float]]  # unit -> its values: one for a sample, several for a question put several times
 
@@ -46,86 +48,143 @@ def wilson(right: float, num_samples: int) -> Estimate:
     return Estimate(100 * share, 100 * max(centre - half, 0.0), 100 * min(centre + half, 1.0))
 
 
+def tango(gained: float, lost: float, num_pairs: int) -> Estimate:
+    """A paired difference in percent with Tango's score interval; `NOTHING` without pairs.
+
+    Of `num_pairs` pairs, `gained` are right in the first only and `lost` in the second only. Tango (1998),
+    doi:10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B; leaves 0 out where McNemar's test, in its
+    asymptotic form, does, and like Wilson's interval is honest where all pairs agree or all differ alike.
+    """
+    if num_pairs == 0:
+        return NOTHING
+    low, high = _least_plausible(gained, lost, num_pairs), -_least_plausible(lost, gained, num_pairs)
+    return Estimate(100 * (gained - lost) / num_pairs, 100 * low, 100 * high)
+
+
+def _least_plausible(gained: float, lost: float, num_pairs: int) -> float:
+    """The smallest true difference, -1 to 1, from which what was seen is at most 1.96 standard deviations away."""
+    seen, edge = (gained - lost) / num_pairs, 1e-9
+    if seen <= -1 + 2 * edge:
+        return -1.0
+
+    def beyond(true: float) -> float:
+        # The share of losses that is most likely if `true` is the difference: it solves a share^2 + b share + c = 0.
+        b = (2 * num_pairs - gained + lost) * true - gained - lost
+        c = -lost * true * (1 - true)
+        share_lost = (math.sqrt(b * b - 8 * num_pairs * c) - b) / (4 * num_pairs)
+        return (seen - true) * math.sqrt(num_pairs / (2 * share_lost + true * (1 - true))) - Z95
+
+    return float(optimize.brentq(beyond, -1 + edge, seen - edge))
+
+
 def share(units: Units) -> Estimate:
     """The share of right outcomes, all values alike, with an interval over units.
 
-    Wilson's where every unit has one value. Where units have several, a percentile bootstrap that redraws units
-    (cluster bootstrap); where that shrinks to a point, because all units are alike, Wilson's for the units is given.
+    Wilson's where every unit has one value, 0 or 1; else a percentile bootstrap that redraws units (cluster bootstrap)
+    or, where all but a few units are alike, Wilson's with each unit as one observation.
     """
+    if _is_single(units) or _is_alike(units):
+        right, _ = _as_single(units)
+        return wilson(right, len(units))
+    return _bootstrap(units)
+
+
+def difference(units: Units) -> Estimate:
+    """The mean of paired differences, each -1 to 1, with an interval over units.
+
+    Tango's where every unit has one value, -1, 0 or 1; else a percentile bootstrap that redraws units or, where all but
+    a few units are alike, Tango's with each unit as one pair.
+    """
+    if _is_single(units) or _is_alike(units):
+        return tango(*_as_single(units), len(units))
+    return _bootstrap(units)
+
+
+def _is_single(units: Units) -> bool:
+    """Whether every unit is one outcome; not so the mean of several, such as those of seeds."""
+    return all(len(values) == 1 and values[0] in (-1, 0, 1) for values in units.values())
+
+
+def _is_alike(units: Units) -> bool:
+    """Whether all but a few units are interchangeable, so that redrawing them says too little."""
+    kinds = _kinds(units)
+    return kinds.total() - max(kinds.values()) < FEW
+
+
+def _as_single(units: Units) -> tuple[float, float]:
+    """Gains and losses if every unit were one outcome: their shares of all values, times the number of units."""
     values = [value for unit in units.values() for value in unit]
-    if all(len(unit) == 1 for unit in units.values()):
-        return wilson(sum(values), len(values))
-    drawn = _redrawn(units, np.random.default_rng(SEED))
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    if low == high:
-        return wilson(float(np.mean(values)) * len(units), len(units))
-    return Estimate(100 * float(np.mean(values)), 100 * float(low), 100 * float(high))
+    per_value = len(units) / max(len(values), 1)
+    gained, lost = (sum(max(sign * value, 0.0) for value in values) for sign in (1, -1))
+    return gained * per_value, lost * per_value
 
 
-def mean_over_tasks(shares: Sequence[Estimate]) -> Estimate:
-    """The plain mean of the tasks' shares; its interval joins theirs.
+def mean_over_tasks(estimates: Sequence[Estimate], least: float = 0.0) -> Estimate:
+    """The plain mean of the tasks' shares, or of their differences (`least` -100); its interval joins theirs.
 
     By the method of variance estimates recovery (Zou and Donner 2008, doi:10.1002/sim.3095): the distances of the
-    bounds from the shares add in quadrature. Unlike a bootstrap it does not shrink to a point at 0 or 100.
+    bounds from the values add in quadrature. Unlike a bootstrap it does not shrink to a point at 0 or 100.
     """
-    if not shares or any(math.isnan(each.value) for each in shares):
+    if not estimates or any(math.isnan(each.value) for each in estimates):
         return NOTHING
-    mean = sum(each.value for each in shares) / len(shares)
-    below = math.hypot(*(each.value - each.low for each in shares)) / len(shares)
-    above = math.hypot(*(each.high - each.value for each in shares)) / len(shares)
-    return Estimate(mean, max(mean - below, 0.0), min(mean + above, 100.0))
+    mean = sum(each.value for each in estimates) / len(estimates)
+    below = math.hypot(*(each.value - each.low for each in estimates)) / len(estimates)
+    above = math.hypot(*(each.high - each.value for each in estimates)) / len(estimates)
+    return Estimate(mean, max(mean - below, least), min(mean + above, 100.0))
 
 
 def mean_difference(differences: Mapping[str, Units]) -> Estimate:
     """The plain mean over tasks of paired differences, task -> unit -> difference of each of its outcomes, -1 to 1.
 
-    The difference is taken sample by sample, so what makes a sample hard for both systems cancels out. The interval is
-    a percentile bootstrap that redraws units within each task.
+    The difference is taken sample by sample, so what makes a sample hard for both systems cancels out.
     """
-    if not differences or not all(differences.values()):
-        return NOTHING
-    rng = np.random.default_rng(SEED)
-    means = sum(_redrawn(units, rng) for units in differences.values()) / len(differences)
-    low, high = np.percentile(means, (2.5, 97.5))
-    value = np.mean([np.mean([value for unit in units.values() for value in unit]) for units in differences.values()])
-    return Estimate(100 * float(value), 100 * float(low), 100 * float(high))
+    return mean_over_tasks([difference(units) for units in differences.values()], least=-100.0)
 
 
 def mean_over_seeds(seeds: Sequence[Mapping[str, Units]], least: float) -> Estimate:
-    """The mean over seeds of one method of what `mean_difference` averages: shares (`least` 0) or differences (-100).
+    """The mean over seeds of one method: of shares (`least` 0) or differences (-100), in the plain mean over tasks.
 
-    All seeds hold the same units. The interval joins two uncertainties in quadrature: that of the samples (the
-    bootstrap of the seeds' mean, unit by unit) and that of the seeds (Student's t of the spread of their means). So it
-    says what other seeds on other samples would give; of a single seed it can say nothing but what the samples do.
+    All seeds hold the same units. The interval joins two uncertainties in quadrature: that of the samples (of the
+    seeds' mean, unit by unit) and that of the seeds (Student's t of the spread of their means). So it says what other
+    seeds on other samples would give; of a single seed it can say nothing but what the samples do.
     """
+    of_task = share if least == 0 else difference
     mean = {
         task: {unit: list(np.mean([seed[task][unit] for seed in seeds], axis=0)) for unit in seeds[0][task]}
         for task in seeds[0]
     }
-    samples, spread = mean_difference(mean), 0.0
+    samples, spread = mean_over_tasks([of_task(units) for units in mean.values()], least), 0.0
     if len(seeds) > 1:
-        centres = [mean_difference_value(seed) for seed in seeds]
+        centres = [100 * float(np.mean([_mean(units) for units in seed.values()])) for seed in seeds]
         spread = float(stats.t.ppf(0.975, len(seeds) - 1)) * float(np.std(centres, ddof=1)) / math.sqrt(len(seeds))
     below, above = math.hypot(samples.value - samples.low, spread), math.hypot(samples.high - samples.value, spread)
     return Estimate(samples.value, max(samples.value - below, least), min(samples.value + above, 100.0))
 
 
-def mean_difference_value(differences: Mapping[str, Units]) -> float:
-    """The value of `mean_difference` without its interval."""
-    tasks = [[value for unit in units.values() for value in unit] for units in differences.values()]
-    return 100 * float(np.mean([np.mean(task) for task in tasks])) if all(tasks) else math.nan
+def _mean(units: Units) -> float:
+    """The mean of all values; NaN without any."""
+    values = [value for unit in units.values() for value in unit]
+    return sum(values) / len(values) if values else math.nan
 
 
-def _redrawn(units: Units, rng: np.random.Generator) -> np.ndarray:
-    """The mean of all values (RESAMPLES,) when units are redrawn; 0..1 or -1..1.
+def _bootstrap(units: Units) -> Estimate:
+    """The mean of all values with the percentile interval of a bootstrap that redraws units."""
+    low, high = np.percentile(_redrawn(units), (2.5, 97.5))
+    return Estimate(100 * _mean(units), 100 * float(low), 100 * float(high))
 
-    Units with the same sum and count of values are interchangeable, so it is their numbers that are drawn.
-    """
-    kinds = Counter((float(sum(values)), len(values)) for values in units.values())
+
+def _redrawn(units: Units) -> np.ndarray:
+    """The mean of all values (RESAMPLES,) when units are redrawn; 0..1 or -1..1."""
+    kinds = _kinds(units)
     ordered = sorted(kinds)
     numbers = np.array([kinds[kind] for kind in ordered])
-    drawn = rng.multinomial(numbers.sum(), numbers / numbers.sum(), RESAMPLES)
+    drawn = np.random.default_rng(SEED).multinomial(numbers.sum(), numbers / numbers.sum(), RESAMPLES)
     return (drawn @ [total for total, _ in ordered]) / (drawn @ [count for _, count in ordered])
+
+
+def _kinds(units: Units) -> Counter[tuple[float, int]]:
+    """How many units have each sum and count of values; units that share both are interchangeable."""
+    return Counter((float(sum(values)), len(values)) for values in units.values())
 
 
 class McNemar(NamedTuple):

@@ -186,9 +186,9 @@ def _powers(most: int) -> list[int]:
 
 def _paired(system: Values, reference: Values, tasks: Sequence[str]) -> dict[str, Any]:
     differences = differences_of(system, reference, tasks)
-    found = {**_interval("difference", mean_difference(differences)), "tasks": {}}
+    found = {**interval("difference", mean_difference(differences)), "tasks": {}}
     for task in tasks:
-        cell = _interval("difference", mean_difference({task: differences[task]}))
+        cell = interval("difference", mean_difference({task: differences[task]}))
         test = mcnemar(differences[task])
         if test is not None:
             cell |= {"gained": test.gained, "lost": test.lost, "p_value": float(f"{test.p_value:.2g}")}
@@ -206,15 +206,15 @@ def _group(
     report: dict[str, Any] = {
         "systems": members,
         "tasks": {task: rounded(sum(values) / len(values)) for task, values in shares.items()},
-        "mean": _interval("value", mean_over_seeds(by_seed(seeds, [], tasks), least=0.0)),
-        "edits": _interval("value", mean_over_seeds(by_seed(edits, [], tasks), least=0.0)),
+        "mean": interval("value", mean_over_seeds(by_seed(seeds, [], tasks), least=0.0)),
+        "edits": interval("value", mean_over_seeds(by_seed(edits, [], tasks), least=0.0)),
     }
     if reference in records:
         differences = by_seed(seeds, [outcomes[reference]], tasks)
-        report["against"] = _interval("value", mean_over_seeds(differences, least=-100.0))
+        report["against"] = interval("value", mean_over_seeds(differences, least=-100.0))
         baseline = _matches(records[reference], tasks)
         differences = by_seed(edits, [baseline], tasks)
-        report["edits_against"] = _interval("value", mean_over_seeds(differences, least=-100.0))
+        report["edits_against"] = interval("value", mean_over_seeds(differences, least=-100.0))
     return report
 
 
@@ -294,10 +294,11 @@ def _mean(values: Iterable[float]) -> float:
     return 100 * float(np.mean([float(value) for value in values]))
 
 
-def _interval(name: str, estimate: Estimate) -> dict[str, Any]:
+def interval(name: str, estimate: Estimate) -> dict[str, Any]:
+    """An estimate as reports hold it, its value called `name`."""
     return {name: rounded(estimate.value), "low": rounded(estimate.low), "high": rounded(estimate.high)}
 
 
-def rounded(value: float) -> float | None:
-    """Two decimals; None for a value that does not exist, since JSON has no NaN."""
-    return None if value != value else round(value, 2)
+def rounded(value: float, digits: int = 2) -> float | None:
+    """So many decimals; None for a value that does not exist, since JSON has no NaN."""
+    return None if value != value else round(value, digits)

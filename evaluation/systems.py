@@ -225,17 +225,19 @@ def _keep_best(trace: FullTrace, attempt: Attempt) -> None:
 
 async def first_prompt(setup: Setup, sample: EditSample, trace: FullTrace) -> str | None:
     """The prompt of the first edit; None if the question's family is too uncertain for an edit."""
-    if setup.config.prompt == "enhanced":
+    config, router = setup.config, setup.models.router
+    if config.route != "label":
+        by_rule = config.route == "rule"
+        trace.routed = route_by_rule(sample.question) if by_rule else await _route(setup, sample, trace)
+        if not trace.routed.asks_for_edit(config.min_confidence):
+            return None
+    if config.prompt == "enhanced":
         return await enhance(setup, sample, trace)
-    if setup.config.prompt == "instruction" or setup.config.route == "label":
-        return edit_prompt(setup.config, sample, setup.models.router)
-    if setup.config.route == "rule":
-        trace.routed = route_by_rule(sample.question)
-    else:
-        trace.routed = await _route(setup, sample, trace)
-    family, router = trace.routed.family, setup.models.router
-    if not trace.routed.asks_for_edit(setup.config.min_confidence) or family not in router.meta_prompts:
-        return None  # no family, too uncertain a one, or one that the editor was not trained for
+    if config.prompt == "instruction" or trace.routed is None:
+        return edit_prompt(config, sample, router)
+    family = trace.routed.family
+    if family not in router.meta_prompts:
+        return None  # one that the editor was not trained for
     return router.prompt(sample.question, family)
 
 
@@ -296,16 +298,17 @@ async def tool_loop(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
     sources = sample.image, *sample.more_images
     question = answer_prompt(sample.question, sample.choices, kind, with_edit=False, num_sources=len(sources))
     messages: list[Message] = [rules, user_message(question, *sources)]
-    number, spent = len(sources), setup.config.turns == 1  # pictures in the dialogue; whether tools are over
+    number, most = len(sources), len(sources) + MAX_PICTURES  # pictures in the dialogue
+    spent = setup.config.turns == 1  # whether tools are over
     for turn in range(setup.config.turns):
         reply = await call(trace, "reason", reasoner, messages, settings)
         trace.turns.append(Turn("assistant", reply.text))
         calls = tools.parse_calls(reply.text)
         if not calls or spent:
             break
-        content = await _use_tools(calls, sample, trace, number)
+        content = await _use_tools(calls, sample, trace, number, most)
         number += sum(part["type"] == "image" for part in content)
-        spent = turn + 2 >= setup.config.turns or number - len(sources) >= MAX_PICTURES
+        spent = turn + 2 >= setup.config.turns or number >= most
         if spent:
             content.append({"type": "text", "text": TOOLS_SPENT})
         messages = [*messages, _said(reply.text), {"role": "user", "content": content}]
@@ -313,11 +316,16 @@ async def tool_loop(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
 
 
 async def _use_tools(
-    calls: list[tools.ToolCall], sample: EditSample, trace: FullTrace, number: int
+    calls: list[tools.ToolCall], sample: EditSample, trace: FullTrace, number: int, most: int
 ) -> list[TextPart | ImagePart]:
-    """What goes back to the model: the picture of every call, numbered on from `number`, or what is wrong with it."""
+    """What goes back to the model: the picture of every call, numbered on from `number`, or what is wrong with it.
+
+    Calls after the picture `most` are not made: the model is told then that tools are over.
+    """
     content: list[TextPart | ImagePart] = []
     for each in calls:
+        if number >= most:
+            break
         try:
             drawn = await asyncio.to_thread(tools.run_tool, each, sample.image)
         except ValueError as error:

@@ -22,6 +22,7 @@ _BASE = [
     "seeds",
     "checks",
     "endpoints",
+    "bounded_http",
     "serving",
 ]
 BASE = {f"etchr.{name}" for name in _BASE}

@@ -194,14 +194,22 @@ def plain(text: str, *, keep_lines: bool = False) -> str:
     text = re.sub(r"\\(?:d|t)?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"\1/\2", text)
     text = re.sub(r"\{,\}|\\,|\\;|\\!", lambda match: "," if match[0] == "{,}" else " ", text)
     text = text.replace(r"\rightarrow", "→").replace(r"\to ", "→ ").replace(r"\leftarrow", "←")
-    text = text.replace(r"\uparrow", "↑").replace(r"\downarrow", "↓").replace(r"\%", "%").replace(r"\$", "$")
+    text = text.replace(r"\uparrow", "↑").replace(r"\downarrow", "↓").replace(r"\%", "%")
     text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|textit|texttt|mathit|mathsf|operatorname|left|right|displaystyle)"
                   r"(?![A-Za-z])\s*", "", text)  # fmt: skip
-    text = re.sub(r"\\[()\[\]]|\$(?!\s*\d)|[{}`]|\*\*|__", "", text)
+    text = re.sub(r"\\[()\[\]]|[{}`]|\*\*|__", "", _without_math_signs(text))
     if keep_lines:  # where a line begins with these it is a heading, a quotation or an item; in a box, "# of lines"
         text = re.sub(r"^[ \t]*[#>*]+[ \t]+", "", text, flags=re.MULTILINE)
         return "\n".join(line for line in (" ".join(line.split()) for line in text.splitlines()) if line)
     return " ".join(text.split())
+
+
+def _without_math_signs(text: str) -> str:
+    """`text` without the $ round formulas. Those of money stay: `$5`, `\\$`, `[$]`, a lone one but before a word."""
+    lone = text.count("$") == 1 and not re.search(r"\$\s*[\\A-Za-z({]", text)
+    if not lone:
+        text = re.sub(r"(?<!\\)\$(?!\s*\d)(?!(?<=[\[(]\$)[\])])", "", text)
+    return text.replace(r"\$", "$")
 
 
 def _balanced(text: str, start: int) -> str | None:

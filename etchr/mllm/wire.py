@@ -29,14 +29,18 @@ def _wire_part(part: TextPart | ImagePart, max_pixels: int | None) -> dict[str, 
 
 
 def _capped(image: Image.Image, max_pixels: int | None) -> Image.Image:
-    """`image`, scaled down to at most `max_pixels` with its aspect ratio kept."""
-    width, height = image.size
+    size = capped_size(image.size, max_pixels)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def capped_size(size: tuple[int, int], max_pixels: int | None) -> tuple[int, int]:
+    """`size`, scaled down to at most `max_pixels` with its aspect ratio kept."""
+    width, height = size
     if max_pixels is None or width * height <= max_pixels:
-        return image
+        return size
     scale = math.sqrt(max_pixels / (width * height))
     # Where one side would vanish it stays 1, and the other side alone must keep to the limit.
-    size = (min(max_pixels, max(1, int(width * scale))), min(max_pixels, max(1, int(height * scale))))
-    return image.resize(size, Image.Resampling.LANCZOS)
+    return min(max_pixels, max(1, int(width * scale))), min(max_pixels, max(1, int(height * scale)))
 
 
 MAX_REPLY_IMAGES = 8  # that are read of one completion

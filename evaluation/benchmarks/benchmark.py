@@ -64,7 +64,7 @@ class LazySamples:
 class LoadOptions:
     """What decides how a benchmark reads its folder; part of a run's identity."""
 
-    seed: int = 126  # of the option orders that are drawn here (V*Bench)
+    option_seed: int = 126  # of the option orders that are drawn here (V*Bench)
     split: str = "val"  # of CharXiv
     charxiv_constants: str | None = None  # src/constants.py of princeton-nlp/CharXiv: its own questions and rubric
 
@@ -89,6 +89,7 @@ class Benchmark(ABC):
     hub: HubFiles | None = None  # what `python -m evaluation download` fetches
     expected: int | None = None  # published number of samples
     needs_judge: bool = False
+    draws_options: bool = False  # whether `LoadOptions.option_seed` decides how questions are put
 
     @abstractmethod
     def load(self, folder: Path, options: LoadOptions) -> Samples:
@@ -107,6 +108,10 @@ class Benchmark(ABC):
         if right or answer is None or judge is None or answer_type(sample) != "text":
             return Outcome(right)
         return await judge.compare(sample, answer)
+
+    def may_ask_judge(self, sample: EditSample) -> bool:
+        """Whether `score` may call the judge, if there is one; a dry run counts by it."""
+        return self.needs_judge or answer_type(sample) == "text"
 
     def identity(self) -> dict[str, Any]:
         """What decides an outcome beside the sample and the answer: the modules that this benchmark's class is in."""

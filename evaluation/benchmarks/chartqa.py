@@ -76,6 +76,9 @@ class ChartQA(Benchmark):
     hub = HubFiles("HuggingFaceM4/ChartQA", ("data/test-*.parquet",))
     expected = 2500
 
+    def may_ask_judge(self, sample: EditSample) -> bool:
+        return False
+
     def load(self, folder: Path, options: LoadOptions) -> Samples:
         """The test questions in `folder`; their ids are digests of chart, question and truth, in whichever layout."""
         files = sorted(folder.glob("test*.parquet")) or sorted((folder / "data").glob("test*.parquet"))

@@ -54,8 +54,9 @@ class ViewSpatial(Benchmark):
     place = "viewspatial"
     licence = "Apache-2.0; the photographs are COCO's and ScanNet's"
     rule = (
-        "the letter of the right option; beside it as official: the first of A to D that stands alone in the reply's "
-        "last line, in either case, as the authors' evaluate.py reads it"
+        "the letter of the right option as our grader reads the reply, so that the headline is not the authors' score; "
+        "theirs is beside it as official: the first of A to D that stands alone in the reply's last line, in either "
+        "case, as their evaluate.py reads it"
     )
 
     def __init__(self, name: str, title: str, types: tuple[str, ...], expected: int) -> None:

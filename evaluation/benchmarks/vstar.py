@@ -55,12 +55,13 @@ class VStar(Benchmark):
     )
     hub = HubFiles("craigwu/vstar_bench", tuple(f"{category}/*" for category in CATEGORIES))
     expected = 191
+    draws_options = True
 
     def load(self, folder: Path, options: LoadOptions) -> Samples:
         """The questions in `folder`, by category and name; all are read, no picture is opened."""
         files = sorted(path for category in CATEGORIES for path in (folder / category).glob("*.json"))
         if files:
-            questions = [self._annotated(path, folder, options.seed) for path in files]
+            questions = [self._annotated(path, folder, options.option_seed) for path in files]
         elif (folder / QUESTIONS).is_file():
             questions = self._listed(folder / QUESTIONS)
         else:

@@ -70,7 +70,7 @@ def _system(system: SystemConfig) -> str:
         words.append(f"editor {editor}" if editor else "")
         words.append(f"with {'/'.join(Path(system.lora).parts[-2:])}" if system.lora else "")
         words.append(PROMPTS[system.prompt])
-        words.append(ROUTES.get(system.route, "") if system.prompt == "question" else "")
+        words.append(ROUTES.get(system.route, ""))
     words.append(f"model {_model(system.model)}" if system.model is not None else "")
     return "; ".join(filter(None, words))
 

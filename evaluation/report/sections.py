@@ -205,32 +205,31 @@ def _worth(report: Report) -> Section | None:
 
 def _cost(report: Report) -> Section:
     steps = list(dict.fromkeys(step for cost in report["cost"].values() for step in cost["seconds"]))
+    judged = any(cost["judging"]["usage"] for cost in report["cost"].values())
     rows: list[Row] = []
     for name, cost in report["cost"].items():
-        counts = [
-            sum(use[key] for use in cost["usage"].values()) for key in ("calls", "prompt_tokens", "completion_tokens")
-        ]
+        counts = [f"{cost[key]:,}" for key in ("num_samples", "num_edits")]
         per_sample = [_seconds(cost, step) for step in steps]
-        usd = "not known" if cost["usd"] is None else f"{cost['usd']:.2f}"
-        rows.append(
-            [name, *(f"{count:,}" for count in (cost["num_samples"], cost["num_edits"], *counts)), *per_sample, usd]
-        )
+        *tokens, usd = _tokens(cost)
+        grading = _tokens(cost["judging"]) if judged else []
+        rows.append([name, *counts, *tokens, *per_sample, usd, *grading])
     about = (
         "What each system takes when it is run alone; replies and edits that systems share are counted for each. "
         "Seconds are per sample, as measured, with many calls in flight. US dollars by configs/prices.yaml: not known "
-        "where a model has no price there or its server counts no tokens."
+        "where a model has no price there or its server counts no tokens. What judges took to grade a system stands "
+        "apart: it is no part of the system."
     )
-    head = [
-        "system",
-        "samples",
-        "edits",
-        "calls",
-        "prompt tokens",
-        "reply tokens",
-        *(f"{step} s" for step in steps),
-        "USD",
-    ]
+    kinds = ("calls", "prompt tokens", "reply tokens")
+    head = ["system", "samples", "edits", *kinds, *(f"{step} s" for step in steps), "USD"]
+    head += [f"judges: {kind}" for kind in (*kinds, "USD")] if judged else []
     return Section("Cost", about, [Table(head, rows)])
+
+
+def _tokens(cost: Mapping[str, Any]) -> list[str]:
+    """Calls, prompt and reply tokens, US dollars."""
+    used = cost["usage"].values()
+    counts = [f"{sum(use[key] for use in used):,}" for key in ("calls", "prompt_tokens", "completion_tokens")]
+    return [*counts, "not known" if cost["usd"] is None else f"{cost['usd']:.2f}"]
 
 
 def _seconds(cost: Mapping[str, Any], step: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.published import COLUMNS, TABLE
 from evaluation.records import Key, Record, RunFolder
-from evaluation.statistics import Estimate, mcnemar, mean_over_seeds, mean_over_tasks, share
-from evaluation.summary import Values, by_seed, outcomes_of, rounded, unit, units_of
+from evaluation.statistics import mcnemar, mean_over_seeds
+from evaluation.summary import by_seed, interval, outcomes_of, rounded, unit
 from evaluation.table.sheet import Sheet, Wanted
 
 Seeds = list[dict[Key, Record]]  # a row's records, of each of its systems
@@ -92,27 +92,13 @@ def _ours(seeds: Seeds, columns: Sequence[str]) -> dict[str, Any]:
         rows = [record for records in seeds for record in records.values() if record["task"] == name]
         if rows:
             cells[name] = {
-                **_interval(_share(outcomes, name)),
+                **interval("value", mean_over_seeds(by_seed(outcomes, [], [name]), least=0.0)),
                 "num_samples": len({record["sample_id"] for record in rows}),
                 "num_units": len({unit(record) for record in rows}),
                 "num_unscored": sum(record["correct"] is None for record in rows),
             }
-    mean = mean_over_tasks([_share(outcomes, name) for name in columns])
-    if len(seeds) > 1:
-        mean = mean_over_seeds(by_seed(outcomes, [], columns), least=0.0)
-    return {"cells": cells, "mean": _interval(mean)}
-
-
-def _share(outcomes: Sequence[Values], column: str) -> Estimate:
-    if len(outcomes) == 1:
-        return share(units_of(outcomes[0][column]))
-    seeds = by_seed(outcomes, [], [column])
-    found = mean_over_seeds(seeds, least=0.0)
-    return share(seeds[0][column]) if found.low == found.high else found  # all are right, or all wrong, in every seed
-
-
-def _interval(found: Estimate) -> dict[str, Any]:
-    return {"value": rounded(found.value), "low": rounded(found.low), "high": rounded(found.high)}
+    mean = mean_over_seeds(by_seed(outcomes, [], columns), least=0.0)
+    return {"cells": cells, "mean": interval("value", mean)}
 
 
 def _published(name: str, columns: Sequence[str]) -> dict[str, Any]:
@@ -147,14 +133,14 @@ def _paired(row: Wanted, mine: Seeds, others: Seeds, columns: Sequence[str]) -> 
         seeds = by_seed(ours, theirs, [name])
         if not seeds[0][name]:  # no sample that both have scored
             continue
-        cell = {**_interval(mean_over_seeds(seeds, least=-100.0)), "num_units": len(seeds[0][name])}
+        cell = {**interval("value", mean_over_seeds(seeds, least=-100.0)), "num_units": len(seeds[0][name])}
         test = mcnemar(seeds[0][name]) if len(seeds) == 1 else None
         if test is not None:
             cell |= {"gained": test.gained, "lost": test.lost, "p_value": float(f"{test.p_value:.2g}")}
         cells[name] = cell
     mean = None
     if len(cells) == len(columns):
-        mean = _interval(mean_over_seeds(by_seed(ours, theirs, columns), least=-100.0))
+        mean = interval("value", mean_over_seeds(by_seed(ours, theirs, columns), least=-100.0))
     return {"cells": cells, "mean": mean}
 
 

@@ -20,6 +20,17 @@ def test_sums_and_price_by_hand():
     assert found["usd"] == pytest.approx((3000 * 0.5 + 1500 * 2.0) / 1e6, abs=1e-4)
 
 
+def test_what_judges_take_stands_apart():
+    grading = {"j": {"calls": 1, "prompt_tokens": 100, "completion_tokens": 10}}
+    found = cost([record(judge_usage=grading), record(), record(judge_usage=grading)], {"m": Price(1, 1)})
+    assert found["judging"] == {
+        "usage": {"j": {"calls": 2, "prompt_tokens": 200, "completion_tokens": 20}},
+        "usd": None,  # it has no price, and what the system costs is known all the same
+    }
+    assert found["usd"] == pytest.approx(3 * 1500 / 1e6, abs=1e-4)
+    assert list(found["usage"]) == ["m"]
+
+
 @pytest.mark.parametrize("rows", [[record("n")], [record(), record("n")], [record(prompt=0)]])
 def test_no_price_for_a_model_without_one_or_without_counted_tokens(rows):
     assert cost(rows, {"m": Price(1, 1)})["usd"] is None

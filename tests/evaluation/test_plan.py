@@ -1,9 +1,12 @@
 """The dry run: calls counted by hand, and by the systems themselves."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from etchr.mllm.settings import ModelConfig
+from etchr.sample import write_parquet
 from evaluation.plan import calls_of, dry_run
 from evaluation.settings import KINDS, SystemConfig
 from tests.evaluation.dialogue import ACCEPT, REJECT, Painter, Scripted, make_sample, run, system
@@ -49,8 +52,11 @@ def test_a_unified_model_may_answer_at_once(turns):
 
 
 @pytest.mark.parametrize(("route", "least", "most"), [("label", 2, 2), ("rule", 1, 2), ("model", 2, 3)])
-def test_a_routed_question_may_get_no_edit(route, least, most):
-    config = system("evr", route=route)
+@pytest.mark.parametrize("prompt", ["question", "enhanced"])
+def test_a_routed_question_may_get_no_edit(route, least, most, prompt):
+    config = system("evr", route=route, prompt=prompt)
+    most += prompt == "enhanced"
+    least += prompt == "enhanced" and route == "label"
     assert (calls_of(config).least, calls_of(config).most) == (least, most)
     certain, uncertain = Always(f"{ACCEPT} \\boxed{{1}}"), Always("\\boxed{0}")
     run(config, certain, make_sample(question="What is the value of the tallest bar in the chart?"))
@@ -90,11 +96,42 @@ def test_what_would_stop_the_run_stops_the_plan(new_run):
 
 
 def test_a_model_without_a_price_is_named(new_run):
-    from etchr.mllm.settings import ModelConfig
-
     run_ = new_run(CASES)
     text = dry_run(run_.config(reasoner=ModelConfig("http", "org/secret-model", ["http://127.0.0.1:9/v1"])))
     assert "no price for secret-model" in text
+
+
+def test_every_call_has_the_price_of_the_model_that_is_asked(new_run, tmp_path):
+    """The reader reasons for nothing; who verifies and who judges costs a dollar for every million tokens."""
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("reader: {prompt: 0, completion: 0}\npaid: {prompt: 1000000, completion: 0}")
+    run_ = new_run(CASES)
+    paid = ModelConfig("http", "org/paid", ["http://127.0.0.1:9/v1"])
+
+    def rows(systems, **options):
+        lines = dry_run(run_.config(systems, prices=str(prices), **options)).splitlines()
+        return {cells[0]: cells for cells in ([c.strip() for c in line.strip("| ").split(" | ")] for line in lines)}
+
+    systems = {"evr": run_.edits(), "always": run_.edits("always_edit"), "direct": SystemConfig()}
+    free, all_paid = rows(systems), rows(systems, reasoner=paid)
+    verified = rows(systems, verifier=paid, edit_judge=paid, judge=paid)
+    assert free["evr"][7] == verified["always"][7] == verified["direct"][7] == "0.00"
+    tokens = int(free["evr"][5].replace(",", ""))
+    assert float(all_paid["evr"][7]) == tokens
+    assert 0.3 * tokens < float(verified["evr"][7]) < 0.7 * tokens  # one of its two calls
+    own = {"evr": run_.edits(model=paid)}
+    assert rows(own)["evr"][7] == all_paid["evr"][7]  # a model of its own verifies too
+    assert verified["edit_judge"][1:5] == ["paid", "6", "0", "6"]  # three edits each of two systems
+    assert float(verified["edit_judge"][7]) == int(verified["edit_judge"][5].replace(",", "")) > 0
+    assert verified["judge"][1:8] == ["paid", "0", "0", "0", "0", "0", "0.00"]  # numbers need none
+
+
+def test_free_text_may_go_to_the_judge(new_run):
+    run_ = new_run(CASES)
+    text = [replace(case.sample(), answer="a bus", meta={"answer_type": "text"}) for case in CASES]
+    write_parquet(text, run_.data / "maze" / "test.parquet")
+    plan = dry_run(run_.config({"one": SystemConfig(), "two": SystemConfig()}, judge=ModelConfig(), repeats=2))
+    assert "| judge | reader | 12 | 0 | 0 to 12 |" in plan
 
 
 def test_asyncio_is_not_even_started(new_run):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from etchr.mllm.protocol import CallFailed
+from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.settings import ModelConfig
 from etchr.sample import write_parquet
 from evaluation.factory import read_tasks
 from evaluation.records import RunFolder
-from evaluation.run import HOPELESS
+from evaluation.run import HOPELESS, evaluate
 from evaluation.settings import EditingConfig, SystemConfig
 from tests.evaluation import stoppable
 from tests.evaluation.fakes import Case, TableEditor, TableModel, write_data
@@ -122,6 +124,42 @@ def test_a_finished_run_asks_nothing_and_loads_no_editor(run):
     run.editor = None
     assert run(config) == report
     assert not run.model.asked
+
+
+def test_an_edit_judge_that_failed_is_asked_again_and_nobody_else(new_run):
+    run = new_run([Case("maze", str(i)) for i in range(3)])
+    down, asked = {"now": True}, []
+
+    class Critic:
+        name = "critic"
+
+        async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+            (question,) = re.findall(r"maze \d", messages[0]["content"][-1]["text"])
+            asked.append(question)
+            if down["now"] and question != "maze 1":
+                raise CallFailed("endpoint down")
+            return [Reply("Hm." if question == "maze 2" else "\\boxed{1}", prompt_tokens=10, completion_tokens=1)]
+
+    critic = Critic()
+    config = run.config({"evr": run.edits()}, edit_judge=ModelConfig(seed=1))
+
+    def start():
+        evaluate(config, lambda each: critic if each.seed else run.model, lambda *_: run.editor)
+        return {key: record["edit"]["judged"] for key, record in run.records("evr").items()}
+
+    assert start() == {"maze-0": None, "maze-1": True, "maze-2": None}
+    assert run.records("evr")["maze-0"]["edit"]["judge_failed"] == "endpoint down"
+    first = run.records("evr")
+    down["now"] = False
+    asked.clear(), run.model.asked.clear(), run.editor.drawn.clear()
+    assert start() == {"maze-0": True, "maze-1": True, "maze-2": None}
+    assert (sorted(asked), run.model.asked, run.editor.drawn) == (["maze 0", "maze 2"], [], [])
+    mended = run.records("evr")["maze-0"]
+    assert mended["judge_usage"] == {"critic": {"calls": 1, "prompt_tokens": 10, "completion_tokens": 1}}
+    ignored = {"edit": None, "judge_usage": None}
+    assert mended | ignored == first["maze-0"] | ignored
+    start()
+    assert len(asked) == 2  # a reply without a verdict is a reply
 
 
 # ------------------------------------------------------------------------------------------------ other settings

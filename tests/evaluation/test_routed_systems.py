@@ -42,6 +42,27 @@ def test_without_a_family_the_model_answers_directly(question):
     assert len(model.asked) == 1
 
 
+@pytest.mark.parametrize("prompt", ["enhanced", "instruction"])
+def test_a_route_counts_whatever_the_prompt(prompt):
+    """Below the confidence nobody writes an instruction; above it the prompt is what it is without a route."""
+    chart = make_sample(question="What is the value of the third bar?")
+    before = ["\\boxed{Red box round the bar.}"] if prompt == "enhanced" else []
+    painter, model = Painter(), Scripted(*before, ACCEPT, SEVEN)
+    trace = run(system("evr", prompt=prompt, route="rule"), model, chart, painter=painter)
+    expected = "Red box round the bar." if before else "Red box round 7."
+    assert ([drawn for drawn, _ in painter.drawn], trace.routed.family) == ([expected], TaskFamily.CHART)
+    silent, model = Painter(), Scripted(SEVEN)
+    unsure = system("evr", prompt=prompt, route="rule", min_confidence=1.0)
+    trace = run(unsure, model, chart, painter=silent)
+    assert (silent.drawn, len(model.asked), trace.answer) == ([], 1, "7")
+
+
+@pytest.mark.parametrize("kind", ["direct", "oracle_edit", "tool_loop", "interleaved"])
+def test_who_asks_no_route_is_told_so(kind):
+    with pytest.raises(ValueError, match=f"kind {kind} asks no route: leave route=rule out"):
+        system(kind, route="rule")
+
+
 def test_a_threshold_of_one_asks_for_no_edit():
     painter = Painter()
     trace = run(system("evr", route="rule", min_confidence=1.0), Scripted(SEVEN), painter=painter)

@@ -1,14 +1,21 @@
 """The whole run against numbers worked out by hand; overlap, bounds, and what may not stop it."""
 
 import asyncio
+import math
 import threading
+from dataclasses import replace
 
 import pytest
 
 from etchr.mllm.protocol import CallFailed, Reply
 from etchr.mllm.settings import ModelConfig
+from etchr.sample import write_parquet
+from evaluation.factory import read_tasks
+from evaluation.records import RunFolder
+from evaluation.report import write_reports
 from evaluation.run import HOPELESS, evaluate
 from evaluation.settings import SystemConfig
+from evaluation.statistics import tango
 from tests.evaluation.fakes import MUMBLE, REJECT, Case, TableEditor, TableModel
 
 WRONG = "\\boxed{5}"
@@ -95,7 +102,10 @@ def test_a_paired_difference_by_hand(run, systems):
     paired = run(run.config(systems))["paired"]["base_evr"]
     tests = {task: (part["gained"], part["lost"], part["p_value"]) for task, part in paired.pop("tasks").items()}
     assert tests == {"perception": (1, 0, 1.0), "chart": (0, 0, 1.0)}
-    assert paired == {"difference": 12.5, "low": 0, "high": 37.5}  # Binomial(4, 1/4) lies in 0..3 in 95 %
+    perception, chart = tango(1, 0, 4), tango(0, 0, 2)  # whose distances from 25 and from 0 join in quadrature
+    below = math.hypot(25 - perception.low, 0 - chart.low) / 2
+    above = math.hypot(perception.high - 25, chart.high - 0) / 2
+    assert paired == {"difference": 12.5, "low": round(12.5 - below, 2), "high": round(12.5 + above, 2)}
 
 
 def test_verification_by_hand(run, systems):
@@ -218,7 +228,60 @@ def test_every_repeat_of_the_stand_in_for_a_unified_model_draws_with_other_noise
     assert len(set(seeds)) == len(seeds) == 3
 
 
+def test_the_judges_calls_are_in_the_report_and_in_no_systems_cost(new_run):
+    """Three models, each by its own name: who answers, who grades the answers, who grades the edits."""
+    run = new_run([Case("maze", "0"), Case("maze", "1")])
+    text = [replace(case.sample(), answer="a bus", meta={"answer_type": "text"}) for case in run.cases]
+    write_parquet(text, run.data / "maze" / "test.parquet")
+    limits = {}
+
+    class Says:
+        def __init__(self, config):
+            self.name, self.text = [("m", "\\boxed{1}"), ("grader", "\\boxed{1}"), ("critic", "\\boxed{0}")][
+                config.seed
+            ]
+
+        async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+            limits[self.name] = max_tokens
+            return [Reply(self.text, prompt_tokens=10, completion_tokens=2)]
+
+    roles = {"reasoner": ModelConfig(), "judge": ModelConfig(seed=1), "edit_judge": ModelConfig(seed=2)}
+    config = run.config({"evr": run.edits()}, judge_max_tokens=9000, max_tokens=5000, **roles)
+    evaluate(config, Says, lambda *_: run.editor)
+    report = write_reports(RunFolder(run.out), config, read_tasks(config))
+    counts = {"calls": 2, "prompt_tokens": 20, "completion_tokens": 4}
+    assert report["cost"]["evr"]["judging"]["usage"] == {"grader": counts, "critic": counts}
+    assert report["cost"]["evr"]["usage"] == {"m": {"calls": 4, "prompt_tokens": 40, "completion_tokens": 8}}
+    assert limits == {"m": 5000, "grader": 9000, "critic": 5000}
+    cell = report["systems"]["evr"]["tasks"]["maze"]
+    assert (cell["pass_at_1"], cell["edit_judged"]) == (100, 0)
+    assert "judges: prompt tokens" in (run.out / "report.md").read_text()
+    with pytest.raises(ValueError, match=r"judge\.max_tokens: 9000 there, null here"):
+        evaluate(run.config({"evr": run.edits()}, max_tokens=5000, **roles), Says)
+
+
 # --------------------------------------------------------------------------------------------- overlap and bounds
+
+
+def test_large_pictures_are_not_all_in_flight_together(new_run):
+    """Room for the pixels of two samples (source and ground truth each): two at a time, whatever the concurrency."""
+    run = new_run([Case("maze", str(i)) for i in range(6)])
+    now, seen = set(), []
+
+    class Model(TableModel):
+        async def think(self, key):
+            now.add(key)
+            await asyncio.sleep(0.01)
+            seen.append(len(now))
+            now.remove(key)
+
+    run.model = Model(run.cases)
+    run(run.config(concurrency=6, pixels_in_flight=2 * 2 * 64 * 64))
+    assert max(seen) == 2
+    one = run.config({"oracle": SystemConfig("oracle_edit")}, concurrency=6, pixels_in_flight=1)
+    seen.clear()
+    assert run(one)["systems"]["oracle"]["mean"] == 100  # too large for the room: one after the other
+    assert max(seen) == 1
 
 
 def test_edits_and_model_calls_overlap(new_run):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from etchr.mllm.protocol import CallFailed
+from etchr.mllm.protocol import CallFailed, Reply
 from etchr.mllm.reader import Reader
 from evaluation.benchmarks.prepared import Mazes
 from evaluation.scoring import Judge, Outcome
@@ -59,3 +59,21 @@ def test_what_the_judge_sees():
 def test_the_embedded_reader_can_judge():
     assert score(Reader(), "It is a red bus there").correct is True
     assert score(Reader(), "a blue bus").correct is False
+
+
+def test_a_judge_that_thinks_may_be_given_more_room():
+    """The option reaches the model, and who is cut off before the verdict is told which option that was."""
+    limits = []
+
+    class Thinker:
+        name = "thinker"
+
+        async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+            limits.append(max_tokens)
+            cut = max_tokens < 3000
+            return [Reply("<think>" if cut else "<think>hm</think>\\boxed{1}", "length" if cut else "stop")]
+
+    sample = make_sample(answer="a red bus", meta=TEXT)
+    short, long = (asyncio.run(Mazes().score(sample, "the bus", Judge(Thinker(), limit))) for limit in (1024, 3000))
+    assert (short.correct, long.correct, set(limits)) == (None, True, {1024, 3000})
+    assert "cut off at judge_max_tokens=1024" in short.why

@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from etchr.sample import write_parquet
 from evaluation.factory import read_tasks
+from evaluation.records import RecordFile
 from evaluation.report import write_reports
 from evaluation.run import evaluate
-from evaluation.settings import SystemConfig
+from evaluation.settings import EditingConfig, SystemConfig
 from evaluation.shards import Shard, this_shard
 from tests.evaluation.fakes import Case, write_data
 
@@ -81,6 +84,46 @@ def test_other_processes_go_on_where_some_stopped(new_run, before, after):
     report = run_shards(run, config, *after)
     assert [cell["num_samples"] for cell in report["systems"]["direct"]["tasks"].values()] == [5, 5]
     assert len(run.model.asked) == len(set(run.model.asked)) == 10
+
+
+def test_the_turns_of_a_question_stay_in_one_process_and_share_its_edit(new_run, tmp_path):
+    """Of processes at work at the same time none finds the edits of another: here each has a store of its own."""
+    run = new_run([Case("maze", str(i)) for i in range(4)])
+    turns = [
+        replace(sample, id=f"{sample.id}-{turn}", meta={**sample.meta, "noise": sample.id})
+        for sample in (case.sample() for case in run.cases)
+        for turn in range(3)
+    ]
+    write_parquet(turns, run.data / "maze" / "test.parquet")
+    systems = {"evr": run.edits(), "always": run.edits("always_edit")}
+
+    def work(*shards, **options):
+        for shard in shards:
+            editing = EditingConfig(cache=str(tmp_path / f"edits {shard.rank} of {shard.num_shards}"))
+            run_shards(run, run.config(systems, editing=editing, repeats=2, **options), shard)
+
+    work(Alone(0, 2), Alone(1, 2), num_samples=7)  # two questions whole, and the first turn of the third
+    assert len(run.editor.drawn) == 3 * 2  # once in each repeat, for all turns and both systems
+    work(*(Alone(rank, 3) for rank in range(3)))
+    assert len(run.editor.drawn) == (4 + 1) * 2  # the fourth, and the third for its other turns
+    drawn, asked = len(run.editor.drawn), len(run.model.asked)
+    work(Alone())
+    assert (len(run.editor.drawn), len(run.model.asked)) == (drawn, asked)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 0)])
+def test_of_the_records_of_two_processes_the_whole_one_counts(tmp_path, first, second):
+    """One could not be scored, or the edit judge failed; after a restart another process has mended that."""
+    base = {"sample_id": "a", "repeat": 0, "unscored": None, "edit": {"judged": None, "judge_failed": "down"}}
+    worse = {"unscored": "down", "edit": None}, {}
+    for change in worse:
+        folder = tmp_path / str(len(change))
+        mended = base | {"edit": {"judged": True, "judge_failed": None}}
+        for rank, record in ((first, base | change), (second, mended)):
+            file = RecordFile(folder, "evr", rank)
+            file.append(record)
+            file.close()
+        assert RecordFile(folder, "evr", 0).read() == {("a", 0): mended}
 
 
 def test_accelerate_launches_it(tmp_path):

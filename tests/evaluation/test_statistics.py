@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from evaluation.statistics import (
     Verification,
@@ -15,6 +16,7 @@ from evaluation.statistics import (
     mean_over_tasks,
     pass_at_k,
     share,
+    tango,
     wilson,
 )
 
@@ -130,7 +132,7 @@ def test_the_interval_width_agrees_with_the_normal_formula():
 def test_a_difference_is_the_plain_mean_over_tasks():
     estimate = mean_difference({"a": single([1, 0, 0, 0]), "b": single([0, -1])})
     assert estimate.value == pytest.approx(100 * (0.25 - 0.5) / 2)
-    assert mean_difference({"a": single([0, 0])}) == (0, 0, 0)
+    assert mean_difference({"a": single([0, 0])}).value == 0
 
 
 def test_the_tasks_of_a_difference_are_redrawn_independently():
@@ -147,6 +149,78 @@ def test_pairing_narrows_the_interval():
     paired = mean_difference({"a": single(better.astype(float) - base)})
     assert paired.low > 0
     assert paired.high - paired.low < 10
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "total"),
+    [(0, 0, 10), (5, 0, 5), (0, 5, 5), (12, 4, 40), (1, 0, 200), (90, 60, 1200), (0.5, 3, 9)],
+)
+def test_tangos_bounds_solve_their_defining_equation(gained, lost, total):
+    """At both ends the difference is z standard deviations away, under the most likely table with that difference."""
+    seen, ties = (gained - lost) / total, total - gained - lost
+    estimate = tango(gained, lost, total)
+    assert estimate.value == pytest.approx(100 * seen)
+    for true in (estimate.low / 100, estimate.high / 100):
+        if abs(true) == 1:
+            continue
+
+        def unlikely(share_lost, true=true):
+            shares = (share_lost + true, gained), (share_lost, lost), (1 - 2 * share_lost - true, ties)
+            return -sum(count * math.log(max(share, 1e-300)) for share, count in shares if count)
+
+        bounds, exact = (max(0.0, -true), (1 - true) / 2), {"xatol": 1e-12}
+        best = optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded", options=exact).x
+        variance = (2 * best + true - true**2) / total
+        assert (seen - true) ** 2 == pytest.approx(1.959963984540054**2 * variance, rel=1e-3)
+
+
+def test_differences_that_are_all_alike_leave_an_interval():
+    """Of 10 pairs that agree, or of 5 that differ alike, nobody knows that the next one will do so too."""
+    nothing, all_gained = mean_difference({"a": single([0] * 10)}), mean_difference({"a": single([1] * 5)})
+    least = 100 * 1.96**2 / (10 + 1.96**2)  # as of Wilson's interval for 0 of 10
+    assert nothing == pytest.approx((0, -least, least), abs=0.01)
+    assert all_gained.value == all_gained.high == 100
+    assert all_gained.low < 20
+    joined = mean_difference({"a": single([0] * 10), "b": single([1] * 5)})
+    assert (joined.value, joined.low < 40, joined.high > 60) == (50, True, True)
+    clusters = mean_difference({"a": {str(i): [0.0, 0.0, 0.0, 0.0] for i in range(10)}})
+    assert clusters == nothing  # four times the same says no more
+    assert mean_over_seeds([{"a": single([1] * 30)}] * 2, least=0.0).low < 95
+
+
+def test_an_interval_without_zero_is_a_significant_test():
+    for gained, lost in itertools.product(range(0, 30, 3), range(0, 30, 3)):
+        estimate = tango(gained, lost, 200)
+        shown = (gained - lost) ** 2 > 1.96**2 * (gained + lost)  # McNemar's chi-square
+        assert (not estimate.low <= 0 <= estimate.high) == shown
+
+
+@pytest.mark.parametrize(
+    ("tasks", "clusters"),
+    [
+        ([(0.2, 0.05, 200)], 0),
+        ([(0.02, 0.0, 50)], 0),
+        ([(0.0, 0.0, 20), (0.6, 0.1, 60), (0.05, 0.02, 200)], 0),
+        ([(0.2, 0.05, 200), (0.1, 0.1, 100)], 4),
+        ([(0.02, 0.0, 100)], 4),
+    ],
+)
+def test_the_interval_of_differences_covers_the_truth_about_95_times_in_100(tasks, clusters):
+    """Tasks of (share gained, share lost, pairs); pairs that come four times each agree among themselves at times."""
+    rng, hits = np.random.default_rng(6), 0
+    truth = 100 * np.mean([gained - lost for gained, lost, _ in tasks])
+    times = 100 if clusters else 400
+    for _ in range(times):
+        drawn = {}
+        for name, (gained, lost, count) in enumerate(tasks):
+            shares = [gained, 1 - gained - lost, lost]
+            units = rng.choice([1.0, 0.0, -1.0], (count, max(clusters, 1)), p=shares)
+            if clusters:  # half of the units say one thing four times
+                units = np.where(rng.random((count, 1)) < 0.5, units[:, :1], units)
+            drawn[str(name)] = dict(enumerate(units.tolist()))
+        estimate = mean_difference(drawn)
+        hits += estimate.low <= truth <= estimate.high
+    assert hits >= 0.92 * times
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 0), (6, 0), (12, 4), (3, 9), (40, 38)])

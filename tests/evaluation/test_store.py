@@ -8,10 +8,14 @@ import pytest
 from PIL import Image
 
 from etchr.editor.batching import EditFailed
+from etchr.editor.settings import RemoteConfig
 from etchr.mllm.protocol import CallFailed, Reply, user_message
+from evaluation.factory import edit_identity, hub_commit, kept_identity
+from evaluation.settings import EditingConfig, SystemConfig
 from evaluation.store import CallJournal, EditStore, JournaledModel
 from tests.evaluation.dialogue import SOURCE, Painter
 
+HUB = "org/klein"
 OTHER = Image.new("RGB", (64, 64), "green")
 
 
@@ -214,3 +218,37 @@ def test_an_editor_that_cannot_be_opened_says_why(tmp_path):
 
     with pytest.raises(ValueError, match="no editor folder at x"):
         asyncio.run(go())
+
+
+# -------------------------------------------------------------------------------------------- weights from the hub
+
+
+def cached(folder, commit):
+    """A hub cache in which the weights lie at a commit."""
+    weights = folder / "models--org--klein"
+    for path, text in (
+        (weights / "refs" / "main", commit),
+        (weights / "snapshots" / commit / "model_index.json", "{}"),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def test_weights_on_the_hub_are_known_by_their_commit(tmp_path):
+    assert hub_commit(HUB, tmp_path) is None  # not there yet
+    assert hub_commit(HUB, cached(tmp_path, "a" * 40)) == "a" * 40
+    assert hub_commit(HUB, cached(tmp_path, "b" * 40)) == "b" * 40  # newer weights by the same name
+    assert hub_commit(str(tmp_path), tmp_path) is None  # a folder goes by its content
+
+
+def test_kept_edits_go_by_commit_and_device_and_a_run_by_neither(tmp_path):
+    system, editing = SystemConfig("evr", HUB), EditingConfig()
+    cpu, gpu = (kept_identity(system, editing, device, cached(tmp_path, "a" * 40)) for device in ("cpu", "cuda"))
+    assert cpu == edit_identity(system, editing) | {"commit": "a" * 40}
+    assert gpu == cpu | {"device": "cuda"}
+    assert kept_identity(system, editing, "cpu", cached(tmp_path, "b" * 40)) != cpu
+    nano = SystemConfig("evr", "nano")
+    assert kept_identity(nano, editing, "cpu", tmp_path) == edit_identity(nano, editing)
+    remote = SystemConfig("evr", remote=RemoteConfig(HUB, ["http://127.0.0.1:9/v1"]))
+    assert kept_identity(remote, editing, "cuda", tmp_path) == edit_identity(remote, editing)

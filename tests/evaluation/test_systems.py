@@ -344,5 +344,5 @@ def test_tools_end_after_so_many_pictures():
     three = "".join(f"<tool_call>{json.dumps(box)}</tool_call>" for _ in range(3))
     model = Scripted(three, three, three, three, SEVEN)
     trace = run(system("tool_loop", turns=9), model)
-    assert [len(pictures) for pictures in model.pictures()] == [1, 4, 7, 10]
+    assert [len(pictures) for pictures in model.pictures()] == [1, 4, 7, 9]  # eight beside the source, not ten
     assert (len(model.asked), trace.answer) == (4, None)  # it went on calling after it was told to answer

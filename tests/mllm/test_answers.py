@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from etchr.families import TaskFamily
-from etchr.mllm.answers import extract_answer, ground_truth, is_correct, last_box, reaches_goal
+from etchr.mllm.answers import extract_answer, ground_truth, is_correct, last_box, plain, reaches_goal
 from etchr.sample import EditSample
 
 LEFT_RIGHT = ("left", "right", "front", "back")
@@ -242,6 +242,28 @@ def test_a_grid_that_is_none_is_named(grid):
     for grade in (ground_truth, lambda sample: is_correct("R", sample)):
         with pytest.raises(ValueError, match="grid .*" + re.escape(repr(grid))):
             grade(sample)
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ("w [$]", "w [$]"),
+        (r"w [\$]", "w [$]"),
+        ("Price ($) and $x$", "Price ($) and x"),
+        ("Cost in US$", "Cost in US$"),
+        ("$5 to $6", "$5 to $6"),
+        (r"$\text{(B)}$.", "(B)."),
+        (r"M [$M_\odot$]", r"M [M_\odot]"),
+        ("$$B$$", "B"),
+        ("$B", "B"),  # cut off
+    ],
+)
+def test_a_sign_of_money_is_no_latex(text, bare):
+    assert plain(text) == bare
+
+
+def test_an_axis_in_dollars_is_graded_as_it_is_written():
+    assert extract_answer(r"The label is \boxed{w [$]}", "text") == ground_truth(make_sample("w [$]")) == "w [$]"
 
 
 def test_every_answer_survives_being_boxed():

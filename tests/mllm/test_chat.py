@@ -5,6 +5,7 @@ import base64
 import dataclasses
 import email.utils
 import gc
+import gzip
 import io
 import json
 import logging
@@ -233,6 +234,29 @@ def test_a_passing_fault_is_retried(server: FakeServer, fault: str) -> None:
     assert ask(client)[0].text == "reply 0"
     assert (client.stats.calls, client.stats.retries, client.stats.failures) == (2, 1, 0)
     assert endpoint.requests[0] == endpoint.requests[1]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        answer("x" * 3000),
+        refusal(400, "x" * 3000),
+        Step(gzip.compress(answer("x" * 10**6).body), headers={"content-encoding": "gzip"}),
+    ],
+)
+def test_a_reply_of_more_bytes_than_are_taken_is_a_failed_call(server: FakeServer, step: Step) -> None:
+    """It is missing, as any reply that cannot be used: asked for again first, and the server is not taken for dead."""
+    assert len(step.body) < 4000
+    endpoint = server.endpoint(step, step)
+    with pytest.raises(CallFailed, match="sent more than 2,000 bytes; gave up after 2 attempts"):
+        ask(make_client(endpoint, max_reply_bytes=2000, max_retries=1))
+    [reply] = ask(make_client(server.endpoint(step), max_reply_bytes=2000))
+    assert reply.text == "reply 0"
+
+
+def test_a_compressed_reply_is_read(server: FakeServer) -> None:
+    packed = Step(gzip.compress(answer("fine").body), headers={"content-encoding": "gzip"})
+    assert ask(make_client(server.endpoint(packed)))[0].text == "fine"
 
 
 def test_the_timeout_is_for_the_whole_answer(server: FakeServer) -> None:

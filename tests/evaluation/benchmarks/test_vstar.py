@@ -9,6 +9,8 @@ from PIL import Image
 
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.benchmarks.benchmark import LoadOptions
+from evaluation.factory import fingerprint, read_tasks, sample_digest
+from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 from tests.evaluation.benchmarks.published import BIG_TEXT, BOMB, EIGHT_K, cut_jpeg, outcome, png
 
 VSTAR = BENCHMARKS["vstar"]
@@ -31,7 +33,7 @@ def write(folder, name="direct_attributes/sa_1", picture=None, suffix=".jpg", **
 
 
 def load(folder, seed=126):
-    return VSTAR.load(folder, LoadOptions(seed=seed))
+    return VSTAR.load(folder, LoadOptions(option_seed=seed))
 
 
 def test_a_letter_is_right_where_the_authors_index_0_is(tmp_path):
@@ -246,3 +248,21 @@ def test_a_picture_that_is_a_link_out_of_the_folder_is_refused(tmp_path):
     path.with_suffix(".png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(ValueError, match="does not lie below"):
         load(folder).peek(0)
+
+
+def test_the_options_order_has_a_seed_of_its_own(tmp_path):
+    """Edits with other noise are compared on the same questions; a run remembers which ones it asked."""
+    for number in range(8):
+        write(tmp_path / "vstar", f"direct_attributes/sa_{number}")
+
+    def asked(**options):
+        config = EvalConfig({"x": SystemConfig()}, tasks=["vstar"], benchmarks=str(tmp_path), **options)
+        tasks = read_tasks(config)
+        samples = tasks["vstar"].samples
+        digests = [sample_digest(samples.peek(index)) for index in range(8)]
+        return digests, fingerprint(config, tasks)["tasks"]["vstar"]["option_seed"]
+
+    assert asked(editing=EditingConfig(seed=7)) == asked()
+    other = asked(option_seed=7)
+    assert other[0] != asked()[0]
+    assert (other[1], asked()[1]) == (7, 126)
