@@ -8,15 +8,17 @@ if ! cmp -s "$stamp" <(cat constraints.txt pyproject.toml); then
   echo "installing into .venv (once) ..."
   [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
   pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
+  # bytecode is made as modules are first used: of all that is installed, that is a small part
+  install() { pip install --no-compile -c constraints.txt "$@"; }
   torch=$(grep -m1 '^torch==' constraints.txt)
   if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
-    pip install -c constraints.txt "$torch"
+    install "$torch"
   else # without CUDA the CPU build, wherever this machine's pip finds one; the default build also runs, but is huge
-    pip install -c constraints.txt "$torch+cpu" 2>/dev/null ||
-      pip install --retries 1 --index-url https://download.pytorch.org/whl/cpu "$torch" 2>/dev/null ||
-      pip install -c constraints.txt "$torch"
+    install "$torch+cpu" 2>/dev/null ||
+      install --retries 1 --index-url https://download.pytorch.org/whl/cpu "$torch" 2>/dev/null ||
+      install "$torch"
   fi
-  pip install -c constraints.txt -e '.[dev]'
+  install -e '.[dev]'
   cat constraints.txt pyproject.toml > "$stamp"
 fi
 export PATH="$PWD/.venv/bin:$PATH" TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1

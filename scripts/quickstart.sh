@@ -7,10 +7,10 @@ name=quickstart samples=200 pairs=2000 teacher=700 prompts=500 held_out=60 sft=(
 case "${1:-}" in
   "") ;;
   smoke)
-    name=quickstart-smoke samples=12 pairs=32 teacher=16 prompts=16 held_out=12
-    sft=(steps=20 validation.num_samples=12 validation.num_pictures=6)
-    teach=(steps=8)
-    rl=(iterations=2 validation.every=2 validation.num_samples=12 validation.num_pictures=6)
+    name=quickstart-smoke samples=4 pairs=32 teacher=16 prompts=16 held_out=4
+    sft=(steps=10 validation.num_samples=6 validation.num_pictures=6)
+    teach=(steps=4)
+    rl=(iterations=2 validation.every=2 validation.num_samples=6 validation.num_pictures=6)
     ;;
   *) echo "usage: bash scripts/quickstart.sh [smoke]" >&2; exit 2 ;;
 esac

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Lint, types, the whole test suite, and the smoke quickstart, in the project's own virtual environment.
-# Arguments go to pytest: `bash scripts/test.sh tests/editor -k lora` runs those tests alone.
+# Lint, types, the smoke quickstart and the tests, in the project's own virtual environment.
+# Arguments go to pytest: `bash scripts/test.sh tests/editor -k lora` runs those tests alone, `bash scripts/test.sh -m slow`
+# the few that take a minute or more each and are left out here.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
 if [ $# -gt 0 ]; then
@@ -8,6 +9,7 @@ if [ $# -gt 0 ]; then
 fi
 ruff check .
 ruff format --check .
-mypy
+mypy & types=$!
 bash scripts/quickstart.sh smoke
-OMP_NUM_THREADS=1 python -m pytest -n logical --maxprocesses 8
+wait $types
+OMP_NUM_THREADS=1 python -m pytest -m "not slow" -n logical --maxprocesses 8 --dist worksteal

@@ -31,6 +31,7 @@ def trained(samples, tmp_path_factory):
     return out, nano.train(samples, config)
 
 
+@pytest.mark.slow
 def test_a_small_budget_of_the_recipe_learns(trained, samples):
     out, made = trained
     curve = made["loss_per_100_steps"]
@@ -44,6 +45,7 @@ def test_a_small_budget_of_the_recipe_learns(trained, samples):
     assert 0.7 < tokens.std() < 1.3
 
 
+@pytest.mark.slow
 def test_the_result_is_a_normal_klein_folder(trained):
     out, _ = trained
     pipeline = Flux2KleinPipeline.from_pretrained(out)
@@ -93,6 +95,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
         nano.train_transformer(fresh()[0], corpus, other, file)
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_left_alone_and_another_one_refused(trained, samples):
     out, made = trained
     before = (out / "transformer" / "diffusion_pytorch_model.safetensors").read_bytes()

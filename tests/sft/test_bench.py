@@ -70,6 +70,7 @@ def test_a_row_that_cannot_run_says_why_and_is_compared_with_nothing():
     assert len({line.count("|") for line in page[2:]}) == 1  # every line has every column
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_it_measured(tmp_path):
     config = BenchConfig(
         sizes=["nano"], pairs=["32x32"], variants=["muon", "nf4"], num_steps=1, repeats=2, threads=1, out=str(tmp_path)

@@ -66,7 +66,7 @@ def test_two_processes_give_the_curve_of_one(tiny, pairs, tmp_path):
     assert close(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_slices_of_the_model_on_two_processes_give_the_curve_of_one(tiny, pairs, tmp_path, dtype):
     config = yaml.safe_load((ROOT / "configs/accelerate/fsdp2.yaml").read_text())
     file = tmp_path / "fsdp.yaml"
@@ -93,6 +93,7 @@ def test_slices_of_the_model_on_two_processes_give_the_curve_of_one(tiny, pairs,
         assert close(weights(tmp_path / "one", name), weights(two, name), 1e-5)
 
 
+@pytest.mark.slow
 def test_an_fp32_adapter_on_a_bfloat16_base_keeps_what_bfloat16_loses(tiny, pairs, tmp_path):
     more = ("model.dtype=bfloat16", "optim.lr=1e-6", "steps=4", "save_every=4")
     start = {}
