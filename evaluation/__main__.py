@@ -6,6 +6,7 @@ folder. `python -m evaluation --help` lists the commands; each explains itself w
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(str(error)) from None
     except KeyboardInterrupt:
         raise SystemExit("interrupted; the same command goes on where this one stopped") from None
+    except BrokenPipeError:  # `... | head` has read enough; what is still to be flushed goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(args: Sequence[str]) -> None:

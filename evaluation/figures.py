@@ -149,8 +149,8 @@ def figure_2b(config: FigureConfig, run: Run) -> list[Point]:
     missing = [task for task in config.tasks if task not in seen]
     if missing or not seen:
         raise ValueError(
-            f"the records of {', '.join(missing) or 'all tasks'} in {config.run} have no path_length; mazes and "
-            "lakes have one, and sets of your own whose samples say it"
+            f"the records of {', '.join(missing) or 'all tasks'} in {config.run} have no path_length; those of mazes "
+            "and lakes have one"
         )
     for task in run.tasks:
         for name, prompt in run.systems.items():

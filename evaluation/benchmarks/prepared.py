@@ -44,7 +44,7 @@ class Procedural(Prepared):
 
     def __init__(self, task: str, data: Path) -> None:
         self.name = self.title = self.place = task
-        self.get = f"python -m data_prep {task} out={data}"
+        self.get = f"python -m data_prep {task} split=test seed=2026 out={data}"
 
     def adapted(self, sample: EditSample) -> EditSample:
         """A sample; `ValueError` for one of another task."""

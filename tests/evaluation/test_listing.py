@@ -41,7 +41,7 @@ def test_every_benchmark_is_there_and_how_it_is_had(listed, tmp_path):
         assert ("needs a judge" in text) == benchmark.needs_judge
     assert f"download charxiv_dq benchmarks={tmp_path / 'b'}" in said(paragraphs["charxiv_dq"])
     assert f"out={tmp_path / 'b'}" in said(paragraphs["mazes"])
-    assert f"python -m data_prep maze out={tmp_path / 'd'}" in said(paragraphs["maze"])
+    assert f"python -m data_prep maze split=test seed=2026 out={tmp_path / 'd'}" in said(paragraphs["maze"])
     assert max(len(line) for text in paragraphs.values() for line in text.split("\n")) <= 120 or len(str(tmp_path)) > 60
 
 
