@@ -204,6 +204,7 @@ def test_parquet_round_trip_and_one_schema(tmp_path):
         assert b.meta["scene"] == a.meta["scene"]
 
 
+@pytest.mark.slow
 def test_a_task_without_enough_scenes_says_so():
     with pytest.raises(ValueError, match="has only"):
         list(generate(ALL["frozen_lake"], split="val", num_samples=300, seed=0, size=64))

@@ -54,6 +54,7 @@ def test_the_result_is_a_normal_klein_folder(trained):
     assert KleinEditor.load(out).settings == nano_model.SETTINGS
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
     config = nano.NanoConfig(steps=12, batch_size=4, checkpoint_every=4)
     sources = ((to_pixels([s.image for s in samples[:16]]) + 1) * 127.5).round().byte()

@@ -47,7 +47,7 @@ def test_a_run_goes_on_exactly_from_every_checkpoint(unbroken, tiny, pairs, tmp_
     assert metrics(out) == metrics(unbroken)
 
 
-@pytest.mark.parametrize("cache", ["disk", "memory"])
+@pytest.mark.parametrize("cache", [pytest.param("disk", marks=pytest.mark.slow), "memory"])
 def test_a_killed_run_ends_as_an_unbroken_one(tiny, pairs, tmp_path, cache):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     more = ("steps=40", "save_every=3", f"data.cache={cache}", f"data.cache_dir={tmp_path / 'cache'}")
