@@ -66,7 +66,8 @@ def test_two_processes_give_the_curve_of_one(tiny, pairs, tmp_path):
     assert close(weights(tmp_path / "one"), weights(tmp_path / "two"), 1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_slices_of_the_model_on_two_processes_give_the_curve_of_one(tiny, pairs, tmp_path, dtype):
     config = yaml.safe_load((ROOT / "configs/accelerate/fsdp2.yaml").read_text())
     file = tmp_path / "fsdp.yaml"
@@ -110,6 +111,7 @@ def test_an_fp32_adapter_on_a_bfloat16_base_keeps_what_bfloat16_loses(tiny, pair
     assert start["bfloat16"] < 0.1
 
 
+@pytest.mark.slow
 def test_what_saves_time_or_memory_does_not_change_the_weights(tiny, pairs, tmp_path):
     train(options(tiny, pairs, tmp_path / "plain"))
     cache = f"data.cache_dir={tmp_path / 'cache'}"
@@ -143,6 +145,7 @@ def test_options_that_matter_change_the_weights(tiny, pairs, tmp_path):
         assert not equal(weights(tmp_path / "plain"), weights(tmp_path / str(number))), more
 
 
+@pytest.mark.slow
 def test_the_released_recipe_trains_in_bfloat16(tiny, pairs, tmp_path):
     out = tmp_path / "run"
     more = ["model.dtype=bfloat16", "adapter.dtype=bfloat16", "flow.draw=released", "flow.stratified=false"]
@@ -245,6 +248,7 @@ def test_a_picture_that_breaks_off_is_left_out_and_counted_or_stops_the_run(tiny
         train(options(tiny, broken, tmp_path / "late", "global_batch_size=12", "steps=2"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_before_whole(tiny, pairs, tmp_path):
     out = tmp_path / "run"
     more = ("save_every=3", "keep_checkpoints=9")
