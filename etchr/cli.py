@@ -205,6 +205,7 @@ def serve(
     except (ValueError, OSError) as error:
         _stop(error)
     address = f"[{host}]" if ":" in host else host
+    listener.listen()  # whoever reads the line may ask at once; until here a client is refused, not kept waiting
     typer.echo(f"serving {name or klein.name} at http://{address}:{listener.getsockname()[1]}/v1")
     server.run(klein, listener, name)
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -168,15 +169,28 @@ def test_a_remote_editor_that_fails_is_one_sentence(chart, tmp_path):
 def test_serve_says_where_serves_and_ends(chart, tmp_path):
     command = [sys.executable, "-m", "etchr.cli", "serve", "--port", "0", "--name", "nano", "--steps", "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as server:
-        said = server.stdout.readline().split()
-        assert said[:3] == ["serving", "nano", "at"], server.stderr.read()
-        words = ["edit", "--image", chart[1], "--prompt", "Red box round the value of bar 1.", "--out"]
-        done = etchr(*words, tmp_path / "there.png", "--editor-url", said[3], "--editor-model", "nano")
-        assert done.exit_code == 0, done.output
-        etchr(*words, tmp_path / "here.png", "--steps", "2")
-        server.send_signal(signal.SIGINT)
-        assert "Traceback" not in server.communicate(timeout=30)[1]
+        try:
+            said = server.stdout.readline().split()
+            assert said[:3] == ["serving", "nano", "at"], server.stderr.read()
+            words = ["edit", "--image", chart[1], "--prompt", "Red box round the value of bar 1.", "--out"]
+            done = etchr(*words, tmp_path / "there.png", "--editor-url", said[3], "--editor-model", "nano")
+            assert done.exit_code == 0, done.output
+            etchr(*words, tmp_path / "here.png", "--steps", "2")
+            server.send_signal(signal.SIGINT)
+            assert "Traceback" not in server.communicate(timeout=30)[1]
+        finally:
+            server.kill()  # or the end of this block would wait for it for ever
     assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
+
+
+def test_a_server_takes_connections_when_it_says_where_it_is(monkeypatch):
+    def run(editor, listener, name):
+        socket.create_connection(listener.getsockname(), timeout=5).close()
+
+    monkeypatch.setattr(serve, "run", run)
+    done = etchr("serve", "--port", "0")
+    assert (done.exit_code, done.exception) == (0, None)
+    assert done.stdout.startswith("serving")
 
 
 def test_bad_input_is_one_sentence(chart, tmp_path):
