@@ -21,6 +21,7 @@ from etchr.mllm.protocol import Message, Reply
 from etchr.sample import EditSample, write_parquet
 from evaluation.run import evaluate
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
+from evaluation.tabular import Table, markdown_table
 
 
 @dataclass
@@ -94,10 +95,12 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         seconds, editor = overlapped(config, Path(folder))
     own, each, ours = config.num_samples * config.edit_s, serial / config.num_serial, seconds / config.num_samples
-    print("| loop | samples | seconds | a sample | against the editor's own time |")
-    print("| --- | ---: | ---: | ---: | ---: |")
-    print(f"| serial | {config.num_serial} | {serial:.1f} | {each:.2f} | {each / config.edit_s:.2f} |")
-    print(f"| this | {config.num_samples} | {seconds:.1f} | {ours:.2f} | {seconds / own:.2f} |")
+    head = ["loop", "samples", "seconds", "a sample", "against the editor's own time"]
+    rows = [
+        ["serial", str(config.num_serial), f"{serial:.1f}", f"{each:.2f}", f"{each / config.edit_s:.2f}"],
+        ["this", str(config.num_samples), f"{seconds:.1f}", f"{ours:.2f}", f"{seconds / own:.2f}"],
+    ]
+    print("\n".join(markdown_table(Table(head, rows))))
     print(f"\nThe editor's own time: {own:.1f} s, measured {editor.busy_s:.1f} s. Speed-up: {each / ours:.1f}.")
 
 

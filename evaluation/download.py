@@ -36,17 +36,17 @@ class HubFile:
 def main(argv: Sequence[str]) -> None:
     """Download the benchmarks that are named; nothing is fetched if one of the names is none."""
     names = [word for word in argv if "=" not in word and not word.startswith("-")]
-    hosted = [name for name, benchmark in BENCHMARKS.items() if benchmark.hub is not None]
+    hosted = _hosted()
     config = parse_command(
         DownloadConfig,
         config_name=None,
         argv=[word for word in argv if word not in names],
         prog=f"{PROG} NAME [NAME ...]",
         description="Fetch benchmarks from the hub (HF_ENDPOINT names another server). Stopped and started again, the "
-        f"same command goes on where it stopped.\nNAME is one of: {', '.join(hosted)}.",
+        f"same command goes on where it stopped.\nNAME is one of: {hosted}.",
     )
     if not names:
-        raise ValueError(f"name what to download: {', '.join(hosted)}")
+        raise ValueError(f"name what to download: {hosted}")
     root = Path(config.benchmarks)
     wanted = {name: hub_files(name, root) for name in names}
 
@@ -57,11 +57,15 @@ def main(argv: Sequence[str]) -> None:
         download(benchmark, files, folder, HfApi())
 
 
+def _hosted() -> str:
+    """The names of the benchmarks on the hub."""
+    return ", ".join(name for name, benchmark in BENCHMARKS.items() if benchmark.hub is not None)
+
+
 def hub_files(name: str, root: Path) -> HubFiles:
     """What is to be fetched for a benchmark; `ValueError` that says how it is had if it is not on the hub."""
     if name not in (*TASKS, *BENCHMARKS):
-        hosted = [name for name, benchmark in BENCHMARKS.items() if benchmark.hub is not None]
-        raise ValueError(f"no benchmark {name!r}; to be downloaded are: {', '.join(hosted)}")
+        raise ValueError(f"no benchmark {name!r}; to be downloaded are: {_hosted()}")
     benchmark, _ = find_benchmark(name, Path("outputs/data"), root)
     if benchmark.hub is None:
         raise ValueError(f"{name} is not downloaded but made, with: {command(benchmark, root)}")

@@ -18,9 +18,9 @@ from typing import Any
 from etchr.checks import at_least
 from etchr.config import parse_command
 from etchr.run_folder import write_atomically
-from evaluation.records import Key, Record, RunFolder
+from evaluation.records import Key, Record, RunFolder, edit_is_right
 from evaluation.statistics import share
-from evaluation.summary import rounded, unit
+from evaluation.summary import interval, unit
 
 PROMPTS = ("question", "enhanced", "instruction")  # in the order in which the bars stand
 Records = dict[str, dict[Key, Record]]  # system -> key -> record
@@ -174,20 +174,20 @@ def measure(rows: Iterable[Record]) -> Point | None:
     units: dict[str, list[float]] = {}
     by_pixels = by_judge = left_out = 0
     for row in rows:
-        edit = row["edit"] or {"matches": None, "judged": None}
-        right = edit["judged"] if edit["matches"] is None else edit["matches"]
-        by_pixels += edit["matches"] is not None
-        by_judge += edit["matches"] is None and edit["judged"] is not None
-        left_out += right is None
-        if right is not None:
-            units.setdefault(unit(row), []).append(float(right))
+        right = edit_is_right(row)
+        if right is None:
+            left_out += 1
+            continue
+        if row["edit"]["matches"] is None:
+            by_judge += 1
+        else:
+            by_pixels += 1
+        units.setdefault(unit(row), []).append(float(right))
     if not units:
         return None
     found = share(units)
     return {
-        "correct": rounded(found.value),
-        "low": rounded(found.low),
-        "high": rounded(found.high),
+        **interval("correct", found),
         "num_edits": by_pixels + by_judge,
         "num_right": round(sum(sum(values) for values in units.values())),
         "num_by_pixels": by_pixels,

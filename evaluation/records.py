@@ -94,6 +94,14 @@ def _worth(record: Record) -> tuple[bool, bool]:
     return record["unscored"] is None, (record["edit"] or {}).get("judge_failed") is None
 
 
+def edit_is_right(record: Record) -> bool | None:
+    """Whether a record's edit is right: by its pixels, else in the edit judge's eyes; None if nobody knows."""
+    edit = record["edit"]
+    if edit is None:
+        return None
+    return edit["judged"] if edit["matches"] is None else edit["matches"]
+
+
 def plain_name(system: str) -> str:
     """`system`, which becomes the name of a file; `ValueError` if it is none."""
     if not system.replace("_", "").replace("-", "").isalnum():

@@ -10,7 +10,7 @@ Under `accelerate launch` every process takes its share of the samples.
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ from evaluation.scoring import Judge
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 from evaluation.shards import Shard, this_shard
 from evaluation.store import EditStore, JournaledModel
-from evaluation.systems import Models, Setup, edit_prompt, run_system
+from evaluation.systems import Models, Setup, edit_prompt, noise_of, run_system
 from evaluation.unified import UnifiedModel
 
 HOPELESS = 20  # unscored samples without a single scored one, after which a system is given up
@@ -58,7 +58,7 @@ def evaluate(
     router = Router.load(config.router or DEFAULT_ROUTER)
     checked = check(config, tasks, router)
     folder = RunFolder(config.out)
-    with folder.locked() if shard.is_main else shard.waiting():
+    with folder.locked() if shard.is_main else nullcontext():  # one lock for all processes
         if shard.is_main:
             folder.claim(factory.fingerprint(config, tasks))
         shard.barrier()
@@ -91,8 +91,7 @@ def check(config: EvalConfig, tasks: dict[str, Task], router: Router) -> dict[st
             _check_sample(config, sample, router)
             pictures = (sample.image, sample.edit_image, *sample.more_images)
             pixels = sum(math.prod(picture.size) for picture in pictures if picture is not None)
-            noise = sample.meta.get("noise", sample.id)
-            checked[sample.id] = Checked(factory.sample_digest(sample), noise, pixels)
+            checked[sample.id] = Checked(factory.sample_digest(sample), noise_of(sample), pixels)
     return checked
 
 

@@ -1,8 +1,6 @@
 """Several processes on one evaluation, as `accelerate launch -m evaluation ...` starts them: one for each GPU."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -32,11 +30,6 @@ class Shard:
             from etchr.runtime import wait_for_all
 
             wait_for_all()
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """In the place of the folder's lock, which the main process holds."""
-        yield
 
 
 def this_shard() -> Shard:

@@ -41,12 +41,6 @@ class CallJournal:
             lines = self._own if path == self._own.path else JsonLines(path)
             self._known |= {record["key"]: (lines, position) for position, record in lines.positions()}
 
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._known
-
     def get(self, key: str) -> list[Reply] | None:
         """The replies called `key`; None if there are none, or if a picture in them is gone or damaged."""
         if key not in self._known:

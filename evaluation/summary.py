@@ -1,6 +1,6 @@
 """From records to numbers: what `report.json` holds. No model, no images."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from evaluation.statistics import (
     Units,
     Verification,
     detectable,
+    difference,
     mcnemar,
     mean_difference,
     mean_over_seeds,
@@ -52,9 +53,7 @@ def summarise(
         mean = mean_over_tasks([share(units_of(outcomes[name][task])) for task in tasks])
         report["systems"][name] = {
             "kind": systems[name].kind,
-            "mean": rounded(mean.value),
-            "low": rounded(mean.low),
-            "high": rounded(mean.high),
+            **interval("mean", mean),
             "tasks": {task: _cell(_of(rows, task), outcomes[name][task]) for task in tasks},
         }
         report["cost"][name] = cost(rows.values(), prices)
@@ -94,21 +93,21 @@ def unit(record: Record) -> str:
 
 def outcomes_of(rows: Mapping[Key, Record], tasks: Sequence[str]) -> Values:
     """The scored samples of every task, in the order of their ids."""
-    values: Values = {task: {} for task in tasks}
-    for key in sorted(rows):
-        record = rows[key]
-        if record["correct"] is not None and record["task"] in values:
-            values[record["task"]][key] = unit(record), float(record["correct"])
-    return values
+    return _values(rows, tasks, lambda record: record["correct"])
 
 
 def _matches(rows: Mapping[Key, Record], tasks: Sequence[str]) -> Values:
     """Whether the edit matches the ground truth, of the samples that have both."""
+    return _values(rows, tasks, lambda record: record["edit"] and record["edit"]["matches"])
+
+
+def _values(rows: Mapping[Key, Record], tasks: Sequence[str], of: Callable[[Record], bool | None]) -> Values:
+    """What `of` says of each record, where it says anything."""
     values: Values = {task: {} for task in tasks}
     for key in sorted(rows):
         record = rows[key]
-        if record["edit"] and record["edit"]["matches"] is not None and record["task"] in values:
-            values[record["task"]][key] = unit(record), float(record["edit"]["matches"])
+        if record["task"] in values and (value := of(record)) is not None:
+            values[record["task"]][key] = unit(record), float(value)
     return values
 
 
@@ -137,9 +136,7 @@ def _cell(rows: list[Record], scored: Mapping[Key, tuple[str, float]]) -> dict[s
     found = share(units)
     right, total = sum(value for _, value in scored.values()), len(rows)
     cell: dict[str, Any] = {
-        "pass_at_1": rounded(found.value),
-        "low": rounded(found.low),
-        "high": rounded(found.high),
+        **interval("pass_at_1", found),
         "num_samples": total,
         "num_units": len({unit(record) for record in rows}),
         "num_unscored": total - len(scored),
@@ -188,12 +185,14 @@ def _paired(system: Values, reference: Values, tasks: Sequence[str]) -> dict[str
     differences = differences_of(system, reference, tasks)
     found = {**interval("difference", mean_difference(differences)), "tasks": {}}
     for task in tasks:
-        cell = interval("difference", mean_difference({task: differences[task]}))
-        test = mcnemar(differences[task])
-        if test is not None:
-            cell |= {"gained": test.gained, "lost": test.lost, "p_value": float(f"{test.p_value:.2g}")}
-        found["tasks"][task] = cell
+        found["tasks"][task] = interval("difference", difference(differences[task])) | tested(differences[task])
     return found
+
+
+def tested(differences: Units) -> dict[str, Any]:
+    """McNemar's test of paired differences as reports hold it; nothing where it does not apply."""
+    test = mcnemar(differences)
+    return {} if test is None else {"gained": test.gained, "lost": test.lost, "p_value": float(f"{test.p_value:.2g}")}
 
 
 def _group(

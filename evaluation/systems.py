@@ -30,8 +30,9 @@ from etchr.evr import (
     unscored_on_failure,
     verify,
 )
-from etchr.mllm.answers import answer_type, last_box, plain
+from etchr.mllm.answers import answer_type
 from etchr.mllm.logprobs import token_share
+from etchr.mllm.markup import last_box, plain
 from etchr.mllm.prompts import (
     GO_ON,
     MAX_INSTRUCTION,
@@ -106,8 +107,7 @@ class Setup:
     async def draw(self, sample: EditSample, prompt: str, attempt: int = 0) -> Proposal:
         """The editor's edit; other noise for every sample, repeat and attempt. Raises `EditFailed`."""
         assert self.edits is not None
-        name = sample.meta.get("noise", sample.id)  # questions that differ in their options only share an edit
-        seed = sample_seed(self.models.seed, name, self.repeat, attempt)
+        seed = sample_seed(self.models.seed, noise_of(sample), self.repeat, attempt)
         made = await self.edits.edit(sample.image, prompt, seed)
         return Proposal(made.edit.image, made.editor, prompt, seed, made.edit.seconds, made.file)
 
@@ -377,6 +377,11 @@ SYSTEMS: dict[str, Callable[[Setup, EditSample, FullTrace], Awaitable[None]]] = 
     "tool_loop": tool_loop,
     "interleaved": interleaved,
 }
+
+
+def noise_of(sample: EditSample) -> str:
+    """What names a sample's noise: its id, or what it shares with questions that differ in their options only."""
+    return str(sample.meta.get("noise", sample.id))
 
 
 def sample_seed(seed: int, sample_id: str, repeat: int = 0, attempt: int = 0) -> int:

@@ -154,8 +154,7 @@ def test_ask_with_both_editor_and_model_elsewhere(chart, editor_url, tmp_path):
 
 
 def test_a_remote_editor_that_fails_is_one_sentence(chart, tmp_path):
-    server = FakeServer()
-    with serving(server) as server.url:
+    with FakeServer.running() as server:
         endpoint = server.endpoint(always=refusal(400, "no such model"), kind=FakeImages)
         remote = ["--editor-url", endpoint.base_url, "--editor-model", MODEL]
         for command in (["edit", "--prompt", "x"], ["ask", "--question", "What colour is the car?"]):

@@ -13,7 +13,7 @@ from typing import Any
 
 from data_prep.filter_rl import FilterConfig
 from etchr.families import TaskFamily
-from etchr.mllm import answers, verdict
+from etchr.mllm import answers, markup, verdict
 from etchr.mllm.answers import answer_type
 from etchr.mllm.prompts import GRADE, MAX_GRADED, answer_prompt
 from etchr.mllm.settings import model_fingerprint
@@ -51,12 +51,12 @@ def asked_alike(config: FilterConfig) -> dict[str, Any]:
     return {
         "model": model_fingerprint(config.reasoner),
         "decoding": [config.num_decodings, config.temperature, config.max_tokens, config.seed],
-        "grader": _source_digest(answers),
+        "grader": _source_digest(answers, markup),
     }
 
 
-def _source_digest(module: ModuleType) -> str:
-    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:16]
+def _source_digest(*modules: ModuleType) -> str:
+    return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:16]
 
 
 def by_model(sample: EditSample, grade: str) -> bool:
@@ -80,7 +80,7 @@ def verdict_keys(sample: EditSample, pictures: dict[str, bytes], alike: dict[str
             **alike,
         }
         if by_model(sample, grade):
-            content["graded_by"] = [grade, GRADE, MAX_GRADED, _source_digest(verdict)]
+            content["graded_by"] = [grade, GRADE, MAX_GRADED, _source_digest(verdict, markup)]
         keys[view] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
     return keys
 

@@ -111,11 +111,8 @@ class KleinEditor:
 
         Returns this editor where nothing changes. Raises `ValueError` as `EditorSettings`.
         """
-        settings = self.settings
-        if num_inference_steps is not None:
-            settings = replace(settings, num_inference_steps=num_inference_steps)
-        if guidance_scale is not None:
-            settings = replace(settings, guidance_scale=guidance_scale)
+        asked: dict[str, Any] = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        settings = replace(self.settings, **{name: value for name, value in asked.items() if value is not None})
         if settings == self.settings:
             return self
         other = copy.copy(self)

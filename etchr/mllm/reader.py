@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from etchr.families import TASK_FAMILY
-from etchr.mllm.answers import normalise_unicode
+from etchr.mllm.markup import normalise_unicode
 from etchr.mllm.prompts import ROUTE_FAMILY
 from etchr.mllm.protocol import Message, Reply
 from etchr.mllm.skills import Finding, look, nothing, recognise

@@ -8,8 +8,8 @@ from dataclasses import replace
 from PIL import Image
 
 from etchr.families import TaskFamily
-from etchr.mllm.answers import MAX_REPLY, after_thinking, last_box, normalise_unicode, plain
 from etchr.mllm.logprobs import token_share
+from etchr.mllm.markup import MAX_REPLY, after_thinking, last_box, normalise_unicode, plain
 from etchr.mllm.prompts import ROUTE_FAMILY, route_prompt
 from etchr.mllm.protocol import Message, Reply, user_message
 from etchr.router import NO_FAMILY, Route

@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 
-from etchr.mllm.answers import MAX_REPLY, after_thinking, last_box, normalise_unicode, plain
+from etchr.mllm.markup import MAX_REPLY, after_thinking, last_box, normalise_unicode, plain
 
 
 class Verdict(StrEnum):

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from etchr.images import decode_image
-from etchr.mllm.answers import answer_type, extract_answer, is_correct, last_box, plain
+from etchr.mllm.answers import answer_type, extract_answer, is_correct
+from etchr.mllm.markup import last_box, plain
 from etchr.sample import EditSample
 from evaluation.benchmarks.files import header, no_picture
 from evaluation.scoring import Judge, Outcome
@@ -118,6 +119,11 @@ class Benchmark(ABC):
         modules = dict.fromkeys(kind.__module__ for kind in type(self).__mro__ if kind not in (ABC, object))
         source = "\0".join(inspect.getsource(sys.modules[name]) for name in modules)
         return {"rule": hashlib.sha256(source.encode()).hexdigest()[:16]}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What the `meta` of every sample of a public test set holds."""
+        return {"source": self.title, "licence": self.licence, "split": "test"}
 
     def missing(self, what: str) -> ValueError:
         """The error for data that are not there, with the way to them."""

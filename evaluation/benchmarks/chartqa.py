@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from etchr.families import TaskFamily
-from etchr.mllm.answers import ground_truth, normalise_unicode
+from etchr.mllm.answers import ground_truth
+from etchr.mllm.markup import normalise_unicode
 from etchr.rows import inside, text
 from etchr.sample import EditSample
 from evaluation.benchmarks.benchmark import (
@@ -140,9 +141,7 @@ class ChartQA(Benchmark):
             answer=truth,
             meta={
                 "answer_type": "text",  # whatever the truth is, for the units of a reply must survive
-                "source": self.title,
-                "licence": self.licence,
-                "split": "test",
+                **self.origin,
                 "cluster": chart,  # several questions are asked about one
                 "category": category,
             },

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from etchr.families import TaskFamily
-from etchr.mllm.answers import after_thinking, ground_truth
+from etchr.mllm.answers import ground_truth
+from etchr.mllm.markup import after_thinking
 from etchr.rows import text
 from etchr.sample import EditSample
 from evaluation.benchmarks import charxiv_authors, charxiv_words

@@ -73,9 +73,7 @@ class DL3DV2k(Benchmark):
             choices=candidates,
             meta={
                 "answer_type": "option",
-                "source": self.title,
-                "licence": self.licence,
-                "split": "test",
+                **self.origin,
                 "cluster": digest(data),  # several questions may be asked about one picture
                 "num_images": len(images) if isinstance(images, list) else 1,  # the first one is shown
             },

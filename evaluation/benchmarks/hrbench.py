@@ -114,9 +114,7 @@ class HRBench(Benchmark):
             choices=choices,
             meta={
                 "answer_type": "option",
-                "source": self.title,
-                "licence": self.licence,
-                "split": "test",
+                **self.origin,
                 "cluster": (cluster := digest(question, *_sorted_options(row), digest(data))),
                 "noise": cluster,  # one edit for the four turns
                 "category": CATEGORIES[category],

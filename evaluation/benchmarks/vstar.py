@@ -138,9 +138,7 @@ class VStar(Benchmark):
         image = picture(folder, question.picture, decode)
         meta: dict[str, Any] = {
             "answer_type": "option",
-            "source": self.title,
-            "licence": self.licence,
-            "split": "test",
+            **self.origin,
             "cluster": question.picture,
             "category": question.category,
             **question.meta,

@@ -21,13 +21,14 @@ from etchr.pages import script_json
 from etchr.run_folder import write_atomically
 from etchr.sample import EditSample
 from evaluation.factory import Task, sample_digest
-from evaluation.records import Key, Record, RunFolder
+from evaluation.records import Key, Record, RunFolder, edit_is_right
 from evaluation.report.pictures import Links, Pictures
 
 VERSION = 1  # of what a file of samples holds; another one makes them all anew
 CHUNK = 25  # samples of a file
 MAX_TEXT = 8000  # characters of a question, an answer or a reply that are shown
-OUTCOMES, VERDICTS, EDITS = ("right", "wrong", "unscored", "none"), ("none", "accepted", "rejected", "unparsable"), 3
+OUTCOMES = ("right", "wrong", "unscored", "none")
+VERDICTS = ("none", "accepted", "rejected", "unparsable")
 CODES = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # one letter for outcome, verdict and edit
 
 Records = Mapping[str, Mapping[Key, Record]]  # system -> (sample id, repeat) -> record
@@ -133,14 +134,6 @@ def _code(record: Record | None) -> str:
     right = edit_is_right(record)
     edit = 0 if right is None else 1 if right else 2
     return CODES[outcome + 4 * verdict + 16 * edit]
-
-
-def edit_is_right(record: Record) -> bool | None:
-    """Whether a record's edit is right: by its pixels, else in the edit judge's eyes; None if nobody knows."""
-    edit = record["edit"]
-    if edit is None:
-        return None
-    return edit["judged"] if edit["matches"] is None else edit["matches"]
 
 
 # --------------------------------------------------------------------------------------------------------- details

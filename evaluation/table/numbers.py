@@ -11,8 +11,8 @@ from typing import Any
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.published import COLUMNS, TABLE
 from evaluation.records import Key, Record, RunFolder
-from evaluation.statistics import mcnemar, mean_over_seeds
-from evaluation.summary import by_seed, interval, outcomes_of, rounded, unit
+from evaluation.statistics import mean_over_seeds
+from evaluation.summary import by_seed, interval, outcomes_of, rounded, tested, unit
 from evaluation.table.sheet import Sheet, Wanted
 
 Seeds = list[dict[Key, Record]]  # a row's records, of each of its systems
@@ -134,10 +134,7 @@ def _paired(row: Wanted, mine: Seeds, others: Seeds, columns: Sequence[str]) -> 
         if not seeds[0][name]:  # no sample that both have scored
             continue
         cell = {**interval("value", mean_over_seeds(seeds, least=-100.0)), "num_units": len(seeds[0][name])}
-        test = mcnemar(seeds[0][name]) if len(seeds) == 1 else None
-        if test is not None:
-            cell |= {"gained": test.gained, "lost": test.lost, "p_value": float(f"{test.p_value:.2g}")}
-        cells[name] = cell
+        cells[name] = cell | (tested(seeds[0][name]) if len(seeds) == 1 else {})
     mean = None
     if len(cells) == len(columns):
         mean = interval("value", mean_over_seeds(by_seed(ours, theirs, columns), least=-100.0))

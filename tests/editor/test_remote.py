@@ -34,7 +34,6 @@ from tests.mllm.fake_server import (
     negative,
     picture_answer,
     refusal,
-    serving,
 )
 
 KEY = "sk-very-secret-0123456789"
@@ -43,9 +42,7 @@ KEY_ENV = "ETCHR_TEST_EDITOR_KEY"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FakeServer]:
-    app = FakeServer()
-    with serving(app) as url:
-        app.url = url
+    with FakeServer.running() as app:
         yield app
 
 

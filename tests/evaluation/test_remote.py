@@ -22,7 +22,6 @@ from tests.mllm.fake_server import (
     dead_url,
     picture_answer,
     refusal,
-    serving,
 )
 
 CASES = [Case("maze", str(index), draws="right" if index % 2 else "wrong") for index in range(6)]
@@ -31,9 +30,7 @@ DECIDES = ("verdict", "verdict_text", "used_edit", "answer", "answer_text", "cor
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FakeServer]:
-    app = FakeServer()
-    with serving(app) as url:
-        app.url = url
+    with FakeServer.running() as app:
         yield app
 
 

@@ -131,6 +131,14 @@ class FakeServer:
         self._names = (f"e{index}" for index in itertools.count())
         self._endpoints: dict[str, FakeEndpoint] = {}
 
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator["FakeServer"]:
+        """One that answers at its `url`."""
+        app = cls()
+        with serving(app) as app.url:
+            yield app
+
     def endpoint(
         self, *script: Step, always: Step | None = None, kind: type[FakeEndpoint] = FakeEndpoint
     ) -> FakeEndpoint:

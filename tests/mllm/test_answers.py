@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from etchr.families import TaskFamily
-from etchr.mllm.answers import extract_answer, ground_truth, is_correct, last_box, plain, reaches_goal
+from etchr.mllm.answers import extract_answer, ground_truth, is_correct, reaches_goal
+from etchr.mllm.markup import last_box, plain
 from etchr.sample import EditSample
 
 LEFT_RIGHT = ("left", "right", "front", "back")

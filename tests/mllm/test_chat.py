@@ -24,7 +24,7 @@ from PIL import Image
 from etchr.images import from_data_uri
 from etchr.mllm.chat import ChatClient, ChatSettings
 from etchr.mllm.protocol import CallFailed, Reply, user_message
-from tests.mllm.fake_server import MODEL, FakeEndpoint, FakeServer, Step, answer, dead_url, refusal, serving
+from tests.mllm.fake_server import MODEL, FakeEndpoint, FakeServer, Step, answer, dead_url, refusal
 
 KEY = "sk-very-secret-0123456789"
 KEY_ENV = "ETCHR_TEST_CHAT_KEY"
@@ -32,9 +32,7 @@ KEY_ENV = "ETCHR_TEST_CHAT_KEY"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FakeServer]:
-    app = FakeServer()
-    with serving(app) as url:
-        app.url = url
+    with FakeServer.running() as app:
         yield app
 
 
