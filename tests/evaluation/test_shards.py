@@ -126,6 +126,7 @@ def test_of_the_records_of_two_processes_the_whole_one_counts(tmp_path, first, s
         assert RecordFile(folder, "evr", 0).read() == {("a", 0): mended}
 
 
+@pytest.mark.slow
 def test_accelerate_launches_it(tmp_path):
     """The real command with two processes: a share each, and one report."""
     data = write_data(CASES, tmp_path / "data")

@@ -68,7 +68,8 @@ def is_once_each(records):
     return len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("grpo", marks=pytest.mark.slow), "nft"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["grpo", "nft"])
 def test_a_killed_run_ends_as_an_unbroken_one(tiny, pairs, more, tmp_path, kind):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     options_of = (*more[kind], "iterations=5", "save_every=2", "validation.every=3", "reward.reasoner.latency_s=0.02")

@@ -168,11 +168,7 @@ def test_two_processes_learn_what_one_does(tiny, pairs, stage_one, tmp_path, how
     one, two = tmp_path / "one", tmp_path / "two"
     more = (*(word.format(stage_one) for word in more), "objective.kl=0.1", "iterations=2", "optim.lr=1e-6")
     train(options(tiny, pairs, one, *more))
-    if "validation.every=2" in more:
-        together(words(tiny, pairs, two, *more), **(FSDP if how == "FSDP2" else {}))
-    else:
-        done = launch("configs/accelerate/cpu.yaml", *words(tiny, pairs, two, *more))
-        assert done.returncode == 0, done.stderr[-2000:]
+    together(words(tiny, pairs, two, *more), **(FSDP if how == "FSDP2" else {}))
     about = json.loads((two / "environment.json").read_text())
     assert (about["num_processes"], about["distribution"]) == (2, how)
     for mine, theirs in zip(lines(one), lines(two), strict=True):
@@ -188,6 +184,14 @@ def test_two_processes_learn_what_one_does(tiny, pairs, stage_one, tmp_path, how
         shutil.rmtree(two / "adapter")
         train(options(tiny, pairs, two, *more))
         assert_close(weights(one), weights(two))
+
+
+@pytest.mark.slow
+def test_accelerate_launches_it(tiny, pairs, tmp_path):
+    done = launch("configs/accelerate/cpu.yaml", *words(tiny, pairs, tmp_path / "run", "iterations=1"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["num_processes"] == 2
+    assert (tmp_path / "run" / "adapter").is_dir()
 
 
 def assert_close(one, two):

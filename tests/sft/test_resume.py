@@ -50,7 +50,7 @@ def test_a_run_goes_on_exactly_from_every_checkpoint(unbroken, tiny, pairs, tmp_
 @pytest.mark.parametrize("cache", [pytest.param("disk", marks=pytest.mark.slow), "memory"])
 def test_a_killed_run_ends_as_an_unbroken_one(tiny, pairs, tmp_path, cache):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    more = ("steps=40", "save_every=3", f"data.cache={cache}", f"data.cache_dir={tmp_path / 'cache'}")
+    more = ("steps=16", "save_every=3", f"data.cache={cache}", f"data.cache_dir={tmp_path / 'cache'}")
     process = subprocess.Popen(
         command(*words(tiny, pairs, broken, *more)), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
     )
@@ -65,7 +65,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(tiny, pairs, tmp_path, cache):
     there, here = weights(whole), weights(broken)
     assert all(torch.equal(there[key], here[key]) for key in there)
     assert metrics(broken) == metrics(whole)
-    assert list(metrics(broken)) == list(range(1, 41))
+    assert list(metrics(broken)) == list(range(1, 17))
 
 
 def test_checkpoints_rotate_and_the_last_one_stays(tiny, pairs, tmp_path):
