@@ -200,7 +200,7 @@ def serve(
     chosen = _EditorChoice(editor, lora, steps=steps, guidance=guidance)
     try:
         chosen.check()
-        listener = server.listen(host, port)
+        listener = server.bind(host, port)
         klein = chosen.load(batch_size=batch_size, max_pixels=max_pixels)
     except (ValueError, OSError) as error:
         _stop(error)

@@ -98,8 +98,8 @@ def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: in
     return application(served, [Route("/v1/images/edits", edits, methods=["POST"])], batching)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket at `host` and `port` (0: any free one), to be had before an editor is loaded; `ValueError` if taken."""
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at `host` and `port` (0: any free one), taken before an editor is loaded; `ValueError` if in use."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)

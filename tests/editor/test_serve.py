@@ -20,7 +20,7 @@ from PIL import Image, ImageChops
 from etchr.editor.folder import NANO_BASE
 from etchr.editor.klein import KleinEditor
 from etchr.editor.remote import RemoteEditor
-from etchr.editor.serve import build_app, listen
+from etchr.editor.serve import bind, build_app
 from etchr.editor.settings import RemoteConfig
 from etchr.endpoints import CallFailed
 from etchr.images import decode_image, encode_png
@@ -360,8 +360,8 @@ def test_a_port_that_is_taken_is_named_before_anything_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"cannot listen at 127.0.0.1:{port}: Address already in use"):
-            listen("127.0.0.1", port)
-    with listen("127.0.0.1", 0) as free:
+            bind("127.0.0.1", port)
+    with bind("127.0.0.1", 0) as free:
         assert free.getsockname()[1] > 0
     with pytest.raises(ValueError, match=r"cannot listen at no\.such\.host\.invalid:1"):
-        listen("no.such.host.invalid", 1)
+        bind("no.such.host.invalid", 1)

@@ -1,11 +1,7 @@
 """Several processes on one run: shares that do not overlap, one table, and more or fewer of them after a restart."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +13,8 @@ from evaluation.run import evaluate
 from evaluation.settings import EditingConfig, SystemConfig
 from evaluation.shards import Shard, this_shard
 from tests.evaluation.fakes import Case, write_data
+from tests.sft.runs import launch
 
-ROOT = Path(__file__).parents[2]
 CASES = [
     Case(task, str(i), source="\\boxed{7}" if i % 2 else "\\boxed{5}") for task in ("maze", "jigsaw") for i in range(5)
 ]
@@ -131,9 +127,7 @@ def test_accelerate_launches_it(tmp_path):
     """The real command with two processes: a share each, and one report."""
     data = write_data(CASES, tmp_path / "data")
     words = ["systems.direct.kind=direct", f"data={data}", f"out={tmp_path / 'out'}", "tasks=[maze,jigsaw]"]
-    command = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml", "-m", "evaluation"]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([sys.executable, *command, *words], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = launch("configs/accelerate/cpu.yaml", *words, module="evaluation")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("report: ") == 1
     report = json.loads((tmp_path / "out" / "report.json").read_text())

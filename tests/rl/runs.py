@@ -9,8 +9,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +26,6 @@ from etchr.rl.setup import build, read_inputs
 from etchr.rl.trainer import Trainer
 from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime
-from tests.sft.runs import ROOT, environment
 
 CHILDREN = multiprocessing.get_context("forkserver")  # fresh processes, with what takes long to import in place
 CHILDREN.set_forkserver_preload(["etchr.rl.trainer", "diffusers.pipelines.flux2.pipeline_flux2_klein"])
@@ -50,12 +47,6 @@ def words(tiny, pairs, out, *more) -> list[str]:
 def options(tiny, pairs, out, *more) -> RlConfig:
     """The same as options."""
     return compose(RlConfig, "rl", words(tiny, pairs, out, *more))
-
-
-def launch(config_file, *args) -> subprocess.CompletedProcess:
-    """`python -m etchr.rl` with these words under `accelerate launch`."""
-    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "-m", "etchr.rl"]
-    return subprocess.run([*start, *args], capture_output=True, text=True, cwd=ROOT, env=environment())
 
 
 def together(words: list[str], **variables: str) -> None:

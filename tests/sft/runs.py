@@ -40,9 +40,9 @@ def environment() -> dict[str, str]:
     return os.environ | quiet | {"PYTHONPATH": str(ROOT)}
 
 
-def launch(config_file, *args) -> subprocess.CompletedProcess:
+def launch(config_file, *args, module="etchr.sft") -> subprocess.CompletedProcess:
     """The same under `accelerate launch`."""
-    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "-m", "etchr.sft"]
+    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "-m", module]
     return subprocess.run([*start, *args], capture_output=True, text=True, cwd=ROOT, env=environment())
 
 
