@@ -1,10 +1,6 @@
-"""`python -m tests.evaluation.stoppable DATA OUT LOG CALLS`: a run whose model falls silent after so many calls.
-
-Each call leaves a line in LOG: the id of the sample that it was about.
-"""
+"""A run whose model falls silent after so many calls."""
 
 import asyncio
-import sys
 from pathlib import Path
 
 from evaluation.factory import read_tasks
@@ -35,12 +31,8 @@ class Stoppable(TableModel):
 
 
 def run(data: Path, out: Path, log: Path, calls: int) -> None:
-    """Evaluate and report."""
+    """Evaluate and report; each call leaves a line in `log`: the id of the sample that it was about."""
     systems = {"direct": SystemConfig(), "oracle": SystemConfig("oracle_edit")}
     config = EvalConfig(systems=systems, data=str(data), tasks=["maze", "jigsaw"], out=str(out), concurrency=3)
     folder = evaluate(config, build_model=lambda _: Stoppable(log, calls))
     write_reports(folder, config, read_tasks(config))
-
-
-if __name__ == "__main__":
-    run(*map(Path, sys.argv[1:4]), int(sys.argv[4]))

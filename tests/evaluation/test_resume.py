@@ -1,13 +1,10 @@
 """Killed, out of space, unscored, started with other settings: what is recorded stays, and is not computed again."""
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +13,16 @@ import pytest
 from etchr.mllm.protocol import CallFailed, Reply
 from etchr.mllm.settings import ModelConfig
 from etchr.sample import write_parquet
+from evaluation.__main__ import main
 from evaluation.factory import read_tasks
 from evaluation.records import RunFolder
 from evaluation.run import HOPELESS, evaluate
 from evaluation.settings import EditingConfig, SystemConfig
 from tests.evaluation import stoppable
 from tests.evaluation.fakes import Case, TableEditor, TableModel, write_data
+from tests.processes import kill_when
 
 ROOT = Path(__file__).parents[2]
-ENV = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 CASES = [Case("maze", "0"), Case("maze", "1", source="\\boxed{1}")]
 
 
@@ -43,15 +41,8 @@ def lines(path):
 def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path):
     """30 of its 48 calls are answered; then it waits until it is killed, in the middle of the second system."""
     data, out, log = write_data(stoppable.CASES, tmp_path / "data"), tmp_path / "out", tmp_path / "log"
-    command = [sys.executable, "-m", "tests.evaluation.stoppable", data, out, log]
-    process = subprocess.Popen([*command, "30"], cwd=ROOT, env=ENV, stderr=subprocess.DEVNULL)
-    records, deadline = out / "records" / "oracle.jsonl", time.monotonic() + 120
-    while len(lines(log)) < 30 or len(lines(records)) < 5:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    records = out / "records" / "oracle.jsonl"
+    kill_when(lambda: len(lines(log)) >= 30 and len(lines(records)) >= 5, stoppable.run, data, out, log, 30)
     assert not (out / "report.json").exists()
     finished = {json.loads(line)["sample_id"] for line in lines(records)}
     assert 5 <= len(finished) < 16
@@ -59,7 +50,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path):
     with records.open("a") as stream:
         stream.write(torn)  # and half of the line that was being written
 
-    subprocess.run([*command, "1000"], cwd=ROOT, env=ENV, stderr=subprocess.DEVNULL, check=True)
+    stoppable.run(data, out, log, 1000)
     assert len(lines(log)) == 48  # an answer without the edit, a verdict and an answer each: no call was repeated
     rows = [json.loads(line) for line in lines(records)]
     assert sorted(row["sample_id"] for row in rows) == sorted(case.id for case in stoppable.CASES)
@@ -220,14 +211,12 @@ runpy.run_module("evaluation", run_name="__main__")
 """
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing(new_run):
+def test_a_full_disk_is_one_sentence_and_loses_nothing(new_run, capsys):
     run = new_run(Case("maze", str(i)) for i in range(40))
     out, data = run.out, run.data
     words = ["systems.direct.kind=direct", f"data={data}", f"out={out}", "tasks=[maze]", "concurrency=4"]
     read_tasks(run.config())  # fills the cache of `datasets`, which is no part of what is limited
-    full = subprocess.run(
-        [sys.executable, "-c", LIMITED, "9000", *words], cwd=ROOT, env=ENV, capture_output=True, text=True
-    )
+    full = subprocess.run([sys.executable, "-c", LIMITED, "9000", *words], cwd=ROOT, capture_output=True, text=True)
     assert full.returncode == 1
     said = full.stderr.splitlines()[-1]
     assert "Traceback" not in full.stderr
@@ -239,11 +228,8 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(new_run):
     assert len(kept.splitlines()) > 5
     assert torn
 
-    done = subprocess.run(
-        [sys.executable, "-m", "evaluation", *words], cwd=ROOT, env=ENV, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"report: {out / 'report.html'}"
+    main(words)
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {out / 'report.html'}"
     assert records.read_bytes().startswith(kept + b"\n")
     assert sorted(run.records("direct")) == sorted(case.id for case in run.cases)
     assert len(lines(records)) == 40

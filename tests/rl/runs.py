@@ -5,12 +5,7 @@ pictures and the seed alone.
 """
 
 import json
-import multiprocessing
-import os
-import signal
-import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,16 +15,11 @@ from etchr.mllm.protocol import MLLM
 from etchr.rewards.cache import RewardCache
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards
-from etchr.rl.__main__ import main
 from etchr.rl.settings import RlConfig
 from etchr.rl.setup import build, read_inputs
 from etchr.rl.trainer import Trainer
 from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime
-
-CHILDREN = multiprocessing.get_context("forkserver")  # fresh processes, with what takes long to import in place
-CHILDREN.set_forkserver_preload(["etchr.rl.trainer", "diffusers.pipelines.flux2.pipeline_flux2_klein"])
-FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # as accelerate launch sets them
 
 WORDS = [
     *("iterations=3", "prompts_per_iteration=2", "group_size=4", "batch_size=2", "updates_per_iteration=2"),
@@ -47,37 +37,6 @@ def words(tiny, pairs, out, *more) -> list[str]:
 def options(tiny, pairs, out, *more) -> RlConfig:
     """The same as options."""
     return compose(RlConfig, "rl", words(tiny, pairs, out, *more))
-
-
-def together(words: list[str], **variables: str) -> None:
-    """The run in two processes that train together, as a launcher starts them."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    members = [CHILDREN.Process(target=_member, args=(rank, port, variables, words)) for rank in (0, 1)]
-    for member in members:
-        member.start()
-    for member in members:
-        member.join(120)
-        member.kill()
-    assert [member.exitcode for member in members] == [0, 0]
-
-
-def _member(rank: int, port: int, variables: dict[str, str], words: list[str]) -> None:
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"} | variables
-    main(words)
-
-
-def kill_when(moment: Callable[[], bool], words: list[str]) -> None:
-    """Start the run and end it with SIGKILL as soon as `moment()`."""
-    child = CHILDREN.Process(target=main, args=(words,))
-    child.start()
-    deadline = time.monotonic() + 120
-    while child.is_alive() and not moment() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    child.kill()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL, "the run ended before it could be killed"
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import shutil
 import pytest
 import torch
 
+from etchr.rl.__main__ import main
 from etchr.rl.trainer import train
+from tests.processes import kill_when
 from tests.rl.fakes import RIGHT, WRONG, RuleModel, always, share_of_red
-from tests.rl.runs import kill_when, lines, options, scores, trainer, words
+from tests.rl.runs import lines, options, scores, trainer, words
 from tests.sft.runs import weights
 
 KEEP_ALL = ("iterations=4", "save_every=1", "keep_checkpoints=9", "validation.every=2", "pictures_every=2")
@@ -82,7 +84,7 @@ def test_a_killed_run_ends_as_an_unbroken_one(tiny, pairs, more, tmp_path, kind)
         return (broken / "checkpoints" / f"step_{step:08d}").is_dir
 
     for moment in (has_lines(2), has_checkpoint(2), has_lines(5)):
-        kill_when(moment, words(tiny, pairs, broken, *options_of))
+        kill_when(moment, main, words(tiny, pairs, broken, *options_of))
         assert not (broken / "adapter").exists()
     train(options(tiny, pairs, broken, *options_of))
     train(options(tiny, pairs, whole, *options_of))
@@ -99,7 +101,7 @@ def test_what_is_scored_when_a_run_is_killed_is_not_asked_for_again(tiny, pairs,
         return lambda: len(scores(broken)) >= count
 
     for count in (3, 13):  # of 8 edits an iteration: while rewards are under way
-        kill_when(has_scores(count), words(tiny, pairs, broken, *more))
+        kill_when(has_scores(count), main, words(tiny, pairs, broken, *more))
         kept = scores(broken)
         assert kept[: len(before)] == before
         assert is_once_each(kept)

@@ -17,12 +17,14 @@ from etchr.editor.folder import NANO_BASE
 from etchr.editor.klein import KleinEditor
 from etchr.editor.tokens import to_pixels
 from etchr.mllm.reader import Reader
+from etchr.rl.__main__ import main
 from etchr.rl.finish import write_adapters
 from etchr.rl.settings import RlConfig
 from etchr.rl.setup import read_inputs, start_policy
 from etchr.rl.trainer import train
 from etchr.sample import read_parquet, write_parquet
-from tests.rl.runs import FSDP, lines, options, scores, together, trainer, words
+from tests.processes import FSDP, together
+from tests.rl.runs import lines, options, scores, trainer, words
 from tests.sft.runs import launch, weights
 
 LEARNS = ("optim.lr=0.05", "objective.kl=0.01", "updates_per_iteration=1", "iterations=3")
@@ -168,7 +170,7 @@ def test_two_processes_learn_what_one_does(tiny, pairs, stage_one, tmp_path, how
     one, two = tmp_path / "one", tmp_path / "two"
     more = (*(word.format(stage_one) for word in more), "objective.kl=0.1", "iterations=2", "optim.lr=1e-6")
     train(options(tiny, pairs, one, *more))
-    together(words(tiny, pairs, two, *more), **(FSDP if how == "FSDP2" else {}))
+    together(main, words(tiny, pairs, two, *more), **(FSDP if how == "FSDP2" else {}))
     about = json.loads((two / "environment.json").read_text())
     assert (about["num_processes"], about["distribution"]) == (2, how)
     for mine, theirs in zip(lines(one), lines(two), strict=True):

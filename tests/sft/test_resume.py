@@ -1,15 +1,14 @@
 """A training that is killed and started again ends as an unbroken one."""
 
 import shutil
-import signal
-import subprocess
-import time
 
 import pytest
 import torch
 
+from etchr.sft.__main__ import main
 from etchr.sft.trainer import train
-from tests.sft.runs import ROOT, command, environment, metrics, options, weights, words
+from tests.processes import kill_when
+from tests.sft.runs import metrics, options, weights, words
 
 MUON = (
     *("optim.name=muon", "optim.schedule=linear", "optim.warmup_steps=2", "data.cache=memory", "data.precompute=true"),
@@ -51,14 +50,12 @@ def test_a_run_goes_on_exactly_from_every_checkpoint(unbroken, tiny, pairs, tmp_
 def test_a_killed_run_ends_as_an_unbroken_one(tiny, pairs, tmp_path, cache):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     more = ("steps=16", "save_every=3", f"data.cache={cache}", f"data.cache_dir={tmp_path / 'cache'}")
-    process = subprocess.Popen(
-        command(*words(tiny, pairs, broken, *more)), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL
-    )
     journal = broken / "metrics.jsonl"
-    while process.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") >= 5):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+
+    def has_5_lines():
+        return journal.is_file() and journal.read_bytes().count(b"\n") >= 5
+
+    kill_when(has_5_lines, main, words(tiny, pairs, broken, *more))
     assert not (broken / "adapter").exists()
     train(options(tiny, pairs, broken, *more))
     train(options(tiny, pairs, whole, *more))

@@ -16,6 +16,7 @@ from etchr.editor.klein import KleinEditor
 from etchr.sft.__main__ import main
 from etchr.sft.settings import SftConfig
 from etchr.sft.trainer import train
+from tests.processes import together
 from tests.sft.runs import ROOT, command, environment, launch, metrics, options, weights, words
 
 QUESTION = "Draw a red box for the chart question. What is the value of the green bar?"
@@ -56,8 +57,7 @@ def test_a_run_learns_and_leaves_an_adapter_that_loads(pairs, tmp_path):
 def test_two_processes_give_the_curve_of_one(tiny, pairs, tmp_path):
     more = ("steps=5", "validation.every=5", "optim.ema=0.9", "data.weights.chart=0.5")
     train(options(tiny, pairs, tmp_path / "one", *more, "batch_size=4"))
-    done = launch("configs/accelerate/cpu.yaml", *words(tiny, pairs, tmp_path / "two", *more))
-    assert done.returncode == 0, done.stderr[-2000:]
+    together(main, words(tiny, pairs, tmp_path / "two", *more))
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["num_processes"] == 2
     for key in ("loss", "grad_norm", "val_loss"):
         one, two = metrics(tmp_path / "one", key), metrics(tmp_path / "two", key)

@@ -1,0 +1,51 @@
+"""Programs in processes of their own, forked from one that has imported what takes long: killed, or many together."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(
+    ["etchr.sft.trainer", "etchr.rl.trainer", "diffusers.pipelines.flux2.pipeline_flux2_klein"]
+)
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}  # as accelerate launch sets them
+PATIENCE_S = 120.0
+
+
+def together(main: Callable[[list[str]], Any], words: list[str], **variables: str) -> None:
+    """Run `main(words)` in two processes that train together, as a launcher starts them."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    members = [CHILDREN.Process(target=_member, args=(rank, port, variables, main, words)) for rank in (0, 1)]
+    for member in members:
+        member.start()
+    for member in members:
+        member.join(PATIENCE_S)
+        member.kill()
+    assert [member.exitcode for member in members] == [0, 0]
+
+
+def _member(
+    rank: int, port: int, variables: dict[str, str], main: Callable[[list[str]], Any], words: list[str]
+) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"} | variables
+    main(words)
+
+
+def kill_when(moment: Callable[[], bool], function: Callable[..., Any], *args: Any) -> None:
+    """Start `function(*args)` and end it with SIGKILL as soon as `moment()`."""
+    child = CHILDREN.Process(target=function, args=args)
+    child.start()
+    deadline = time.monotonic() + PATIENCE_S
+    while child.is_alive() and not moment() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    in_time = moment()
+    child.kill()
+    child.join()
+    assert in_time, "the moment did not come"
+    assert child.exitcode == -signal.SIGKILL, "the run ended before it could be killed"
