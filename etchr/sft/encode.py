@@ -81,8 +81,10 @@ class PairEncoder:
         chunks = [chunk for same in by_size.values() for chunk in _chunks(same, self.editor.batch_size)]
         for chunk in tqdm(chunks, "encode pictures", unit="batch", disable=not show):
             batch = loader.read(chunk, chunk)
-            if any(picture.tokens is None for picture in (*batch.targets, *batch.conditions)):
-                batch = loader.read(chunk, chunk, cached=False)
+            pictures = (*batch.targets, *batch.conditions)
+            if any(picture.tokens is None for picture in pictures):
+                if any(picture.pixels is None for picture in pictures):  # a pair that the cache holds
+                    batch = loader.read(chunk, chunk, cached=False)
                 self._encode(batch.targets)
                 self._encode(batch.conditions)
         prompts = sorted({loader.data.prompts[index] for index in indices})
