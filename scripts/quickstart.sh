@@ -3,7 +3,7 @@
 # report. `quickstart.sh smoke` does the same in small. Interrupted, the same command goes on where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-name=quickstart samples=100 pairs=2000 teacher=700 prompts=500 held_out=60 sft=() teach=() rl=()
+name=quickstart samples=200 pairs=2000 teacher=700 prompts=500 held_out=60 sft=() teach=() rl=()
 case "${1:-}" in
   "") ;;
   smoke)
