@@ -13,7 +13,7 @@ from evaluation.run import evaluate
 from evaluation.settings import EditingConfig, SystemConfig
 from evaluation.shards import Shard, this_shard
 from tests.evaluation.fakes import Case, write_data
-from tests.sft.runs import launch
+from tests.processes import launch
 
 CASES = [
     Case(task, str(i), source="\\boxed{7}" if i % 2 else "\\boxed{5}") for task in ("maze", "jigsaw") for i in range(5)
@@ -127,7 +127,7 @@ def test_accelerate_launches_it(tmp_path):
     """The real command with two processes: a share each, and one report."""
     data = write_data(CASES, tmp_path / "data")
     words = ["systems.direct.kind=direct", f"data={data}", f"out={tmp_path / 'out'}", "tasks=[maze,jigsaw]"]
-    done = launch("configs/accelerate/cpu.yaml", *words, module="evaluation")
+    done = launch("configs/accelerate/cpu.yaml", "evaluation", *words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("report: ") == 1
     report = json.loads((tmp_path / "out" / "report.json").read_text())

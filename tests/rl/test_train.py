@@ -23,9 +23,9 @@ from etchr.rl.settings import RlConfig
 from etchr.rl.setup import read_inputs, start_policy
 from etchr.rl.trainer import train
 from etchr.sample import read_parquet, write_parquet
-from tests.processes import FSDP, together
+from tests.processes import FSDP, launch, together
 from tests.rl.runs import lines, options, scores, trainer, words
-from tests.sft.runs import launch, weights
+from tests.sft.runs import weights
 
 LEARNS = ("optim.lr=0.05", "objective.kl=0.01", "updates_per_iteration=1", "iterations=3")
 
@@ -191,7 +191,7 @@ def test_two_processes_learn_what_one_does(tiny, pairs, stage_one, tmp_path, how
 @pytest.mark.slow
 def test_accelerate_launches_it(tiny, pairs, tmp_path):
     start = words(tiny, pairs, tmp_path / "run", "iterations=1")
-    done = launch("configs/accelerate/cpu.yaml", *start, module="etchr.rl")
+    done = launch("configs/accelerate/cpu.yaml", "etchr.rl", *start)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["num_processes"] == 2
     assert (tmp_path / "run" / "adapter").is_dir()

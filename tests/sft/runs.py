@@ -1,8 +1,6 @@
 """Short trainings for the tests: options of a tiny run, and what it left."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +9,6 @@ from safetensors.torch import load_file
 from etchr.config import compose
 from etchr.sft.settings import SftConfig
 
-ROOT = Path(__file__).parent.parent.parent
 WORDS = [
     *("steps=6", "global_batch_size=4", "batch_size=2", "log_every=1", "save_every=2", "device=cpu", "threads=1"),
     *("adapter.rank=4", "optim.lr=0.01", "optim.clip=1.0"),
@@ -32,18 +29,6 @@ def options(tiny, pairs, out, *more) -> SftConfig:
 def command(*args) -> list[str]:
     """`python -m etchr.sft` with these words."""
     return [sys.executable, "-m", "etchr.sft", *args]
-
-
-def environment() -> dict[str, str]:
-    """Of a child process: quiet, one thread, no network."""
-    quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return os.environ | quiet | {"PYTHONPATH": str(ROOT)}
-
-
-def launch(config_file, *args, module="etchr.sft") -> subprocess.CompletedProcess:
-    """The same under `accelerate launch`."""
-    start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file), "-m", module]
-    return subprocess.run([*start, *args], capture_output=True, text=True, cwd=ROOT, env=environment())
 
 
 def weights(out, name="adapter/pytorch_lora_weights"):

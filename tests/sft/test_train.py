@@ -16,8 +16,8 @@ from etchr.editor.klein import KleinEditor
 from etchr.sft.__main__ import main
 from etchr.sft.settings import SftConfig
 from etchr.sft.trainer import train
-from tests.processes import together
-from tests.sft.runs import ROOT, command, environment, launch, metrics, options, weights, words
+from tests.processes import ROOT, environment, launch, together
+from tests.sft.runs import command, metrics, options, weights, words
 
 QUESTION = "Draw a red box for the chart question. What is the value of the green bar?"
 
@@ -75,7 +75,7 @@ def test_slices_of_the_model_on_two_processes_give_the_curve_of_one(tiny, pairs,
     more = ("steps=4", "save_every=2", "optim.ema=0.9", f"model.dtype={dtype}", "validation.every=4")
     train(options(tiny, pairs, tmp_path / "one", *more))
     two = tmp_path / "two"
-    done = launch(file, *words(tiny, pairs, two, *more))
+    done = launch(file, "etchr.sft", *words(tiny, pairs, two, *more))
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads((two / "environment.json").read_text())["distribution"] == "FSDP2"
     tolerance = {"float32": 2e-5, "bfloat16": 2e-3}[dtype]  # of bfloat16 one rounding of a product differs at times
@@ -88,7 +88,7 @@ def test_slices_of_the_model_on_two_processes_give_the_curve_of_one(tiny, pairs,
         return
     shutil.rmtree(two / "checkpoints" / "step_00000004")  # and it goes on from its own checkpoint
     shutil.rmtree(two / "adapter")
-    done = launch(file, *words(tiny, pairs, two, *more))
+    done = launch(file, "etchr.sft", *words(tiny, pairs, two, *more))
     assert done.returncode == 0, done.stderr[-2000:]
     for name in ("adapter/pytorch_lora_weights", "checkpoints/step_00000004/optimizer"):
         assert close(weights(tmp_path / "one", name), weights(two, name), 1e-5)
