@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # From nothing to a table and pictures: data, Stage I and Stage II on the nano base editor, edits, verification, answers,
-# report. `quickstart.sh smoke` does the same in small. Interrupted, the same command goes on where it stopped.
+# report. The trainings are shorter than those of the presets, so that it takes less than half an hour on two cores.
+# `quickstart.sh smoke` does the same in small. Interrupted, the same command goes on where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-name=quickstart samples=200 pairs=2000 teacher=700 prompts=500 held_out=60 sft=() teach=() rl=()
+name=quickstart samples=200 pairs=1000 teacher=700 prompts=500 held_out=60
+sft=(steps=750) teach=(steps=120) rl=(iterations=40 validation.every=20)
 case "${1:-}" in
   "") ;;
   smoke)
@@ -20,11 +22,11 @@ python -m data_prep all split=val seed=2 num_samples=$held_out out=$data
 python -m data_prep all split=train seed=3 num_samples=$prompts out=$data-rl
 python -m data_prep all split=train seed=4 num_samples=$teacher undone_share=0.25 out=$data-teacher  # as a model edits
 python -m data_prep all split=test seed=2026 num_samples=$samples out=$data
-python -m etchr.sft experiment=nano_sft data.paths=[$data] out=outputs/$name-sft-checked ${sft[@]+"${sft[@]}"}
+python -m etchr.sft experiment=nano_sft data.paths=[$data] out=outputs/$name-sft-checked "${sft[@]}"
 python -m etchr.sft experiment=nano_sft_teacher data.paths=[$data-teacher] adapter.init=outputs/$name-sft-checked/adapter \
-  out=outputs/$name-sft ${teach[@]+"${teach[@]}"}
+  out=outputs/$name-sft "${teach[@]}"
 python -m etchr.rl experiment=nano_rl sft=outputs/$name-sft/adapter data.paths=[$data-rl] \
-  validation.paths=[$data] out=outputs/$name-rl ${rl[@]+"${rl[@]}"}
+  validation.paths=[$data] out=outputs/$name-rl "${rl[@]}"
 python -m evaluation experiment=quickstart data=$data out=outputs/$name \
   systems.sft_checked_evr.lora=outputs/$name-sft-checked/adapter \
   systems.sft_evr.lora=outputs/$name-sft/adapter systems.rl_evr.lora=outputs/$name-rl/adapter
