@@ -2,7 +2,8 @@
 
 Runs the trainer twice on the same options, prompts and noise: (a) as the released code goes about it, one edit at a
 time and rewards asked for when all are there, and (b) as this trainer does, a group in one forward and rewards on their
-way while the next group is sampled. The understanding model answers after a fixed time, as a server would.
+way while the next group is sampled. The understanding model answers after a fixed time, as a server would. Each runs in
+a process of its own, so its peak memory is its own.
 """
 
 import json
@@ -10,8 +11,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,7 @@ LOOPS = {
     "this trainer": [],
 }
 # An untrained editor is never right: a reader that errs makes the rewards differ, so that there is something to learn.
-NOISY = ["reward.reasoner.error_rate=0.5", "reward.num_decodings=4"]
+NOISY = ["reward.reasoner.kind=reader", "reward.reasoner.error_rate=0.5", "reward.num_decodings=4"]
 PARTS = ("sampling", "waiting", "training")
 
 
@@ -33,58 +37,130 @@ class BenchConfig:
     """Options of `python -m etchr.rl.bench`."""
 
     preset: str = "nano_rl_paper"  # experiment of python -m etchr.rl whose options are measured
+    size: str | None = None  # 9b or 4b: a base of that shape with random weights; null: the preset's base
     change: list[str] = field(default_factory=list)  # options of python -m etchr.rl that replace them, such as [seed=1]
-    data: str = "outputs/data/bench_rl"  # prompts
+    data: str = "outputs/data/bench_rl"  # prompts: a folder per side of the pictures in px
+    sides: list[int] = field(default_factory=lambda: [64])  # of those, the ones that are measured
     latency_s: float = 2.0  # seconds before the understanding model answers
-    iterations: int = 4  # per loop, of which the first is not counted
+    iterations: int = 4  # per loop; the first is not counted unless it is the only one
     out: str = "outputs/bench_rl"  # folder for table.md and results.json
 
     def __post_init__(self) -> None:
-        if self.iterations < 2:
-            raise ValueError(f"iterations={self.iterations} must be at least 2: the first is not counted")
+        if self.iterations < 1:
+            raise ValueError(f"iterations={self.iterations} must be at least 1")
+        if self.size not in (None, "9b", "4b"):
+            raise ValueError(f"size={self.size!r} must be 9b or 4b, or null for the preset's base")
+        for side in self.sides:
+            if not Path(folder := f"{self.data}/{side}").is_dir():
+                words = f"split=train seed=1 num_samples=16 size={side} out={folder}"
+                raise ValueError(f"no prompts in {folder}; make them with python -m data_prep all {words}")
 
 
-def measure(config: BenchConfig, loop: Sequence[str], out: Path) -> dict[str, Any]:
-    """Median seconds per prompt of each part of an iteration."""
-    from etchr.rl.trainer import train
-
-    words = [
-        f"experiment={config.preset}",
-        "sft=null",
-        f"data.paths=[{config.data}]",
+def options(config: BenchConfig, base: str | None, side: int, loop: Sequence[str], out: str) -> list[str]:
+    """The command line of the run that is measured."""
+    return [
+        *(f"experiment={config.preset}", "sft=null", f"data.paths=[{config.data}/{side}]"),
+        *([f"model.base={base}"] if base is not None else []),
         *NOISY,
+        f"reward.reasoner.latency_s={config.latency_s}",
         *config.change,
         *loop,
+        *(f"iterations={config.iterations}", "validation.every=0", "pictures_every=0", f"out={out}"),
     ]
-    words += [f"iterations={config.iterations}", "validation.every=0", "pictures_every=0", f"out={out}"]
-    options: RlConfig = compose(RlConfig, "rl", [*words, f"reward.reasoner.latency_s={config.latency_s}"])
-    train(options)
+
+
+def measure(words: Sequence[str]) -> dict[str, Any]:
+    """Median seconds per prompt of each part of an iteration, and the peak memory: of the GPU, or resident on a CPU."""
+    from etchr.rl.trainer import train
+
+    config: RlConfig = compose(RlConfig, "rl", list(words))
+    train(config)
+    out = Path(config.out)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    counted = [line for line in lines if "seconds" in line][1:]
+    lines = [line for line in lines if "seconds" in line]
+    counted = lines[1:] or lines
     parts = {part: statistics.median(line[f"seconds_{part}"] for line in counted) for part in PARTS}
     total = statistics.median(line["seconds"] for line in counted)
-    per_prompt = {part: value / options.prompts_per_iteration for part, value in parts.items()}
-    machine = json.loads((out / "environment.json").read_text(encoding="utf-8"))
-    return {"seconds": total, "per_prompt": per_prompt, "waiting_share": parts["waiting"] / total, "machine": machine}
+    return {
+        "seconds": total,
+        "per_prompt": {part: value / config.prompts_per_iteration for part, value in parts.items()},
+        "waiting_share": parts["waiting"] / total,
+        "edit_steps": statistics.median(line["edit_steps_trained"] for line in counted),
+        "peak_gb": max(line["peak_memory_gb"] for line in counted),
+        "machine": json.loads((out / "environment.json").read_text(encoding="utf-8")),
+    }
 
 
-def table(results: dict[str, dict[str, Any]], config: BenchConfig, command: str) -> str:
-    """The measurements as Markdown; the last column is against the first row."""
-    first = next(iter(results.values()))
-    machine = first["machine"]
+def bench(config: BenchConfig, command: str) -> str:
+    """Both loops at every picture size; `table.md`, which is returned, and `results.json` are written after each."""
+    out, lines = Path(config.out), list[dict[str, Any]]()
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        base = None
+        if config.size is not None:
+            base = f"{scratch}/klein"
+            print(f"writing random weights of {config.size} ...", file=sys.stderr)
+            _alone(_random_base, config.size, base)
+        for side in config.sides:
+            for loop, words in LOOPS.items():
+                print(f"{side} px, {loop} ...", file=sys.stderr)
+                with tempfile.TemporaryDirectory() as run:
+                    result = _alone(measure, options(config, base, side, words, f"{run}/run"))
+                lines.append({"side": side, "loop": loop, **result})
+                text = table(lines, config, command)
+                write_atomically(out / "results.json", (json.dumps(lines, indent=2) + "\n").encode())
+                write_atomically(out / "table.md", text.encode())
+    return text
+
+
+def _alone(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)` in a process of its own, whose memory is given back."""
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(function, *args).result()
+    except BrokenProcessPool:
+        raise ValueError("the run that is measured was killed, most likely for want of memory") from None
+
+
+def _random_base(size: str, folder: str) -> None:
+    import torch
+
+    from etchr.editor.shapes import random_folder
+
+    torch.manual_seed(0)
+    random_folder(size, folder, "cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16)
+
+
+def table(lines: Sequence[dict[str, Any]], config: BenchConfig, command: str) -> str:
+    """The measurements as Markdown; the speed is against the first row of the same picture size.
+
+    "Edit steps" counts the edits times noise levels or steps that were trained in an iteration: a batch whose edits all
+    have an advantage of 0 is left out, so a loop of single edits trains fewer of them.
+    """
+    machine = lines[0]["machine"]
     shown = ", ".join(f"{name} {machine[name]}" for name in ("device", "cpus", "threads", "torch", "diffusers", "peft"))
+    number = config.iterations
+    counted = (
+        f"Median of {number - 1} iterations after the first" if number > 1 else "One iteration, its warm-up included"
+    )
+    weights = f" Random weights of the shape of klein-base-{config.size.upper()}." if config.size else ""
     rows = [
         f"Command: `{command}`, {time.strftime('%Y-%m-%d')}",
-        f"Hardware and versions: {shown}. Median of {config.iterations - 1} iterations; the model answers after "
-        f"{config.latency_s:g} s.",
+        f"Hardware and versions: {shown}. {counted}; the model answers after {config.latency_s:g} s.{weights}",
         "",
-        "| loop | sampling, s/prompt | waiting, s/prompt | training, s/prompt | s/iteration | waiting | speed |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| side, px | loop | s/prompt: sampling | waiting | training | edit steps | s/iteration | waits | GB | speed |",
+        "| ---: | --- |" + " ---: |" * 8,
     ]
-    for name, result in results.items():
-        cells = [f"{result['per_prompt'][part]:.2f}" for part in PARTS]
-        cells += [f"{result['seconds']:.2f}", f"{result['waiting_share']:.0%}"]
-        rows.append(f"| {name} | {' | '.join(cells)} | {first['seconds'] / result['seconds']:.2f} |")
+    first = {line["side"]: line["seconds"] for line in reversed(lines)}
+    for line in lines:
+        cells = [str(line["side"]), line["loop"], *(f"{line['per_prompt'][part]:.2f}" for part in PARTS)]
+        cells += [
+            f"{line['edit_steps']:g}",
+            f"{line['seconds']:.2f}",
+            f"{line['waiting_share']:.0%}",
+            f"{line['peak_gb']:.1f}",
+        ]
+        rows.append(f"| {' | '.join(cells)} | {first[line['side']] / line['seconds']:.2f} |")
     return "\n".join(rows) + "\n"
 
 
@@ -97,21 +173,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=words,
         prog="python -m etchr.rl.bench",
         description="Seconds per prompt of sampling, waiting for rewards and training, against a loop that samples one "
-        "edit at a time and asks for rewards at the end. For another size: \"change=['model.base=FOLDER']\".",
+        "edit at a time and asks for rewards at the end. Full size: preset=rl_9b size=9b sides=[512,720].",
     )
-    results: dict[str, dict[str, Any]] = {}
     try:
-        for name, loop in LOOPS.items():
-            with tempfile.TemporaryDirectory() as folder:
-                results[name] = measure(config, loop, Path(folder) / "run")
-    except ValueError as error:
+        print(bench(config, " ".join(["bash scripts/bench_rl.sh", *words])), end="")
+    except (ValueError, RuntimeError, OSError) as error:  # torch's own are RuntimeErrors
         raise SystemExit(str(error)) from None
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    text = table(results, config, " ".join(["python -m etchr.rl.bench", *words]))
-    write_atomically(out / "results.json", (json.dumps(results, indent=2) + "\n").encode())
-    write_atomically(out / "table.md", text.encode())
-    print(text, end="")
 
 
 if __name__ == "__main__":

@@ -8,21 +8,25 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from etchr.editor import lora
+from etchr.editor import lora, shapes
 from etchr.editor.folder import EditorSettings
 from etchr.editor.klein import Grid, KleinEditor
-from etchr.editor.shapes import TRANSFORMERS
+from etchr.editor.shapes import TEXT_ENCODERS, TRANSFORMERS, random_folder
 
 SHAPES = {
     "9b": {
         "text": {"hidden_size": 4096, "intermediate_size": 12288},
         "billions": (9.08, 2.089),
+        "text_billions": 8.19,  # of the Qwen3 model cards, as is 4.02
         "linears": 144,
     },
     "4b": {
         "text": {"hidden_size": 2560, "intermediate_size": 9728},
         "billions": (3.876, 1.156),
+        "text_billions": 4.02,
         "linears": 100,
     },
 }
@@ -81,3 +85,29 @@ def test_a_klein_base_folder_works_at_its_true_shape(klein_folder, tmp_path, siz
     with torch.device("meta"):  # or peft first draws the 9B adapter's two billion numbers
         added = sum(weight.numel() for weight in lora.attach(editor.transformer, rank=768))
     assert added / 1e9 == pytest.approx(shape["billions"][1], abs=0.0005)
+
+
+@pytest.mark.parametrize("size", SHAPES)
+def test_the_text_encoder_is_as_large_as_its_model_card_says(size):
+    with torch.device("meta"):
+        encoder = Qwen3ForCausalLM(Qwen3Config(**TEXT_ENCODERS[size]))
+    assert sum(weight.numel() for weight in encoder.parameters()) / 1e9 == pytest.approx(
+        SHAPES[size]["text_billions"], abs=0.005
+    )
+    assert 3 * encoder.config.hidden_size == TRANSFORMERS[size]["joint_attention_dim"]
+
+
+def test_random_weights_make_a_folder_that_edits(monkeypatch, tmp_path):
+    small = {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 1, "joint_attention_dim": 96}
+    monkeypatch.setitem(TRANSFORMERS, "4b", TRANSFORMERS["4b"] | small)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
+    monkeypatch.setitem(TEXT_ENCODERS, "4b", TEXT_ENCODERS["4b"] | small | {"vocab_size": 1000})
+    monkeypatch.setitem(shapes.VAE, "block_out_channels", (32, 32, 32, 32))
+    torch.manual_seed(0)
+    random_folder("4b", tmp_path, "cpu", torch.float32)
+    editor = KleinEditor.load(tmp_path, device="cpu", num_inference_steps=2, max_sequence_length=16)
+    (edit,) = editor.edit([Image.new("RGB", (64, 48))], ["Mark it."], [0])
+    assert edit.size == (64, 48)
+    assert editor.transformer.config.in_channels == 128
+    with pytest.raises(ValueError, match="size='nano' must be one of 9b, 4b"):
+        random_folder("nano", tmp_path, "cpu", torch.float32)
