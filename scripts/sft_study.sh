@@ -4,7 +4,7 @@
 # Interrupted, the same command goes on.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-data=outputs/data/quickstart
+data=outputs/data/study
 train() { # name, then the options of the run
   [ -f "outputs/runs/$1/adapter/README.md" ] ||
     python -m etchr.sft data.paths=[$data] data.cache=disk threads=1 ${COMPILE-model.compile=inductor} out="outputs/runs/$1" "${@:2}"
