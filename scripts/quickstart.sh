@@ -4,9 +4,8 @@
 # `quickstart.sh smoke` does the same in small. Interrupted, the same command goes on where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-name=quickstart samples=200 pairs=1000 teacher=350 prompts=250 held_out=30
-sft=(steps=600 validation.every=300) teach=(steps=100 data.precompute=true)
-rl=(iterations=40 validation.every=20 validation.num_samples=180)
+name=quickstart samples=200 pairs=1000 teacher=700 prompts=500 held_out=60
+sft=(steps=750 validation.every=750) teach=(steps=120) rl=(iterations=40 validation.every=20)
 case "${1:-}" in
   "") ;;
   smoke)

@@ -6,7 +6,7 @@ bash "$(dirname "$0")/quickstart.sh"
 source "$(dirname "$0")/env.sh"
 data=outputs/data/quickstart
 for seed in 1 2; do
-  python -m etchr.rl experiment=nano_rl seed=$seed iterations=40 validation.every=20 validation.num_samples=180 \
-    sft=outputs/quickstart-sft/adapter data.paths=[$data-rl] validation.paths=[$data] out=outputs/quickstart-rl-seed$seed
+  python -m etchr.rl experiment=nano_rl seed=$seed iterations=40 validation.every=20 sft=outputs/quickstart-sft/adapter \
+    data.paths=[$data-rl] validation.paths=[$data] out=outputs/quickstart-rl-seed$seed
 done
 python -m evaluation experiment=rl_seeds
