@@ -22,6 +22,7 @@ if ! cmp -s "$stamp" <(cat constraints.txt pyproject.toml); then
   cat constraints.txt pyproject.toml > "$stamp"
 fi
 export PATH="$PWD/.venv/bin:$PATH" TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1
-unset PYTHONDONTWRITEBYTECODE  # which many containers set: every start would compile torch and diffusers anew, for half a minute
+# many containers set it, and every start would compile torch and diffusers anew, for half a minute
+unset PYTHONDONTWRITEBYTECODE
 # read as a process starts: glibc would give the memory of every large tensor back and ask for it again, page by page
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296
