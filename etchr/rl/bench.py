@@ -37,7 +37,7 @@ class BenchConfig:
     """Options of `python -m etchr.rl.bench`."""
 
     preset: str = "nano_rl_paper"  # experiment of python -m etchr.rl whose options are measured
-    size: str | None = None  # 9b or 4b: a base of that shape with random weights; null: the preset's base
+    size: str | None = None  # 9b, 4b: random weights of that shape (35, 17 GB below TMPDIR); null: the preset's base
     change: list[str] = field(default_factory=list)  # options of python -m etchr.rl that replace them, such as [seed=1]
     data: str = "outputs/data/bench_rl"  # prompts: a folder per side of the pictures in px
     sides: list[int] = field(default_factory=lambda: [64])  # of those, the ones that are measured
