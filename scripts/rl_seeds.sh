@@ -5,7 +5,7 @@ set -euo pipefail
 bash "$(dirname "$0")/quickstart.sh"
 source "$(dirname "$0")/env.sh"
 data=outputs/data/quickstart
-for seed in 1 2; do
+for seed in 1 2; do  # with the options that quickstart.sh gives seed 0
   python -m etchr.rl experiment=nano_rl seed=$seed iterations=40 validation.every=20 sft=outputs/quickstart-sft/adapter \
     data.paths=[$data-rl] validation.paths=[$data] out=outputs/quickstart-rl-seed$seed
 done

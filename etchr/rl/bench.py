@@ -1,9 +1,9 @@
 """What an iteration of Stage II costs: `python -m etchr.rl.bench`.
 
-Runs the trainer twice on the same options, prompts and noise: (a) as the released code goes about it, one edit at a
-time and rewards asked for when all are there, and (b) as this trainer does, a group in one forward and rewards on their
-way while the next group is sampled. The understanding model answers after a fixed time, as a server would. Each runs in
-a process of its own, so its peak memory is its own.
+At every picture size the trainer runs twice on the same options, prompts and noise: (a) as the released code goes about
+it, one edit at a time and rewards asked for when all are there, and (b) as this trainer does, a group in one forward and
+rewards on their way while the next group is sampled. The understanding model answers after a fixed time, as a server
+would. Each runs in a process of its own, so its peak memory is its own.
 """
 
 import json
@@ -134,8 +134,9 @@ def _random_base(size: str, folder: str) -> None:
 def table(lines: Sequence[dict[str, Any]], config: BenchConfig, command: str) -> str:
     """The measurements as Markdown; the speed is against the first row of the same picture size.
 
-    "Edit steps" counts the edits times noise levels or steps that were trained in an iteration: a batch whose edits all
-    have an advantage of 0 is left out, so a loop of single edits trains fewer of them.
+    "Edit steps" counts what an iteration learned from: edits with an advantage other than 0 times the steps or noise
+    levels trained. Edits without one that share a batch with such edits are computed, too, and not counted; a loop of
+    single edits leaves them out.
     """
     machine = lines[0]["machine"]
     shown = ", ".join(f"{name} {machine[name]}" for name in ("device", "cpus", "threads", "torch", "diffusers", "peft"))

@@ -20,7 +20,7 @@ def prompts(pairs, tmp_path):
     return str(tmp_path / "data")
 
 
-def test_both_loops_are_measured_on_the_same_prompts(tiny, prompts, tmp_path):
+def test_both_loops_are_measured_and_compared(tiny, prompts, tmp_path):
     config = BenchConfig(data=prompts, change=CHANGE, latency_s=0.05, iterations=2)
     results = []
     for loop, words in LOOPS.items():
