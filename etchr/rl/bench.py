@@ -1,9 +1,9 @@
 """What an iteration of Stage II costs: `python -m etchr.rl.bench`.
 
 At every picture size the trainer runs twice on the same options, prompts and noise: (a) as the released code goes about
-it, one edit at a time and rewards asked for when all are there, and (b) as this trainer does, a group in one forward and
-rewards on their way while the next group is sampled. The understanding model answers after a fixed time, as a server
-would. Each runs in a process of its own, so its peak memory is its own.
+it, one edit at a time and rewards asked for when all are there, and (b) as this trainer does, a group in one forward
+and rewards on their way while the next group is sampled. The understanding model answers after a fixed time, as a
+server would. Each runs in a process of its own, so its peak memory is its own.
 """
 
 import json
