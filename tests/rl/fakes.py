@@ -1,9 +1,14 @@
-"""Fakes with the real interfaces: a model that replies by a rule, the reader's server that fails at a given request."""
+"""Fakes with the real interfaces: a model that replies by a rule, a reader that does not look at edits, the reader's
+server that fails at a given request."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from etchr.mllm.protocol import CallFailed, Reply
+from PIL import Image
+
+from etchr.mllm.protocol import CallFailed, Reply, user_message
+from etchr.mllm.reader import Reader
 from tests.rewards.fakes import BreakableServer, Call, ScriptedModel
 
 RIGHT, WRONG = "\\boxed{1}", "\\boxed{0}"
@@ -28,9 +33,10 @@ class RuleModel(ScriptedModel):
         return [Reply(reply) for reply in said]
 
 
-def share_of_red(call: Call) -> list[str] | Exception:
-    """Verdicts that differ between pictures: by how the mean colour of the edit falls."""
-    value = sum(call.images[-1].convert("RGB").tobytes()[::3]) % (call.n + 1)
+def by_seed(call: Call) -> list[str] | Exception:
+    """Verdicts that differ between edits: by the request's seed, for pixels hang on how a processor rounds."""
+    assert call.seed is not None
+    value = call.seed % (call.n + 1)
     return [RIGHT] * value + [WRONG] * (call.n - value)
 
 
@@ -44,12 +50,31 @@ def failing() -> CallFailed:
     return CallFailed("the model is away")
 
 
+class BlindReader(Reader):
+    """A reader that keeps the edits it is shown, by the seed of the request, and sees their sources in their place.
+
+    So its replies hang on the question, the source and the seed, which is the address of an edit in a run: they differ
+    between the edits of a group, and not where a processor rounds one grey level of an edit the other way.
+    """
+
+    def __init__(self, error_rate: float = 0.5) -> None:
+        super().__init__(error_rate)
+        self.edits: defaultdict[int | None, list[Image.Image]] = defaultdict(list)
+
+    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+        [message] = messages
+        text = "".join(part["text"] for part in message["content"] if part["type"] == "text")
+        source, *others, edit = (part["image"] for part in message["content"] if part["type"] == "image")
+        assert not others
+        self.edits[seed].append(edit)
+        blind = user_message(text, source, source)
+        return await super().chat([blind], n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+
+
 class LateServer(BreakableServer):
     """The reader's server with the fault at the requests from number `first` on, `count` of them or all."""
 
     def __init__(self, fault: int | str | None, first: int = 0, count: int | None = None, **reader: Any) -> None:
-        from etchr.mllm.reader import Reader
-
         super().__init__(Reader(**reader))
         self.late_fault, self.first, self.count = fault, first, count
 

@@ -4,15 +4,20 @@ The embedded reader errs half the time, so that a random editor gets rewards tha
 pictures and the seed alone.
 """
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from PIL import Image
 
 from etchr.checkpoint import Checkpoints
 from etchr.config import compose
 from etchr.mllm.protocol import MLLM
-from etchr.rewards.cache import RewardCache
+from etchr.rewards.cache import RewardCache, score_key
+from etchr.rewards.decodings import SEED_LIMIT
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards
 from etchr.rl.settings import RlConfig
@@ -20,6 +25,9 @@ from etchr.rl.setup import build, read_inputs
 from etchr.rl.trainer import Trainer
 from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime
+from etchr.sample import read_parquet
+from etchr.seeds import hash_seed
+from tests.rl.fakes import BlindReader
 
 WORDS = [
     *("iterations=3", "prompts_per_iteration=2", "group_size=4", "batch_size=2", "updates_per_iteration=2"),
@@ -63,3 +71,58 @@ def scores(out, rank=0) -> list[dict]:
     path = Path(out) / "rewards" / f"rewards_rank{rank}.jsonl"
     whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
     return [json.loads(line) for line in whole.splitlines()]
+
+
+# ------------------------------------------------------------------------------------- the edits that were rewarded
+
+
+def reader_at(url: str, reader: BlindReader) -> tuple[str, ...]:
+    """The words that make `reader`, served at `url`, the understanding model of a run."""
+    return (
+        *("reward.reasoner.kind=http", f"reward.reasoner.model='{reader.name}'", "reward.reasoner.error_rate=0"),
+        *(f"reward.reasoner.base_urls=[{url}/v1]", "reward.reasoner.api_key_env=ETCHR_TEST_REWARD_KEY"),
+    )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a reader was asked about one address: the seed of its score, and its edit each time it was drawn."""
+
+    sample_id: str
+    seed: int
+    pictures: list[Image.Image]
+
+
+def asked_about(reader: BlindReader, config: RlConfig, pairs: Path) -> dict[tuple, Asked]:
+    """By address what `reader` was asked about: (sample, iteration, member), or (sample,) where that is held out."""
+    assert config.iterations is not None
+    seeds: dict[tuple, int] = {}
+    for path in sorted(pairs.glob("*/*.parquet")):
+        for sample in read_parquet(path):
+            if path.stem == "val":
+                seeds[(sample.id,)] = hash_seed(config.validation.seed, sample.id, "reward") % SEED_LIMIT
+                continue
+            for iteration, member in itertools.product(range(config.iterations), range(config.group_size)):
+                seed = hash_seed(config.seed, iteration, sample.id, member, "reward") % SEED_LIMIT
+                seeds[sample.id, iteration, member] = seed
+    first = {address: hash_seed(hash_seed(seed, 1), 0) % SEED_LIMIT for address, seed in seeds.items()}  # of guidance
+    return {
+        address: Asked(address[0], seeds[address], reader.edits[seed])
+        for address, seed in first.items()
+        if seed in reader.edits
+    }
+
+
+def told(records: Iterable[dict], asked: dict[tuple, Asked]) -> dict[tuple, tuple[float, float]]:
+    """By address and iteration the rewards in a run's records. `KeyError` for one of an edit that was not shown.
+
+    A record's own key hangs on every pixel of its edit; addresses are the same wherever a run takes place.
+    """
+    known = {
+        score_key(about.sample_id, picture, about.seed): address
+        for address, about in asked.items()
+        for picture in about.pictures
+    }
+    return {
+        (known[record["key"]], record["iteration"]): (record["guidance"], record["correctness"]) for record in records
+    }

@@ -9,7 +9,7 @@ import torch
 from etchr.rl.__main__ import main
 from etchr.rl.trainer import train
 from tests.processes import kill_when
-from tests.rl.fakes import RIGHT, WRONG, RuleModel, always, share_of_red
+from tests.rl.fakes import RIGHT, WRONG, RuleModel, always, by_seed
 from tests.rl.runs import lines, options, scores, trainer, words
 from tests.sft.runs import weights
 
@@ -170,7 +170,7 @@ def test_when_a_run_is_saved_does_not_change_what_it_learns(tiny, pairs, tmp_pat
 
         def rule(call, asked=asked):
             asked.append(call)
-            return always(RIGHT)(call) if len(asked) <= 8 else share_of_red(call)
+            return always(RIGHT)(call) if len(asked) <= 8 else by_seed(call)
 
         config = options(tiny, pairs, tmp_path / name, *PLAIN, "iterations=4", *more)
         for stop in (1, 2, 4) if name == "broken" else (4,):

@@ -17,7 +17,7 @@ from etchr.rl.trainer import TooManyMissing
 from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime
 from tests.rewards.fakes import make_sample
-from tests.rl.fakes import RIGHT, RuleModel, always, failing, share_of_red
+from tests.rl.fakes import RIGHT, RuleModel, always, by_seed, failing
 from tests.rl.runs import lines, options, scores, trainer
 
 GONE = Score(None, None, missing="guidance: the model is away")
@@ -199,7 +199,7 @@ def test_only_groups_with_a_difference_are_trained_on(tiny, pairs, tmp_path):
     def rule(call):
         first.append(call.text) if not first else None
         differs = call.text == first[0]
-        return share_of_red(call) if differs else [RIGHT] * call.n
+        return by_seed(call) if differs else [RIGHT] * call.n
 
     more = (*ONE, "prompts_per_iteration=4", "reward.num_decodings=50")
     sampled, trained, moved = fit(options(tiny, pairs, tmp_path, *more), RuleModel(rule))
@@ -218,7 +218,7 @@ def test_a_reward_of_weight_0_is_not_asked_for(tiny, pairs, tmp_path):
 
 def test_missing_edits_are_left_out_and_their_count_is_logged(tiny, pairs, tmp_path):
     def rule(call):
-        return failing() if call.images[-1].tobytes()[0] % 2 else share_of_red(call)
+        return failing() if call.seed % 2 else by_seed(call)
 
     more = ("iterations=2", "reward.guidance_weight=0", "reward.max_missing=1", "reward.num_decodings=50")
     fit(options(tiny, pairs, tmp_path, *more), RuleModel(rule))
@@ -235,7 +235,7 @@ def test_too_many_missing_edits_stop_the_run_before_anything_changes(tiny, pairs
 
     def rule(call):
         asked.append(call)
-        return failing() if len(asked) <= 4 else share_of_red(call)  # of 8 edits
+        return failing() if len(asked) <= 4 else by_seed(call)  # of 8 edits
 
     with pytest.raises(
         TooManyMissing, match=r"50% of a rollout's edits .*max_missing=0.4: correctness: .*the model is"
@@ -243,6 +243,6 @@ def test_too_many_missing_edits_stop_the_run_before_anything_changes(tiny, pairs
         fit(config, RuleModel(rule))
     assert not list((tmp_path / "checkpoints").glob("*"))
     assert len(scores(tmp_path)) == 4
-    model = RuleModel(share_of_red)
+    model = RuleModel(by_seed)
     fit(config, model)
     assert len(model.calls) == 4  # those that were missing

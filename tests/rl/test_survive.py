@@ -61,8 +61,9 @@ def assert_same(out, healthy):
 
 @pytest.mark.parametrize("fault", [400, 500, "garbage", "mumble", "silence"])
 def test_edits_without_an_answer_are_left_out_and_counted(healthy, tiny, pairs, tmp_path, fault):
+    patience = 3 if fault == "silence" else 60  # a machine that is busy elsewhere takes its time over an answer
     with serving(server_with(fault, first=8, count=3)) as url:
-        train(over(url, tiny, pairs, tmp_path, "reward.max_missing=1", "reward.reasoner.timeout_s=0.5"))
+        train(over(url, tiny, pairs, tmp_path, "reward.max_missing=1", f"reward.reasoner.timeout_s={patience}"))
     first, second = lines(tmp_path)
     scored = kept(tmp_path)
     assert first == lines(healthy)[0]
