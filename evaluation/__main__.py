@@ -18,6 +18,7 @@ COMMANDS = {  # name -> the module whose `main(argv)` runs it, and what it does
     "download": ("evaluation.download", "fetch a benchmark's files from the hub"),
     "report": ("evaluation.report", "make a run's report again from its records, without any model"),
     "table": ("evaluation.table", "the paper's main table, or the ablation, from any set of runs"),
+    "claims": ("evaluation.claims", "which of the paper's claims hold in runs of ours, with intervals over seeds"),
     "figure": ("evaluation.figures", "figures 2a and 2b of the paper: data and plot"),
     "power": ("evaluation.power", "the smallest gain that each benchmark can show, beside the paper's gains"),
     "bench": ("evaluation.bench", "how well edits and model calls overlap, with an editor and a model that only wait"),

@@ -155,12 +155,14 @@ def fingerprint(config: EvalConfig, tasks: dict[str, Task]) -> dict[str, Any]:
     systems = {}
     for name, system in config.systems.items():
         systems[name] = asdict(system)
-        for key in ("group", "remote", "model"):
+        for key in ("group", "remote", "model", "router"):
             del systems[name][key]
         if system.editor is not None or system.remote is not None:
             systems[name] |= edit_identity(system, config.editing)
         if system.model is not None:
             systems[name]["model"] = model_fingerprint(system.model)
+        if system.router is not None:
+            systems[name]["router"] = meta_prompts(system.router)
         if system.route == "rule" or system.kind == "interleaved":  # the stand-in for a unified model routes by it too
             systems[name]["rule"] = content_digest(DEFAULT_WORDS)
     editing = asdict(config.editing)
@@ -173,12 +175,22 @@ def fingerprint(config: EvalConfig, tasks: dict[str, Task]) -> dict[str, Any]:
         "systems": systems,
         "tasks": {name: _task_identity(config, task) for name, task in tasks.items()},
         "editing": editing,
-        "router": {str(k): v for k, v in Router.load(config.router or DEFAULT_ROUTER).meta_prompts.items()},
+        "router": meta_prompts(config.router),
         "temperature": config.temperature,
         "max_tokens": config.max_tokens,
         "prompts": hashlib.sha256(inspect.getsource(prompts).encode()).hexdigest()[:16],
         **models,
     }
+
+
+def router_of(config: EvalConfig, system: SystemConfig) -> Router:
+    """The meta-prompts of a system: its own, else the run's."""
+    return Router.load(system.router or config.router or DEFAULT_ROUTER)
+
+
+def meta_prompts(path: str | None) -> dict[str, str]:
+    """The meta-prompts in a router's file as JSON; those of the default one without a path."""
+    return {str(family): words for family, words in Router.load(path or DEFAULT_ROUTER).meta_prompts.items()}
 
 
 def _task_identity(config: EvalConfig, task: Task) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from etchr.mllm.context_length import picture_tokens
 from etchr.mllm.prompts import ANSWER, VERIFY, grade_prompt, judge_prompt
 from etchr.mllm.settings import ModelConfig
 from etchr.mllm.wire import capped_size
-from etchr.router import DEFAULT_ROUTER, Router
 from etchr.sample import EditSample
 from evaluation import factory
 from evaluation.cost import Prices, read_prices
@@ -85,7 +84,7 @@ class Sum:
 def dry_run(config: EvalConfig) -> str:
     """The plan as Markdown; `ValueError` for all that would stop the run at its start."""
     tasks = factory.read_tasks(config)
-    check(config, tasks, Router.load(config.router or DEFAULT_ROUTER))
+    check(config, tasks)
     prices = read_prices(config.prices)
     head = ["system", "kind", "samples left", "edits", "calls", "prompt tokens", "reply tokens", "USD"]
     sums = {name: _sum(config, name, system, tasks) for name, system in config.systems.items()}

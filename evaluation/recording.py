@@ -52,7 +52,7 @@ class Recorder:
             "task": benchmark.name,
             "repeat": repeat,
             "sample": self.digests[sample.id],
-            **{key: sample.meta.get(key) for key in ("cluster", "category", "path_length")},
+            **{key: sample.meta.get(key) for key in ("cluster", "category", "path_length", "depth")},
             "chance": benchmark.chance(sample),
             **{name: getattr(trace, name) for name in sorted(STEPS)},
             "usage": {model: asdict(usage) for model, usage in trace.usage.items()},

@@ -9,7 +9,7 @@ Under `accelerate launch` every process takes its share of the samples.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from etchr.evr import EvrSettings
 from etchr.mllm.answers import ground_truth
 from etchr.mllm.protocol import MLLM, opened
 from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
-from etchr.router import DEFAULT_ROUTER, Router
+from etchr.router import Router
 from etchr.sample import EditSample
 from evaluation import factory
 from evaluation.factory import Task
@@ -55,14 +55,13 @@ def evaluate(
     """
     shard = shard or this_shard()
     tasks = factory.read_tasks(config)
-    router = Router.load(config.router or DEFAULT_ROUTER)
-    checked = check(config, tasks, router)
+    checked = check(config, tasks)
     folder = RunFolder(config.out)
     with folder.locked() if shard.is_main else nullcontext():  # one lock for all processes
         if shard.is_main:
             folder.claim(factory.fingerprint(config, tasks))
         shard.barrier()
-        run = _Run(config, tasks, router, checked, folder, shard, build_model, build_editor)
+        run = _Run(config, tasks, checked, folder, shard, build_model, build_editor)
         asyncio.run(run.all_systems())
         shard.barrier()
     return folder
@@ -76,31 +75,32 @@ class Checked(NamedTuple):
     pixels: int  # of all its pictures
 
 
-def check(config: EvalConfig, tasks: dict[str, Task], router: Router) -> dict[str, Checked]:
+def check(config: EvalConfig, tasks: dict[str, Task]) -> dict[str, Checked]:
     """What is known of every sample, by its id; `ValueError` if a system cannot run on one. No pixel is decoded."""
     for name, system in config.systems.items():
         RunFolder(config.out).records(name)  # refuses names that are no file names
         if system.editor is not None:
             factory.check_editor(system)
+    routers = {name: factory.router_of(config, system) for name, system in config.systems.items()}
     checked: dict[str, Checked] = {}
     for name, task in tasks.items():
         if task.benchmark.needs_judge and config.judge is None:
             raise ValueError(f"{task.benchmark.title} is graded by a model: set judge.kind=http, or judge.kind=reader")
         for index in tqdm(range(len(task)), desc=f"check {name}", unit="sample", leave=False):
             sample = task.samples.peek(index)
-            _check_sample(config, sample, router)
+            _check_sample(config, sample, routers)
             pictures = (sample.image, sample.edit_image, *sample.more_images)
             pixels = sum(math.prod(picture.size) for picture in pictures if picture is not None)
             checked[sample.id] = Checked(factory.sample_digest(sample), noise_of(sample), pixels)
     return checked
 
 
-def _check_sample(config: EvalConfig, sample: EditSample, router: Router) -> None:
+def _check_sample(config: EvalConfig, sample: EditSample, routers: Mapping[str, Router]) -> None:
     ground_truth(sample)
     for name, system in config.systems.items():
         drawn = system.editor is not None or system.remote is not None
         if drawn and system.prompt != "enhanced" and (system.route == "label" or system.prompt == "instruction"):
-            edit_prompt(system, sample, router)
+            edit_prompt(system, sample, routers[name])
         if system.kind == "oracle_edit" and sample.edit_image is None:
             raise ValueError(f"system {name} needs ground-truth edits, sample {sample.id!r} has none")
 
@@ -123,14 +123,13 @@ class _Run:
         self,
         config: EvalConfig,
         tasks: dict[str, Task],
-        router: Router,
         checked: dict[str, Checked],
         folder: RunFolder,
         shard: Shard,
         build_model: BuildModel,
         build_editor: BuildEditor,
     ) -> None:
-        self.config, self.tasks, self.router, self.checked = config, tasks, router, checked
+        self.config, self.tasks, self.checked = config, tasks, checked
         self.folder, self.shard = folder, shard
         self.room = Room(config.pixels_in_flight)
         self._build_model, self._build_editor = build_model, build_editor
@@ -249,15 +248,15 @@ class _Run:
 
     def _setup(self, name: str, edits: EditStore | None) -> Setup:
         config = self.config
-        system = config.systems[name]
+        system, router = config.systems[name], factory.router_of(config, config.systems[name])
         reasoner: MLLM = self.own_models.get(name, self.models["reasoner"])
         if system.kind == "interleaved" and edits is not None:
-            reasoner = UnifiedModel(reasoner, edits, self.router, config.editing.seed)
+            reasoner = UnifiedModel(reasoner, edits, router, config.editing.seed)
         verifier = self.own_models.get(name) if config.verifier is None else None
         settings = EvrSettings(config.temperature, config.max_tokens, config.editing.seed)
         return Setup(
             system,
-            Models(reasoner, verifier or self.models["verifier"], self.router, settings, config.editing.seed),
+            Models(reasoner, verifier or self.models["verifier"], router, settings, config.editing.seed),
             edits,
         )
 

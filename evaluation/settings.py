@@ -29,6 +29,7 @@ class SystemConfig:
     attempts: int = 3  # iterate: rounds at most; best_of_n: seeds
     turns: int = 4  # tool_loop, interleaved: calls of the model at most
     model: ModelConfig | None = None  # the model of this row alone; null: the run's reasoner
+    router: str | None = None  # YAML of meta-prompts of this row alone; null: the run's router
     group: str | None = None  # systems of one group are seeds of one method: the report adds a row of their mean
 
     def __post_init__(self) -> None:
@@ -42,6 +43,8 @@ class SystemConfig:
             self.prompt = "enhanced"
         if self.route != "label" and self.kind not in ROUTED:
             raise ValueError(f"a system of kind {self.kind} asks no route: leave route={self.route} out")
+        if self.router is not None and self.kind not in DRAWING:
+            raise ValueError(f"a system of kind {self.kind} has no editor to prompt: leave router={self.router} out")
         has_editor = self.editor is not None or self.remote is not None
         if self.editor is not None and self.remote is not None:
             raise ValueError("a system has either an editor or a remote one")
@@ -51,6 +54,24 @@ class SystemConfig:
             raise ValueError(f"a system of kind {self.kind} has no editor")
         if self.kind in DRAWING and not has_editor and not (self.kind == "interleaved" and self.model is not None):
             raise ValueError(f"a system of kind {self.kind} needs an editor")
+
+
+@dataclass
+class StoryConfig:
+    """One thing that the line under the table says."""
+
+    what: str = ""  # the subject of the sentence: Stage I
+    system: str = ""  # the row that it is about
+    against: str | None = None  # the row that it is compared with, sample by sample; null: its mean alone is said
+
+    def __post_init__(self) -> None:
+        if not self.what or not self.system:
+            raise ValueError(f"an entry of story needs what and system, got what={self.what!r} system={self.system!r}")
+
+    @property
+    def systems(self) -> list[str]:
+        """The rows that it names."""
+        return [self.system, *([] if self.against is None else [self.against])]
 
 
 @dataclass
@@ -78,6 +99,8 @@ class EvalConfig:
 
     systems: dict[str, SystemConfig] = field(default_factory=dict)  # rows of the table
     reference: str = "direct"  # the row that the others are compared with, sample by sample
+    story: list[StoryConfig] = field(default_factory=list)  # {what, system, against}: the line under the table
+    sheet: list[str] = field(default_factory=list)  # systems in the picture sheet; empty: each edit once, eight at most
     tasks: list[str] = field(default_factory=list)  # benchmarks, or YAML files of your own; empty: six procedural tasks
     data: str = "outputs/data"  # folder with <task>/test.parquet of procedural tasks, made by python -m data_prep
     benchmarks: str = "outputs/benchmarks"  # folder with a folder for each public benchmark; see evaluation list
@@ -108,6 +131,9 @@ class EvalConfig:
             raise ValueError("no systems to compare; choose an experiment=NAME or set systems")
         if self.reference not in (*self.systems, "direct"):
             raise ValueError(f"reference={self.reference!r} is no system; there are: {', '.join(self.systems)}")
+        for option, names in (("sheet", self.sheet), ("story", [name for line in self.story for name in line.systems])):
+            if unknown := [name for name in names if name not in self.systems]:
+                raise ValueError(f"{option} names {unknown[0]!r}, no system; there are: {', '.join(self.systems)}")
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"temperature={self.temperature} must lie between 0 and 2")
         at_least(self, {"concurrency": 1, "pixels_in_flight": 1, "max_tokens": 1, "judge_max_tokens": 1, "repeats": 1})

@@ -141,6 +141,19 @@ def mean_difference(differences: Mapping[str, Units]) -> Estimate:
     return mean_over_tasks([difference(units) for units in differences.values()], least=-100.0)
 
 
+def gap(one: Estimate, other: Estimate) -> Estimate:
+    """The difference of two shares of other samples; its interval joins theirs, as that of `mean_over_tasks` does.
+
+    Of two Wilson intervals it is Newcombe's tenth method (1998,
+    doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I). Where both are of the same seeds, these
+    count twice: it is rather too wide than too narrow.
+    """
+    value = one.value - other.value
+    below = math.hypot(one.value - one.low, other.high - other.value)
+    above = math.hypot(one.high - one.value, other.value - other.low)
+    return Estimate(value, max(value - below, -100.0), min(value + above, 100.0))
+
+
 def mean_over_seeds(seeds: Sequence[Mapping[str, Units]], least: float) -> Estimate:
     """The mean over seeds of one method: of shares (`least` 0) or differences (-100), in the plain mean over tasks.
 

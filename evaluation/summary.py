@@ -96,7 +96,7 @@ def outcomes_of(rows: Mapping[Key, Record], tasks: Sequence[str]) -> Values:
     return _values(rows, tasks, lambda record: record["correct"])
 
 
-def _matches(rows: Mapping[Key, Record], tasks: Sequence[str]) -> Values:
+def matches_of(rows: Mapping[Key, Record], tasks: Sequence[str]) -> Values:
     """Whether the edit matches the ground truth, of the samples that have both."""
     return _values(rows, tasks, lambda record: record["edit"] and record["edit"]["matches"])
 
@@ -200,7 +200,7 @@ def _group(
 ) -> dict[str, Any]:
     """A method over its seeds: Pass@1 and edits that match, each with its difference from the reference."""
     seeds = [outcomes[name] for name in members]
-    edits = [_matches(records[name], tasks) for name in members]
+    edits = [matches_of(records[name], tasks) for name in members]
     shares = {task: [share(units_of(seed[task])).value for seed in seeds] for task in tasks}
     report: dict[str, Any] = {
         "systems": members,
@@ -211,7 +211,7 @@ def _group(
     if reference in records:
         differences = by_seed(seeds, [outcomes[reference]], tasks)
         report["against"] = interval("value", mean_over_seeds(differences, least=-100.0))
-        baseline = _matches(records[reference], tasks)
+        baseline = matches_of(records[reference], tasks)
         differences = by_seed(edits, [baseline], tasks)
         report["edits_against"] = interval("value", mean_over_seeds(differences, least=-100.0))
     return report
@@ -284,7 +284,7 @@ def _worth(name: str, records: Records, systems: Mapping[str, SystemConfig]) -> 
 
 
 def _same_edits(one: SystemConfig, other: SystemConfig) -> bool:
-    keys = ("editor", "lora", "remote", "prompt", "route")
+    keys = ("editor", "lora", "remote", "prompt", "route", "router")
     return other.kind in ("evr", "enhancer") and all(getattr(one, key) == getattr(other, key) for key in keys)
 
 

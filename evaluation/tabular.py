@@ -19,10 +19,11 @@ Row = Sequence[Cell | str]
 
 
 class Table(NamedTuple):
-    """A table: its first column holds names, the others numbers."""
+    """A table: its first column, or its first ones, hold words, the others numbers."""
 
     head: Sequence[str]
     rows: Sequence[Row]
+    words: int = 1  # columns of words
 
 
 def number(value: float | None, sign: bool = False) -> str:
@@ -52,9 +53,17 @@ def text_of(cell: Cell | str) -> Cell:
 
 def markdown_table(table: Table) -> list[str]:
     """The lines of a table in Markdown; whatever a name holds, it stays in its cell."""
-    lines = [table.head, ["---", *["---:"] * (len(table.head) - 1)]]
+    lines = [table.head, [*["---"] * table.words, *["---:"] * (len(table.head) - table.words)]]
     lines += [[" ".join(filter(None, text_of(cell))) for cell in row] for row in table.rows]
     return [f"| {' | '.join(map(markdown_text, line))} |" for line in lines]
+
+
+def text_table(table: Table) -> list[str]:
+    """The lines of a table for a terminal: names to the left, numbers to the right."""
+    lines = [[short(word) for word in table.head]]
+    lines += [[short(" ".join(filter(None, text_of(cell)))) for cell in row] for row in table.rows]
+    wide = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join([line[0].ljust(wide[0]), *map(str.rjust, line[1:], wide[1:])]).rstrip() for line in lines]
 
 
 def markdown_text(words: str) -> str:

@@ -1,5 +1,7 @@
 """A run's reports, from its records: `report.json`, `report.md`, and `report.html` with a gallery of all samples.
 
+Both open with the picture sheet (`sheet.png`) and the table of Pass@1; the statistics stand below.
+
 Needs neither a model nor an editor, so a report can be made again, or of an unfinished run, at any time. The page lies
 in the run folder and opens from there; what it loads on demand, the samples' texts and thumbnails, lies in `report/`.
 """
@@ -16,9 +18,13 @@ from evaluation.records import RunFolder
 from evaluation.report.gallery import write_gallery
 from evaluation.report.markdown import markdown
 from evaluation.report.page import about, page
-from evaluation.report.sections import sections
+from evaluation.report.sections import main_table, sections
+from evaluation.report.sheet import NAME as SHEET_FILE
+from evaluation.report.sheet import write_sheet
+from evaluation.report.story import sentence, tell
 from evaluation.settings import EvalConfig
-from evaluation.summary import summarise
+from evaluation.summary import outcomes_of, summarise
+from evaluation.tabular import text_table
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,9 +43,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def finish(folder: RunFolder, config: EvalConfig) -> None:
-    """Write the reports and print the main table."""
-    print(markdown(sections(write_reports(folder, config, read_tasks(config)))[:1]))
-    print(f"report: {folder.path / 'report.html'}")
+    """Write the reports; print the main table, what it shows in one line, and where the pictures are."""
+    report = write_reports(folder, config, read_tasks(config))
+    print("Pass@1 in percent, with the 95 % interval of the mean\n")
+    print("\n".join(text_table(main_table(report))))
+    if story := sentence(report.get("story", ())):
+        print(f"\n{story}")
+    sheet = folder.path / SHEET_FILE
+    where = {"pictures": sheet if sheet.is_file() else None, "all samples": folder.path / "report.html"}
+    print("\n" + "\n".join(f"{what}: {path}" for what, path in where.items() if path is not None))
 
 
 def write_reports(folder: RunFolder, config: EvalConfig, tasks: Mapping[str, Task]) -> dict[str, Any]:
@@ -53,9 +65,13 @@ def write_reports(folder: RunFolder, config: EvalConfig, tasks: Mapping[str, Tas
         for name in config.systems
     }
     report = summarise(records, list(tasks), config.reference, config.systems, read_prices(config.prices))
+    if config.story:
+        outcomes = {name: outcomes_of(rows, list(tasks)) for name, rows in records.items()}
+        report["story"] = tell(config.story, report, outcomes, list(tasks))
     parts = sections(report)
-    for name, text in (("report.json", json.dumps(report, indent=2) + "\n"), ("report.md", markdown(parts))):
-        write_atomically(folder.path / name, text.encode())
+    write_atomically(folder.path / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    picture = SHEET_FILE if write_sheet(folder, config, tasks, records) else None
+    write_atomically(folder.path / "report.md", markdown(parts, picture).encode())
     gallery = write_gallery(folder, tasks, records)  # last: it may take a while, and goes on where it was interrupted
-    write_atomically(folder.path / "report.html", page(report, parts, about(config, tasks), gallery).encode())
+    write_atomically(folder.path / "report.html", page(report, parts, about(config, tasks), gallery, picture).encode())
     return report

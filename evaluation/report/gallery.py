@@ -142,11 +142,7 @@ def _code(record: Record | None) -> str:
 def _item(entry: Entry, pictures: Pictures) -> dict[str, Any]:
     """What the page shows of one sample."""
     head, record = entry.task.samples.peek(entry.index), entry.some
-    if sample_digest(head) != record["sample"]:
-        raise ValueError(
-            f"sample {head.id!r} of {entry.task.benchmark.name} is not the one that {pictures.root} has a record of; "
-            "give the data of the run, or remove the run"
-        )
+    check_same(entry.task, head, record, pictures.root)
     sources, target = _data_pictures(entry, head, pictures)
     return {
         "id": head.id,
@@ -160,6 +156,15 @@ def _item(entry: Entry, pictures: Pictures) -> dict[str, Any]:
         "target": target,
         "runs": [each and _run(each, pictures) for each in entry.records],
     }
+
+
+def check_same(task: Task, head: EditSample, record: Record, run: Path) -> None:
+    """`ValueError` if a sample, of which the headers are enough, is not the one that a record is of."""
+    if sample_digest(head) != record["sample"]:
+        raise ValueError(
+            f"sample {head.id!r} of {task.benchmark.name} is not the one that {run} has a record of; "
+            "give the data of the run, or remove the run"
+        )
 
 
 def _data_pictures(entry: Entry, head: EditSample, pictures: Pictures) -> tuple[list[Links], Links | None]:

@@ -1,6 +1,6 @@
 
 "use strict";
-const { report, sections, bars, run, gallery } = JSON.parse(document.getElementById("data").textContent);
+const { report, sections, bars, run, gallery, sheet } = JSON.parse(document.getElementById("data").textContent);
 const COLOURS = ["#8a93a3", "#2f7ed8", "#e08a1e", "#8e5bd0", "#2a9d6f", "#c94f6d", "#4aa3b5", "#a58b2a", "#6b7f3a",
                  "#b06ab3", "#5566c9", "#c0703a"];
 const systems = gallery.systems;
@@ -36,10 +36,17 @@ at("run").append(
   table(["role", "model"], run.models, "words"),
   make("p", `Every sample was run ${run.repeats === 1 ? "once" : run.repeats + " times"}, at temperature ${run.temperature}.`));
 
+if (sheet) {
+  const figure = make("figure", null, "sheet"), image = make("img");
+  image.src = sheet.file;
+  image.alt = sheet.title;
+  figure.append(image, make("figcaption", sheet.title + "."));
+  at("sheet").append(figure);
+}
 sections.forEach((section, place) => {
   const into = at(place ? "rest" : "first");
-  into.append(make("h2", section.title));
-  if (section.about) into.append(make("p", section.about));
+  into.append(make(place ? "h3" : "h2", section.title));
+  for (const text of section.about.split("\n\n")) if (text) into.append(make("p", text));
   for (const { head, rows } of section.tables) into.append(table(head, rows));
 });
 

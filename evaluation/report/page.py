@@ -15,7 +15,7 @@ from typing import Any
 from etchr.mllm.settings import ModelConfig
 from etchr.pages import script_json
 from evaluation.factory import Task
-from evaluation.report.sections import Section, bars
+from evaluation.report.sections import SHEET, Section, bars
 from evaluation.settings import DRAWING, EvalConfig, SystemConfig
 from evaluation.tabular import Table, text_of
 
@@ -80,12 +80,24 @@ def _model(config: ModelConfig) -> str:
 
 
 def page(
-    report: Mapping[str, Any], parts: Sequence[Section], run: Mapping[str, Any], gallery: Mapping[str, Any]
+    report: Mapping[str, Any],
+    parts: Sequence[Section],
+    run: Mapping[str, Any],
+    gallery: Mapping[str, Any],
+    picture: str | None = None,
 ) -> str:
-    """The page; `run` is what `about` gives, `gallery` what `write_gallery` gives."""
+    """The page; `run` is what `about` gives, `gallery` what `write_gallery` gives, `picture` the file of the sheet."""
     style, tables, details = (_text(name) for name in ("page.css", "page.js", "gallery.js"))
     shown = [section._asdict() | {"tables": list(map(_cells, section.tables))} for section in parts]
-    data = {"report": report, "sections": shown, "bars": bars(report), "run": run, "gallery": gallery}
+    sheet = picture and {"file": picture, "title": SHEET}
+    data = {
+        "report": report,
+        "sections": shown,
+        "bars": bars(report),
+        "run": run,
+        "gallery": gallery,
+        "sheet": sheet,
+    }
     policy = (
         f"default-src 'none'; img-src 'self'; style-src {source(style)}; "
         f"script-src {source(tables)} {source(details)} 'strict-dynamic'; base-uri 'none'; form-action 'none'"

@@ -47,6 +47,16 @@ class Pictures:
         except (OSError, ValueError):  # gone, a link to elsewhere, or damaged
             return None
 
+    def open(self, label: str) -> Image.Image | None:
+        """The picture that a record names, decoded; None if the run has no such picture."""
+        if not _EDIT.fullmatch(label):
+            return None
+        try:
+            with open(self.root / label, "rb", opener=_opener) as stream:
+                return decode_image(stream.read())
+        except (OSError, ValueError):
+            return None
+
     def of_data(self, digest: str, size: tuple[int, int], load: Callable[[], Image.Image]) -> Links:
         """A picture of the data, which `load` decodes. `digest` stands for its content, so that it is made once."""
         if max(size) <= THUMBNAIL:

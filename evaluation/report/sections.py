@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from evaluation.report.story import sentence
 from evaluation.tabular import Cell, Row, Table, count_range, estimate, number
 
 Report = Mapping[str, Any]  # what `summary.summarise` gives
+SHEET = "The first sample of each task, not the best one: source, ground-truth edit, and what the systems drew"
 
 
 class Section(NamedTuple):
@@ -18,7 +20,20 @@ class Section(NamedTuple):
 
 def sections(report: Report) -> list[Section]:
     """All that a report has to say, in the order of reading; what the run has nothing of is left out."""
-    parts = (_table, _seeds, _differences, _unscored, _repeats, _parts, _edits, _verification, _worth, _cost, _power)
+    parts = (
+        _table,
+        _seeds,
+        _cells_in_full,
+        _differences,
+        _unscored,
+        _repeats,
+        _parts,
+        _edits,
+        _verification,
+        _worth,
+        _cost,
+        _power,
+    )
     return [section for part in parts if (section := part(report)) is not None]
 
 
@@ -33,25 +48,53 @@ def _tasks(report: Report) -> list[str]:
     return list(next(iter(report["systems"].values()))["tasks"])
 
 
-def _table(report: Report) -> Section:
-    tasks, against = _tasks(report), f"against {report['reference']}"
+def main_table(report: Report, against: bool = False) -> Table:
+    """A line for each system: its tasks, their mean, and how many of its edits are right; `against` the reference."""
+    tasks = _tasks(report)
+    edits = {name: _matching(system["tasks"]) for name, system in report["systems"].items()}
+    edited = any(value is not None for value in edits.values())
     rows: list[Row] = []
     for name, system in report["systems"].items():
-        cells = [estimate(system["tasks"][task], "pass_at_1") for task in tasks]
-        paired = estimate(report["paired"].get(name), "difference", sign=True)
-        rows.append([name, *cells, estimate(system, "mean"), paired])
+        row: list[Cell | str] = [name, *(number(system["tasks"][task]["pass_at_1"]) for task in tasks)]
+        row += [estimate(system, "mean"), *([number(edits[name])] if edited else [])]
+        rows.append([*row, *([estimate(report["paired"].get(name), "difference", sign=True)] if against else [])])
     chances = [_chance(report, task) for task in tasks]
-    whole = [value for value in chances if value is not None]
-    mean = sum(whole) / len(whole) if len(whole) == len(tasks) else None
-    rows.append(["a blind guess", *map(number, chances), number(mean), ""])
+    mean = None if None in chances else sum(value or 0 for value in chances) / len(chances)
+    rows.append(["a blind guess", *map(number, chances), number(mean), *[""] * (edited + against)])
+    head = ["system", *tasks, "mean", *(["matching edits"] if edited else [])]
+    return Table([*head, *([f"against {report['reference']}"] if against else [])], rows)
+
+
+def _matching(cells: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """The plain mean over tasks of the share of edits that match; None unless every task has one."""
+    shares = [cell["edit_correct"] for cell in cells.values() if cell.get("edit_correct") is not None]
+    return sum(shares) / len(shares) if len(shares) == len(cells) else None
+
+
+def _table(report: Report) -> Section:
     counts = {cell["num_samples"] for _, _, cell in _cells(report)}
     failed = sum(cell["num_unscored"] for _, _, cell in _cells(report))
     about = (
         f"Samples per cell: {count_range(counts)}. Unscored (a call or an edit failed; in no cell): {failed}. "
-        "The mean is the plain one over the tasks. The last column compares the same samples."
+        "The mean is the plain one over the tasks, in brackets its 95 % interval. Matching edits: percent of the edits "
+        "that match the ground truth in every one of 16x16 blocks, mean over the tasks. The last column compares the "
+        "same samples."
     )
-    title = "Pass@1 in percent, with 95 % intervals"
-    return Section(title, about, [Table(["system", *tasks, "mean", against], rows)])
+    story = sentence(report.get("story", ()))
+    return Section("Pass@1 in percent", f"{story}\n\n{about}".strip(), [main_table(report, against=True)])
+
+
+def _cells_in_full(report: Report) -> Section:
+    tasks = _tasks(report)
+    rows = [
+        [name, *(estimate(system["tasks"][task], "pass_at_1") for task in tasks)]
+        for name, system in report["systems"].items()
+    ]
+    about = (
+        "Wilson's interval of each cell; where several rows are about one question, a bootstrap over the questions. "
+        "They join to that of the mean."
+    )
+    return Section("Pass@1 in percent, with 95 % intervals", about, [Table(["system", *tasks], rows)])
 
 
 def _chance(report: Report, task: str) -> float | None:

@@ -60,6 +60,22 @@ def test_other_meta_prompts_are_another_run(new_run, tmp_path):
         run(run.config(router=str(router)))
 
 
+def test_a_system_may_have_meta_prompts_of_its_own(new_run, tmp_path):
+    """The others keep the run's; and with other ones it is another system."""
+    run = new_run(CASES)
+    bare = tmp_path / "bare.yaml"
+    bare.write_text("".join(f"{family}: ''\n" for family in TaskFamily))
+    run(run.config({"routed": run.edits()}))
+    run(run.config({"routed": run.edits(), "bare": run.edits(router=str(bare))}))
+    for case in CASES:
+        prompts = {name: run.records(name)[case.id]["edit"]["prompt"] for name in ("routed", "bare")}
+        assert prompts["bare"] == case.question
+        assert prompts["routed"].endswith(f" {case.question}")
+    bare.write_text("".join(f"{family}: Draw.\n" for family in TaskFamily))
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(systems\.bare\.router\.chart: "):
+        run(run.config({"bare": run.edits(router=str(bare))}))
+
+
 def test_a_damaged_line_is_named_and_a_torn_one_dropped(tmp_path):
     records, path = RecordFile(tmp_path, "direct", 0), tmp_path / "direct.jsonl"
     records.append({"sample_id": "a", "repeat": 0, "unscored": None, "text": "lone surrogate \ud800"})

@@ -10,7 +10,7 @@ from etchr.mllm.settings import ModelConfig, build_model
 from etchr.sample import read_parquet, write_parquet
 from evaluation.__main__ import main
 from evaluation.run import evaluate
-from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
+from evaluation.settings import EditingConfig, EvalConfig, StoryConfig, SystemConfig
 from tests.evaluation.fakes import Case
 from tests.mllm.fake_server import dead_url
 
@@ -70,6 +70,13 @@ def test_routers_that_do_not_fit(run):
     refuse(run, run.config({"x": run.edits()}, router=str(router)), "no meta-prompt for logic; it has: chart")
 
 
+def test_a_systems_own_router_must_fit_too(run):
+    router = run.folder / "router.yaml"
+    router.write_text("chart: Draw a box.")
+    systems = {"x": run.edits(), "y": run.edits(router=str(router))}
+    refuse(run, run.config(systems), "no meta-prompt for logic; it has: chart")
+
+
 def test_a_system_name_is_no_path(run):
     refuse(run, run.config({"../x": SystemConfig()}), "system name '../x' may hold letters")
 
@@ -114,6 +121,7 @@ def test_rows_beyond_num_samples_do_not_matter(run):
             lambda: SystemConfig("evr", "nano", prompt="q"),
             "system prompt='q' must be one of question, instruction, enhanced",
         ),
+        (lambda: SystemConfig("direct", router="x"), "direct has no editor to prompt: leave router=x out"),
         (lambda: SystemConfig("evr", lora="x"), "a lora needs an editor to go with"),
         (lambda: SystemConfig("iterate", "nano", attempts=0), "attempts=0 must be at least 1"),
         (lambda: ModelConfig("grpc"), "model kind 'grpc' must be reader or http"),
@@ -122,6 +130,12 @@ def test_rows_beyond_num_samples_do_not_matter(run):
         (lambda: EditingConfig(num_inference_steps=0), "num_inference_steps=0 must be at least 1"),
         (lambda: EvalConfig(), "no systems to compare"),
         (lambda: EvalConfig({"x": SystemConfig()}, concurrency=0), "concurrency=0 must be at least 1"),
+        (lambda: EvalConfig({"x": SystemConfig()}, sheet=["y"]), "sheet names 'y', no system; there are: x"),
+        (
+            lambda: EvalConfig({"x": SystemConfig()}, story=[StoryConfig("it", "x", "y")]),
+            "story names 'y', no system; there are: x",
+        ),
+        (lambda: StoryConfig("it"), "an entry of story needs what and system, got what='it' system=''"),
         (lambda: EvalConfig({"x": SystemConfig()}, num_samples=0), "num_samples=0 must be at least 1"),
     ],
 )
@@ -141,7 +155,11 @@ def test_the_command_evaluates_and_reports_again_from_the_records(run, capsys):
     main(words(run))
     first = (run.out / "report.json").read_bytes()
     printed = capsys.readouterr().out
-    assert "| system | maze | chart | mean | against direct |" in printed
+    head, direct, guess, _, where = printed.splitlines()[2:]
+    assert head.split() == ["system", "maze", "chart", "mean"]  # no editor, so no picture sheet and no matching edits
+    assert direct.startswith("direct ")
+    assert guess.split() == ["a", "blind", "guess", "0.0", "0.0", "0.0"]
+    assert where == f"all samples: {run.out / 'report.html'}"
     (run.out / "report.json").unlink()
     main(["report", *words(run)])
     assert (run.out / "report.json").read_bytes() == first

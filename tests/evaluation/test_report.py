@@ -1,6 +1,8 @@
 """report.md: what its tables say, worked out by hand."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
@@ -8,8 +10,9 @@ from etchr.mllm.protocol import CallFailed
 from etchr.mllm.settings import ModelConfig
 from evaluation.factory import read_tasks
 from evaluation.records import RunFolder
-from evaluation.report import write_reports
-from evaluation.settings import SystemConfig
+from evaluation.report import finish, write_reports
+from evaluation.settings import StoryConfig, SystemConfig
+from evaluation.statistics import tango
 from tests.evaluation.fakes import REJECT, Case
 
 WRONG, DOWN = "\\boxed{5}", CallFailed("endpoint down")
@@ -57,13 +60,81 @@ def rewritten(run, change):
 
 def test_the_first_table_ends_with_a_blind_guess(run):
     run(run.config(systems_of(run)))
+    rows = {row[0]: row[1:] for row in tables(run)["Pass@1 in percent"]}
+    assert rows["system"] == ["perception", "chart", "mean", "matching edits", "against direct"]
+    assert rows["direct"][:2] == ["40.0", "100.0"]
+    assert rows["direct"][3:] == ["-", ""]
+    assert rows["evr"][3] == "100.0"  # the editor draws the ground truth
+    assert rows["a blind guess"] == ["0.0", "0.0", "0.0", "", ""]
     rows = {row[0]: row[1:] for row in tables(run)["Pass@1 in percent, with 95 % intervals"]}
-    assert rows["system"] == ["perception", "chart", "mean", "against direct"]
-    assert rows["direct"][:2] == ["40.0 [11.8, 76.9]", "100.0 [34.2, 100.0]"]  # Wilson for 2 of 5 and 2 of 2
-    assert rows["a blind guess"] == ["0.0", "0.0", "0.0", ""]
+    assert rows["direct"] == ["40.0 [11.8, 76.9]", "100.0 [34.2, 100.0]"]  # Wilson for 2 of 5 and 2 of 2
     assert "Samples per cell: 2 to 6. Unscored (a call or an edit failed; in no cell): 1." in (
         run.out / "report.md"
     ).read_text(encoding="utf-8")
+
+
+def test_the_report_opens_with_the_pictures_and_the_table(run):
+    run(run.config(systems_of(run)))
+    lines = (run.out / "report.md").read_text(encoding="utf-8").splitlines()
+    heads = [line for line in lines if line.startswith(("#", "!"))]
+    assert heads[0] == "# Edit-Verify-Reason"
+    assert re.fullmatch(r"!\[The first sample of each task, .*\]\(sheet\.png\)", heads[1])
+    assert heads[2:4] == ["## Pass@1 in percent", "## Statistics"]
+    assert all(head.startswith("### ") for head in heads[4:])
+
+
+STORY = [
+    StoryConfig("Editing", "always", "direct"),
+    StoryConfig("verification", "evr", "always"),
+    StoryConfig("the editor alone", "always"),
+]
+
+
+def told(run, cases, story):
+    """The line under the table, of twenty samples or so."""
+    run = type(run)(run.folder / "told", cases)
+    report = run(run.config(systems_of(run), story=story))
+    text = (run.out / "report.md").read_text(encoding="utf-8")
+    (line,) = [line for line in text.splitlines() if line.startswith("Mean Pass@1: ")]
+    return line.removesuffix("."), report
+
+
+def test_a_line_says_what_the_table_shows(run):
+    gained = [Case("maze", f"{i:02}", source=WRONG) for i in range(20)]
+    line, report = told(run, [replace(case, edited=WRONG) if i > 16 else case for i, case in enumerate(gained)], STORY)
+    low, high = tango(17, 0, 20).low, tango(17, 0, 20).high
+    assert line == (
+        f"Mean Pass@1: Editing adds 85.0 [{low:.1f}, {high:.1f}], from 0.0 to 85.0; verification makes no difference "
+        f"that so many samples can show, +0.0 [{tango(0, 0, 20).low:+.1f}, {tango(0, 0, 20).high:+.1f}]; "
+        "the editor alone reaches 85.0"
+    )
+    assert report["story"][0] == {
+        "what": "Editing",
+        "system": "always",
+        "mean": 85.0,
+        "against": "direct",
+        "other": 0.0,
+        "difference": 85.0,
+        "low": round(low, 2),
+        "high": round(high, 2),
+    }
+
+
+def test_a_loss_is_said_to_be_one(run):
+    line, _ = told(run, [Case("maze", f"{i:02}", edited=WRONG) for i in range(20)], STORY[:1])
+    assert line == f"Mean Pass@1: Editing costs 100.0 [{-tango(0, 20, 20).high:.1f}, 100.0], from 100.0 to 0.0"
+
+
+def test_the_command_prints_table_line_and_places(run, capsys):
+    config = run.config(systems_of(run), story=STORY)
+    run(config)
+    capsys.readouterr()
+    finish(RunFolder(run.out), config)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["system", "perception", "chart", "mean", "matching", "edits"]
+    assert len({len(line) for line in lines[2:6]}) == 1  # columns stand under each other
+    assert lines[8].startswith("Mean Pass@1: Editing ")
+    assert lines[-2:] == [f"pictures: {run.out / 'sheet.png'}", f"all samples: {run.out / 'report.html'}"]
 
 
 def test_differences_are_given_task_by_task_with_their_test(run):

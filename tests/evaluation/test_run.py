@@ -14,7 +14,7 @@ from evaluation.factory import read_tasks
 from evaluation.records import RunFolder
 from evaluation.report import write_reports
 from evaluation.run import HOPELESS, evaluate
-from evaluation.settings import SystemConfig
+from evaluation.settings import EditingConfig, SystemConfig
 from evaluation.statistics import tango
 from tests.evaluation.fakes import MUMBLE, REJECT, Case, TableEditor, TableModel
 
@@ -155,6 +155,22 @@ def test_the_editor_is_loaded_once_for_all_its_systems(run, systems):
 
     evaluate(run.config(systems), build_model=lambda _: run.model, build_editor=build_editor)
     assert loaded == [run.klein]
+
+
+@pytest.mark.parametrize("kinds", [("evr", "always_edit"), ("always_edit", "evr")])
+def test_always_edit_beside_evr_costs_an_answer_where_an_edit_was_not_used_and_nothing_else(new_run, kinds):
+    """The edit is drawn once, and the answer from an accepted one is asked for once."""
+    run = new_run([Case("maze", "0"), Case("maze", "1", verdict=REJECT)])
+    systems = {kind: run.edits(kind) for kind in kinds}
+    run(run.config(systems, editing=EditingConfig(cache=str(run.folder / "edits"))))
+    assert sorted(run.editor.drawn) == ["maze-0", "maze-1"]
+    assert sorted(run.model.asked) == [
+        ("edited", "maze-0"),  # of both
+        ("edited", "maze-1"),  # of always_edit alone
+        ("source", "maze-1"),
+        ("verify", "maze-0"),
+        ("verify", "maze-1"),
+    ]
 
 
 class Named(TableModel):

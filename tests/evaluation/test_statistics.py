@@ -10,6 +10,7 @@ from scipy import optimize
 from evaluation.statistics import (
     Verification,
     detectable,
+    gap,
     mcnemar,
     mean_difference,
     mean_over_seeds,
@@ -323,3 +324,10 @@ def test_verification_shares():
     seen = Verification(num_verdicts=10, num_accepted=4, num_unparsable=1, num_right=5, num_right_accepted=3)
     assert (seen.accept_rate, seen.precision, seen.recall, seen.specificity) == (40, 75, 60, 80)
     assert math.isnan(Verification(0, 0, 0, 0, 0).precision)
+
+
+def test_a_gap_of_independent_shares_is_newcombes():
+    """His first example: 56 of 70 against 48 of 80, by his tenth method."""
+    found = gap(wilson(56, 70), wilson(48, 80))
+    assert [round(value / 100, 4) for value in found] == [0.2, 0.0524, 0.3339]
+    assert gap(wilson(70, 70), wilson(0, 80)).high == 100
