@@ -31,7 +31,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     for measure, title in TITLES.items():
         table = _tasks(found, measure)
         if table.rows:
-            lines += [f"## {title}, task by task", "", *markdown_table(table), ""]
+            lines += [f"## {title[0].upper()}{title[1:]}, task by task", "", *markdown_table(table), ""]
     return "\n".join(lines)
 
 
