@@ -2,9 +2,10 @@
 
 It stands for a model that needs the edit. From a raw picture it can only guess, because it neither searches a scene
 nor a maze, nor solves a puzzle; from a good edit it reads what is highlighted, follows what is drawn, compares what was
-put together. Of a raw picture it sees which colour is where, enough to tell an editor where to draw. It decides from
-pixels whether an edit is reliable, and never sees ground truth. So the gap between raw pictures and good edits is built
-in: its scores measure *edits*, and say nothing about multimodal models.
+put together. Of a raw picture it sees which colour is where, enough to tell an editor where to draw. It says of an
+edit how probably it would answer right from it, by a rule fitted on other questions (`confidence.py`), and never sees
+ground truth. So the gap between raw pictures and good edits is built in: its scores measure *edits*, and say nothing
+about multimodal models. With poorer sight, or a share of readings gone wrong, it stands for a weaker model.
 
 `python -m etchr.mllm.reader --port 8000` serves it over the OpenAI chat protocol.
 """
@@ -18,7 +19,7 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
@@ -26,6 +27,7 @@ from etchr.families import TASK_FAMILY
 from etchr.mllm.markup import normalise_unicode
 from etchr.mllm.prompts import ROUTE_FAMILY
 from etchr.mllm.protocol import Message, Reply
+from etchr.mllm.settings import check_reader
 from etchr.mllm.skills import Finding, look, nothing, recognise
 from etchr.mllm.wishes import wish
 
@@ -38,17 +40,38 @@ _BOXED = re.compile(r"(.*\\boxed\{)(.)(\}.*)", re.DOTALL)
 class Reader:
     """An `MLLM`. With a temperature above 0 it errs: each decoding goes wrong with probability `error_rate`.
 
-    Log-probabilities come with every reply, unless `logprobs` is false, as those of such decodings: at the character
-    in the box they are what it draws there, and everything before and after is certain.
+    An edit is accepted where the confidence that its answer is right is at least `threshold`. Of every picture that is
+    larger, no more is seen than `resolution` px a side show; of `misread_rate` of all readings the answer is another
+    one, at any temperature, and which are these depends on `seed`, pictures and text alone.
+
+    Log-probabilities come with every reply, unless `logprobs` is false: everything before and after the box is certain.
+    An option's are those of such decodings. A verdict's hold the confidence, mixed with the error rate, so that a dense
+    reward tells a nearly good edit from a bad one; decodings are sharper, as those of a cold model are.
     """
 
     def __init__(
-        self, error_rate: float = 0.0, seed: int = 0, *, logprobs: bool = True, latency_s: float = 0.0
+        self,
+        error_rate: float = 0.0,
+        seed: int = 0,
+        *,
+        resolution: int | None = None,
+        misread_rate: float = 0.0,
+        threshold: float = 0.5,
+        logprobs: bool = True,
+        latency_s: float = 0.0,
     ) -> None:
-        if not 0 <= error_rate <= 1:
-            raise ValueError(f"error_rate={error_rate} must lie between 0 and 1")
+        check_reader(error_rate, resolution, misread_rate, threshold)
         self.error_rate, self.seed, self.logprobs, self.latency_s = error_rate, seed, logprobs, latency_s
-        self.name = "reader" if error_rate == 0 else f"reader(error_rate={error_rate:g},seed={seed})"
+        self.resolution, self.misread_rate, self.threshold = resolution, misread_rate, threshold
+        self.name = self._name()
+
+    def _name(self) -> str:
+        """The reader's name with those options that are not as usual; the seed counts where it decides anything."""
+        usual = {"error_rate": 0.0, "resolution": None, "misread_rate": 0.0, "threshold": 0.5}
+        options = [f"{name}={getattr(self, name):g}" for name, value in usual.items() if getattr(self, name) != value]
+        if self.error_rate or self.misread_rate:
+            options.append(f"seed={self.seed}")
+        return f"reader({','.join(options)})" if options else "reader"
 
     async def chat(
         self,
@@ -62,14 +85,14 @@ class Reader:
         """See `protocol.MLLM`. Equal pictures, text and seed give equal replies."""
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
-        request = _Request.of(messages)
-        finding = request.finding()
-        odds = request.odds(finding, self.error_rate)
+        request = _Request.of(messages, self.resolution)
+        finding = self._misread(request, request.finding())
+        odds = request.odds(finding, self.error_rate, self.threshold)
         replies = []
         for index in range(n):
             rng = random.Random(f"{self.seed}/{seed}/{index}/{request.digest}")
             errs = temperature > 0 and rng.random() < self.error_rate
-            text = request.reply(finding, errs, rng)
+            text = request.reply(finding, self.threshold, errs, rng)
             words = text.split(" ")
             cut = len(words) > max_tokens
             text = " ".join(words[:max_tokens])
@@ -84,30 +107,44 @@ class Reader:
             )
         return replies
 
+    def _misread(self, request: "_Request", finding: Finding) -> Finding:
+        """The finding, or one of another answer: nobody knows that he misreads, so the confidence is the same."""
+        rng = random.Random(f"misread/{self.seed}/{request.digest}")
+        if finding.answer is None or rng.random() >= self.misread_rate:
+            return finding
+        return replace(finding, answer=_another(finding.answer, list(request.options), rng))
+
 
 @dataclass(frozen=True)
 class _Request:
-    """A conversation as the reader takes it in: all text, and the pictures in order."""
+    """A conversation as the reader takes it in: all text, and the pictures in order, as well as it sees them."""
 
     text: str
     images: list[Image.Image]
-    digest: str
+    digest: str  # of the conversation as it was sent
+    source: str  # digest of the first picture as it was sent
 
     @classmethod
-    def of(cls, messages: Sequence[Message]) -> "_Request":
+    def of(cls, messages: Sequence[Message], resolution: int | None) -> "_Request":
         parts = [part for message in messages for part in message["content"]]
         text = "\n".join(part["text"] for part in parts if part["type"] == "text")
         images = [part["image"].convert("RGB") for part in parts if part["type"] == "image"]
         hashed = hashlib.sha256(text.encode())
         for image in images:
             hashed.update(repr(image.size).encode() + image.tobytes())
-        return cls(text, images, hashed.hexdigest())
+        source = hashlib.sha256(images[0].tobytes() if images else b"").hexdigest()
+        return cls(text, [_seen(image, resolution) for image in images], hashed.hexdigest(), source)
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The letter of each option's text."""
+        return {text.strip(): letter for letter, text in _OPTION.findall(self.text)}
 
     @property
     def wants_verdict(self) -> bool:
         return "\\boxed{1}" in self.text and "\\boxed{0}" in self.text
 
-    def reply(self, finding: Finding, errs: bool, rng: random.Random) -> str:
+    def reply(self, finding: Finding, threshold: float, errs: bool, rng: random.Random) -> str:
         """What the reader says: an instruction, a family, a tool call, a verdict or an answer."""
         if _INSTRUCTION in self.text:
             told = wish(self.text, self.images[0]) if self.images else None
@@ -121,7 +158,9 @@ class _Request:
             ]
             call = json.dumps({"name": "draw_box", "arguments": {"box": box}})
             return f"I look closer.\n<tool_call>{call}</tool_call>"
-        return self.verdict(finding, errs) if self.wants_verdict else self.answer(finding, errs, rng)
+        if self.wants_verdict:
+            return self.verdict(finding, threshold, errs)
+        return self.answer(finding, errs, rng)
 
     @property
     def kind(self) -> int:
@@ -137,7 +176,7 @@ class _Request:
             return nothing("I see no second image")
         return look(self.text, self.images[0], self.images[1])
 
-    def odds(self, finding: Finding, error_rate: float) -> dict[str, float]:
+    def odds(self, finding: Finding, error_rate: float, threshold: float) -> dict[str, float]:
         """The probability of each character that may stand in the box, where that is a verdict, a letter or a kind."""
         if _INSTRUCTION in self.text:
             return {}
@@ -146,30 +185,62 @@ class _Request:
             wrong = error_rate / len(ROUTE_FAMILY)
             return {str(kind): 1 - error_rate if kind == self.kind else wrong for kind in kinds}
         if self.wants_verdict:
-            right = int(finding.reliable)
-            return {str(right): 1 - error_rate, str(1 - right): error_rate}
+            accepts = _at_threshold(finding.confidence, threshold)
+            accepts = error_rate + (1 - 2 * error_rate) * accepts
+            return {"1": accepts, "0": 1 - accepts}
         letters = [letter for letter, _ in _OPTION.findall(self.text)]
         sure = _BOXED.fullmatch(self.answer(finding, False, random.Random(0))) if letters else None
         if sure is None:
             return {}
         return {each: error_rate / len(letters) + (1 - error_rate) * (each == sure[2]) for each in letters}
 
-    def verdict(self, finding: Finding, errs: bool) -> str:
-        reliable = finding.reliable != errs
-        return f"{finding.reason[:1].upper()}{finding.reason[1:]}. \\boxed{{{int(reliable)}}}"
+    def verdict(self, finding: Finding, threshold: float, errs: bool) -> str:
+        reliable = finding.confidence >= threshold
+        reason = finding.reason if reliable else finding.fault
+        return f"{reason[:1].upper()}{reason[1:]}. \\boxed{{{int(reliable != errs)}}}"
 
     def answer(self, finding: Finding, errs: bool, rng: random.Random) -> str:
-        options = {text.strip(): letter for letter, text in _OPTION.findall(self.text)}
+        options = self.options
         answer = None if errs else finding.answer
         if answer is not None and options:
             answer = options.get(answer)
         if answer is None:
             # A guess depends on the question and the first picture only: a useless edit does not change it.
-            source = self.images[0].tobytes() if self.images else b""
-            dice = rng if errs else random.Random(hashlib.sha256(source).hexdigest())
+            dice = rng if errs else random.Random(self.source)
             guess = _guess(self.text, list(options.values()), dice)
             return "I cannot tell." if guess is None else f"I cannot see it well; my guess is \\boxed{{{guess}}}"
         return f"I see that {finding.reason}. The answer is \\boxed{{{answer}}}"
+
+
+def _seen(image: Image.Image, resolution: int | None) -> Image.Image:
+    """A picture as somebody sees it to whom it is at most so many px large."""
+    if resolution is None or max(image.size) <= resolution:
+        return image
+    scale = resolution / max(image.size)
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    small = image.resize(size, Image.Resampling.LANCZOS)
+    return small.resize(image.size, Image.Resampling.BICUBIC)  # what is lost is detail, not the size of things
+
+
+def _at_threshold(confidence: float, threshold: float) -> float:
+    """The probability of a yes: the confidence, its odds scaled so that at the threshold it is a half."""
+    yes, no = confidence * (1 - threshold), (1 - confidence) * threshold
+    return yes / (yes + no)
+
+
+def _another(answer: str, options: Sequence[str], rng: random.Random) -> str:
+    """What somebody might have read in the place of `answer`: another option or number, or two steps exchanged."""
+    if options:
+        return rng.choice([option for option in options if option != answer] or [answer])
+    if answer.isdigit():
+        return rng.choice([digit for digit in "123456789" if digit != answer])
+    mark = "," if "," in answer else "-"
+    steps = answer.split(mark)
+    places = [i for i in range(len(steps) - 1) if steps[i] != steps[i + 1]]
+    if places:
+        i = rng.choice(places)
+        steps[i], steps[i + 1] = steps[i + 1], steps[i]
+    return mark.join(steps)
 
 
 def _logprobs(text: str, odds: dict[str, float]) -> tuple[dict[str, float], ...]:
@@ -185,7 +256,7 @@ def _agreement(reference: str, candidate: str) -> Finding:
     said, wanted = (f" {_words(answer)} " for answer in (candidate, reference))
     denied = any(f" {word} " in said and f" {word} " not in wanted for word in ("not", "no", "never"))
     if wanted.strip() and wanted in said and not denied:
-        return Finding(None, True, "both answers say the same")
+        return Finding(None, 1.0, "both answers say the same")
     return nothing("the answers differ")
 
 
@@ -219,14 +290,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--error-rate", type=float, default=0.0, help="share of wrong decodings at temperature > 0")
+    parser.add_argument("--misread-rate", type=float, default=0.0, help="share of wrong readings, at any temperature")
+    parser.add_argument("--resolution", type=int, help="px a side that are seen of a larger picture (default: all)")
+    parser.add_argument("--threshold", type=float, default=0.5, help="confidence from which an edit is accepted")
     parser.add_argument("--seed", type=int, default=0, help="seed of the errors")
     args = parser.parse_args(argv)
-    if not 0 <= args.error_rate <= 1:
-        parser.error(f"--error-rate {args.error_rate} must lie between 0 and 1")
     if not 1 <= args.port <= 65535:
         parser.error(f"--port {args.port} must lie between 1 and 65535")
-    print(f"the reader answers at http://{args.host}:{args.port}/v1 as model {Reader(args.error_rate, args.seed).name}")
-    serve.run(Reader(args.error_rate, args.seed), host=args.host, port=args.port)
+    try:
+        reader = Reader(
+            args.error_rate,
+            args.seed,
+            resolution=args.resolution,
+            misread_rate=args.misread_rate,
+            threshold=args.threshold,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"the reader answers at http://{args.host}:{args.port}/v1 as model {reader.name}")
+    serve.run(reader, host=args.host, port=args.port)
 
 
 if __name__ == "__main__":

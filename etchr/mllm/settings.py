@@ -8,6 +8,8 @@ from typing import Any
 
 from etchr.mllm.protocol import MLLM
 
+LEAST_RESOLUTION = 16  # px; below, no picture of the tasks shows anything
+
 
 @dataclass
 class ModelConfig:
@@ -24,18 +26,31 @@ class ModelConfig:
     top_logprobs: int | None = None  # http: candidates per token, for dense rewards; null: no log-probabilities
     extra_body: dict[str, Any] = field(default_factory=dict)  # http: sent too: {top_p: 0.8}; {seed: null} leaves it out
     error_rate: float = 0.0  # reader: share of wrong decodings at temperature > 0
-    seed: int = 0  # reader: of those errors
+    seed: int = 0  # reader: of its errors
+    misread_rate: float = 0.0  # reader: share of wrong readings, at any temperature
+    resolution: int | None = None  # reader: px a side that are seen of a larger picture; null: all
+    threshold: float = 0.5  # reader: confidence from which an edit is accepted
     latency_s: float = 0.0  # reader: seconds before each reply, to imitate a server
 
     def __post_init__(self) -> None:
         if self.kind not in ("reader", "http"):
             raise ValueError(f"model kind {self.kind!r} must be reader or http")
-        if not 0 <= self.error_rate <= 1:
-            raise ValueError(f"error_rate={self.error_rate} must lie between 0 and 1")
+        check_reader(self.error_rate, self.resolution, self.misread_rate, self.threshold)
         if not 0 <= self.latency_s < math.inf:
             raise ValueError(f"latency_s={self.latency_s} must be a number from 0 up")
         if self.kind == "http" and not (self.model and self.base_urls):
             raise ValueError("a model of kind http needs model=NAME and base_urls=[http://...]")
+
+
+def check_reader(error_rate: float, resolution: int | None, misread_rate: float, threshold: float) -> None:
+    """`ValueError` unless a reader can be so."""
+    for name, value in (("error_rate", error_rate), ("misread_rate", misread_rate)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name}={value} must lie between 0 and 1")
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold={threshold} must lie above 0 and below 1")
+    if resolution is not None and resolution < LEAST_RESOLUTION:
+        raise ValueError(f"resolution={resolution} must be at least {LEAST_RESOLUTION} px, or null")
 
 
 def build_model(config: ModelConfig, jitter_seed: int = 0) -> MLLM:
@@ -43,7 +58,14 @@ def build_model(config: ModelConfig, jitter_seed: int = 0) -> MLLM:
     if config.kind == "reader":
         from etchr.mllm.reader import Reader
 
-        return Reader(config.error_rate, config.seed, latency_s=config.latency_s)
+        return Reader(
+            config.error_rate,
+            config.seed,
+            resolution=config.resolution,
+            misread_rate=config.misread_rate,
+            threshold=config.threshold,
+            latency_s=config.latency_s,
+        )
     from etchr.mllm.chat import ChatClient, ChatSettings
 
     return ChatClient(
@@ -63,14 +85,16 @@ def build_model(config: ModelConfig, jitter_seed: int = 0) -> MLLM:
 
 
 def model_fingerprint(config: ModelConfig) -> dict[str, Any]:
-    """What decides a model's replies, as JSON: not where it is served; for the reader a digest of its source."""
+    """What decides a model's replies, as JSON: not where it is served; for the reader a digest of source and weights."""
     keys = ("kind", "model", "error_rate", "seed", "max_image_pixels", "extra_body")
     values = {key: getattr(config, key) for key in keys}
     if config.top_logprobs is not None:  # a reply without them is another one
         values["top_logprobs"] = config.top_logprobs
     if config.kind == "reader":
-        from etchr.mllm import reader, sight, skills, wishes
+        from etchr.mllm import confidence, reader, sight, skills, wishes
 
-        source = "".join(inspect.getsource(module) for module in (reader, sight, skills, wishes))
+        values |= {key: getattr(config, key) for key in ("misread_rate", "resolution", "threshold")}
+        source = "".join(inspect.getsource(module) for module in (confidence, reader, sight, skills, wishes))
+        source += confidence.RULES_FILE.read_text(encoding="utf-8")
         values["version"] = hashlib.sha256(source.encode()).hexdigest()[:16]
     return values

@@ -18,6 +18,7 @@ Array = NDArray[Any]
 HUES = {"red": 0, "orange": 30, "yellow": 48, "green": 138, "teal": 184, "blue": 228, "purple": 277, "pink": 310}
 INK_BELOW = 95  # a pixel whose brightest channel is below this is ink
 RED_GAIN = 55  # of `_redness`: a pixel that has it, and has gained it, was marked red by the edit
+LEAST_CLOSURE, MOST_STRAY = 0.6, 0.4  # of `RedBox`: red marks beyond these are no box
 MAX_SIDE = 1024  # px to which pictures are brought before they are measured
 GLANCE = 16  # blocks a side that a glance resolves
 
@@ -30,6 +31,14 @@ class Box:
     top: float
     right: float
     bottom: float
+
+
+@dataclass(frozen=True)
+class RedBox(Box):
+    """A box that an edit drew, and how well."""
+
+    closure: float  # share of its frame that is red
+    stray: float  # share of the red that is not its frame
 
 
 def pixels(image: Image.Image, size: int | None = None) -> Array:
@@ -61,6 +70,12 @@ def ink(rgb: Array) -> Array:
     return rgb.max(-1) < INK_BELOW
 
 
+def spread(mask: Array) -> float:
+    """How far the marked pixels lie apart, in log: 0 for a disc, larger for what is in several places."""
+    rows, columns = np.nonzero(mask)
+    return float(np.log(np.sqrt(2 * np.pi * max(rows.var() + columns.var(), 1e-6) / len(rows))))
+
+
 def changed(source: Image.Image, edit: Image.Image, outside: Box | None = None) -> float:
     """The largest change of a block's mean colour between source and edit at a glance, 0..1, beside the box."""
     difference = np.abs(glance(source) - glance(edit)).mean(-1) / 255
@@ -71,7 +86,7 @@ def changed(source: Image.Image, edit: Image.Image, outside: Box | None = None) 
     return float(difference.max())
 
 
-def find_box(source: Image.Image, edit: Image.Image) -> tuple[Box | None, str]:
+def find_box(source: Image.Image, edit: Image.Image) -> tuple[RedBox | None, str]:
     """The one red box that the edit adds to the source, and in words why there is none."""
     size = min(max(edit.size), MAX_SIDE)
     after, before = _redness(pixels(edit, size)), _redness(pixels(source, size))
@@ -88,10 +103,10 @@ def find_box(source: Image.Image, edit: Image.Image) -> tuple[Box | None, str]:
     frame = np.zeros_like(red)
     frame[top:bottom, left:right] = True
     frame[top + line : bottom - line, left + line : right - line] = False
-    filled, outside = red[frame].mean(), (red & ~frame).sum() / red.sum()
-    if filled < 0.7 or outside > 0.35:
+    closure, stray = float(red[frame].mean()), float((red & ~frame).sum() / red.sum())
+    if closure < LEAST_CLOSURE or stray > MOST_STRAY:
         return None, "the red marks are more or less than one whole box"
-    return Box(left / size, top / size, right / size, bottom / size), ""
+    return RedBox(left / size, top / size, right / size, bottom / size, closure, stray), ""
 
 
 def _redness(rgb: Array) -> Array:
@@ -123,6 +138,7 @@ def cells(image: Image.Image, count: int, border: float = 0.0) -> Array:
     return out
 
 
+LIKE_NO_DIGIT = 0.3  # mean distance of strokes from a bitmap
 # 3x5 bitmaps of the digits that the reader has learned to read.
 _GLYPHS = {
     0: "111101101101111", 1: "010110010010111", 2: "111001111100111", 3: "111001111001111", 4: "101101111001001",
@@ -130,13 +146,22 @@ _GLYPHS = {
 }  # fmt: skip
 
 
-def read_digit(mask: Array) -> int | None:
+@dataclass(frozen=True)
+class Digit:
+    """A digit that was read; how far the strokes are from its bitmap, 0..1, and how much farther from the next."""
+
+    value: int
+    distance: float
+    gap: float
+
+
+def read_digit(mask: Array) -> Digit | None:
     """The digit whose strokes `mask` (H, W) shows, or None if it is like none."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) < 3 or len(columns) < 1:
         return None
     glyph = Image.fromarray((mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] * 255).astype(np.uint8))
     seen = np.asarray(glyph.resize((3, 5), Image.Resampling.BOX), np.float32).reshape(-1) / 255
-    distance = {digit: float(np.abs(seen - [int(bit) for bit in bits]).mean()) for digit, bits in _GLYPHS.items()}
-    best = min(distance, key=lambda digit: distance[digit])
-    return best if distance[best] < 0.2 else None
+    distances = {digit: float(np.abs(seen - [int(bit) for bit in bits]).mean()) for digit, bits in _GLYPHS.items()}
+    (best, distance), (_, next_distance) = sorted(distances.items(), key=lambda pair: pair[1])[:2]
+    return Digit(best, distance, next_distance - distance) if distance < LIKE_NO_DIGIT else None

@@ -1,90 +1,144 @@
 """What the embedded reader can do with a question, a picture and an edit of it: one skill per kind of question.
 
-A skill gets pictures and the words of the question, nothing else, and returns what it read off the edit and whether the
-edit can be relied on. It follows a drawn path but does not search one, compares a restored puzzle with its pieces but
-does not solve it, and reads what a box encloses but does not look for a small thing in a scene.
+A skill gets pictures and the words of the question, nothing else, and returns what it read off the edit and a few
+measurements; `confidence.py` makes of these how probably the answer is right. It follows a drawn path but does not
+search one, compares a restored puzzle with its pieces but does not solve it, and reads what a box encloses but does not
+look for a small thing in a scene.
 """
 
 import itertools
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from PIL import Image
 
 from etchr.mllm import sight
+from etchr.mllm.confidence import Feature, Rule, read_rules
 
 STEPS = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
+UNEDITED = 0.02  # a picture of which no block changed by more is no edit
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a skill read off an edit."""
+
+    answer: str | None  # in the words of the options, or in the form the question wants; None: nothing could be read
+    reason: str  # what was seen, or why nothing was
+    features: Mapping[str, float] = field(default_factory=dict)  # see `FEATURES`; none where nothing can be right
+
+    @property
+    def may_be_right(self) -> bool:
+        return self.answer is not None and bool(self.features)
 
 
 @dataclass(frozen=True)
 class Finding:
     """What a look at (source, edit) gave."""
 
-    answer: str | None  # in the words of the options, or in the form the question wants; None: nothing could be read
-    reliable: bool  # whether the edit holds up to a check against the source and the question
-    reason: str
+    answer: str | None  # as a reading's
+    confidence: float  # how probably that answer is right, 0..1; 0 where it cannot be
+    reason: str  # in favour of the answer
+    fault: str = ""  # what speaks against it the most
 
 
 def nothing(reason: str) -> Finding:
-    return Finding(None, False, reason)
+    return Finding(None, 0.0, reason, reason)
+
+
+def _unread(reason: str) -> Reading:
+    return Reading(None, reason)
 
 
 # --------------------------------------------------------------------------------------------------------- boxes
 
+_BOX_FEATURES = {
+    "closure": Feature(1, "the red marks are more or less than one whole box"),
+    "stray": Feature(-1, "the red marks are more or less than one whole box"),
+    "changed": Feature(-1, "the picture beside the box was changed"),
+}
 
-def dot_side(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
+
+LEAST_SHARE = 0.5  # of what is coloured in a box: with less of the asked colour it is round another thing
+
+
+def _box_features(source: Image.Image, edit: Image.Image, box: sight.RedBox) -> dict[str, float]:
+    return {"closure": box.closure, "stray": box.stray, "changed": sight.changed(source, edit, box)}
+
+
+def _share(names: sight.Array, colour: str) -> float:
+    """How much of what is coloured has this colour."""
+    return float((names == colour).sum() / max((names != "").sum(), 1))
+
+
+def dot_side(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Reading:
     """On which side of the boxed object its dot is."""
     colour = words["colour"]
     box, why = sight.find_box(source, edit)
     if box is None:
-        return nothing(why)
+        return _unread(why)
     inside = sight.crop(source, box)
     if inside.size == 0:
-        return nothing("the box is too small")
-    names = sight.colour_names(inside)
+        return _unread("the box is too small")
     dark = sight.ink(inside)
     if not dark.any():
-        return nothing("there is no dot in the box")
+        return _unread("there is no dot in the box")
     y, x = (position.mean() / side - 0.5 for position, side in zip(np.nonzero(dark), dark.shape, strict=True))
     side = ("left", "right")[int(x > 0)] if abs(x) > abs(y) else ("top", "bottom")[int(y > 0)]
-    vivid = (names != "").sum()
-    if vivid == 0 or (names == colour).sum() < 0.7 * vivid:
-        return Finding(side, False, f"the box is not round a {colour} thing")
-    if sight.changed(source, edit, box) > 0.15:
-        return Finding(side, False, "the picture beside the box was changed")
-    return Finding(side, True, f"the box is round the {colour} thing and its dot is on the {side}")
+    share = _share(sight.colour_names(inside), colour)
+    if share < LEAST_SHARE:
+        return Reading(side, f"the box is not round a {colour} thing")
+    features = {
+        "colour": share,
+        "aside": float(abs(abs(x) - abs(y))),
+        "spread": sight.spread(dark),
+        **_box_features(source, edit, box),
+    }
+    return Reading(side, f"the box is round the {colour} thing and its dot is on the {side}", features)
 
 
-def chart_value(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
+def chart_value(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Reading:
     """The number printed in the box, above a bar or a point of the asked colour."""
-    colour = words["colour"]
+    colour, kind = words["colour"], words["kind"]
     box, why = sight.find_box(source, edit)
     if box is None:
-        return nothing(why)
+        return _unread(why)
     inside = sight.crop(source, box)
     if inside.size == 0:
-        return nothing("the box is too small")
+        return _unread("the box is too small")
     names = sight.colour_names(inside)
     coloured = np.flatnonzero((names != "").mean(1) > 0.4)
-    above = sight.ink(inside[: coloured[0]] if len(coloured) else inside)
-    digit = sight.read_digit(above)
+    digit = sight.read_digit(sight.ink(inside[: coloured[0]] if len(coloured) else inside))
     if digit is None:
-        return nothing("there is no number in the box")
-    vivid = (names != "").sum()
-    if vivid == 0 or (names == colour).sum() < 0.7 * vivid:
-        return Finding(str(digit), False, f"the box is not at the {colour} {words['kind']}")
-    if sight.changed(source, edit, box) > 0.15:
-        return Finding(str(digit), False, "the chart beside the box was changed")
-    return Finding(str(digit), True, f"the box shows the value {digit} of the {colour} {words['kind']}")
+        return _unread("there is no number in the box")
+    share = _share(names, colour)
+    if share < LEAST_SHARE:
+        return Reading(str(digit.value), f"the box is not at the {colour} {kind}")
+    features = {
+        "colour": share,
+        "distance": digit.distance,
+        "gap": digit.gap,
+        **_box_features(source, edit, box),
+    }
+    return Reading(str(digit.value), f"the box shows the value {digit.value} of the {colour} {kind}", features)
 
 
 # --------------------------------------------------------------------------------------------------------- paths
 
 
-def follow(marked: set[tuple[int, int]], start: tuple[int, int], goal: tuple[int, int]) -> tuple[str | None, bool]:
-    """Walk from start to goal over marked cells; the moves, and whether the marks are one plain path and no more."""
+_PATH_FEATURES = {
+    "colour": Feature(1, "the path is hard to see"),
+    "loose": Feature(-1, "the path has loose ends"),
+    "changed": Feature(-1, "the map itself was changed"),
+}
+Cell = tuple[int, int]
+
+
+def follow(marked: set[Cell], start: Cell, goal: Cell) -> tuple[list[str] | None, set[Cell]]:
+    """Walk from start to goal over marked cells, without ever choosing: the moves, and the marks left over."""
     here, left = start, set(marked) - {start, goal}
     moves: list[str] = []
     while True:
@@ -92,65 +146,78 @@ def follow(marked: set[tuple[int, int]], start: tuple[int, int], goal: tuple[int
         ahead = [(name, cell) for name, cell in around.items() if cell in left]
         last = [name for name, cell in around.items() if cell == goal]
         if last and not ahead:
-            return ",".join([*moves, last[0]]), not left
+            return [*moves, last[0]], left
         if len(ahead) != 1:
-            return None, False
+            return None, left
         moves.append(ahead[0][0])
         here = ahead[0][1]
         left.remove(here)
 
 
-def maze_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
+def _path_features(before: sight.Array, after: sight.Array, walked: set[Cell], loose: set[Cell]) -> dict[str, float]:
+    change = np.abs(before - after).mean(-1) / 255
+    beside = [change[cell] for cell in np.ndindex(change.shape) if cell not in walked | loose]
+    chroma = (after.max(-1) - after.min(-1)) / 255
+    return {
+        "colour": float(min((chroma[cell] for cell in walked), default=0)),
+        "loose": len(loose) / len(change),
+        "changed": float(max(beside, default=0)),
+    }
+
+
+def maze_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Reading:
     """The moves along the blue cells from green to red."""
     count = int(words["size"])
     if not 2 <= count <= 40:
-        return nothing("that is no maze I can see")
+        return _unread("that is no maze I can see")
     border = 1 / (count + 2)
     before, after = sight.cells(source, count, border), sight.cells(edit, count, border)
     names = sight.colour_names(before)
     starts, goals = np.argwhere(names == "green"), np.argwhere(names == "red")
     if len(starts) != 1 or len(goals) != 1:
-        return nothing("I see no single green and red cell")
+        return _unread("I see no single green and red cell")
     start, goal = ((int(row), int(column)) for row, column in (starts[0], goals[0]))
     path = {(int(r), int(c)) for r, c in np.argwhere(sight.colour_names(after) == "blue")}
-    moves, plain = follow(path, start, goal)
+    moves, loose = follow(path, start, goal)
     if moves is None:
-        return nothing("no blue path leads from green to red")
+        return _unread("no blue path leads from green to red")
     walls = before.max(-1) < 110
-    if not plain or any(walls[cell] for cell in path):
-        return Finding(moves, False, "the blue path crosses walls or has loose ends")
-    same = np.abs(before - after).mean(-1) / 255
-    if max((same[cell] for cell in np.ndindex(count, count) if cell not in path), default=0) > 0.2:
-        return Finding(moves, False, "the maze itself was changed")
-    return Finding(moves, True, "a clean blue path leads from green to red")
+    if any(walls[cell] for cell in path - loose):
+        return Reading(",".join(moves), "the blue path crosses walls")
+    features = _path_features(before, after, path - loose, loose)
+    return Reading(",".join(moves), "a clean blue path leads from green to red", features)
 
 
-def lake_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
+def lake_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Reading:
     """The moves along the pink marks from the upper left to the gift in the lower right."""
     count = int(words["size"])
     if not 2 <= count <= 40:
-        return nothing("that is no lake I can see")
+        return _unread("that is no lake I can see")
     before, after = sight.cells(source, count), sight.cells(edit, count)
     names = sight.colour_names(after)
     path = {(int(r), int(c)) for r, c in np.argwhere((names == "pink") | (names == "purple"))}
-    moves, plain = follow(path, (0, 0), (count - 1, count - 1))
+    moves, loose = follow(path, (0, 0), (count - 1, count - 1))
     if moves is None:
-        return nothing("no pink path leads to the gift")
+        return _unread("no pink path leads to the gift")
     holes = before.mean(-1) < 145
-    if not plain or any(holes[cell] for cell in path):
-        return Finding(moves, False, "the pink path crosses holes or has loose ends")
-    same = np.abs(before - after).mean(-1) / 255
-    if max((same[cell] for cell in np.ndindex(count, count) if cell not in path), default=0) > 0.2:
-        return Finding(moves, False, "the lake itself was changed")
-    return Finding(moves, True, "a clean pink path leads to the gift")
+    if any(holes[cell] for cell in path - loose):
+        return Reading(",".join(moves), "the pink path crosses holes")
+    features = _path_features(before, after, path - loose, loose)
+    return Reading(",".join(moves), "a clean pink path leads to the gift", features)
 
 
 # -------------------------------------------------------------------------------------------------------- jigsaw
 
 _PIECE = 32  # samples a side at which pieces are compared
+_CLEAR = 0.2  # a second best order that costs a fifth more is out of the question, and counts no less if it costs more
+_JIGSAW_FEATURES = {
+    "cost": Feature(-1, "a quarter of the edit matches no piece"),
+    "gap": Feature(1, "the pieces might lie in another order as well"),
+    "seam": Feature(-1, "the pieces do not meet at the seams"),
+}
 
 
-def piece_order(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
+def piece_order(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Reading:
     """Which piece lies in which quarter of the restored picture."""
     size = 2 * _PIECE
     before, after = sight.pixels(source, size), sight.pixels(edit, size)
@@ -161,16 +228,19 @@ def piece_order(words: re.Match[str], source: Image.Image, edit: Image.Image) ->
     pieces = [before[r : r + _PIECE, c : c + _PIECE][use] for r, c in quarters]
     places = [after[r : r + _PIECE, c : c + _PIECE][use] for r, c in quarters]
     cost = np.array([[np.abs(place - piece).mean() / 255 for piece in pieces] for place in places])
-    ranked = sorted(itertools.permutations(range(4)), key=lambda order: sum(cost[q, p] for q, p in enumerate(order)))
-    order = "-".join(map(str, ranked[0]))
-    worst = max(cost[q, p] for q, p in enumerate(ranked[0]))
-    if worst > 0.09:
-        return Finding(order, False, "a quarter of the edit matches no piece")
-    if (sight.colour_names(after[_PIECE - 2 : _PIECE + 2]) == "blue").mean() > 0.5 and _seam(before, True) < 0.05:
-        return Finding(order, False, "the borders are still there")
-    if max(_seam(after, True), _seam(after, False)) > 0.06:
-        return Finding(order, False, "the pieces do not meet at the seams")
-    return Finding(order, True, "every quarter matches a piece and the seams meet")
+    mean = {order: float(np.mean([cost[q, p] for q, p in enumerate(order)])) for order in _ORDERS}
+    best, second = sorted(_ORDERS, key=lambda order: mean[order])[:2]
+    if best == _ORDERS[0]:
+        return _unread("the pieces lie as they lay before")
+    features = {
+        "cost": mean[best],
+        "gap": min(1 - mean[best] / max(mean[second], 1e-6), _CLEAR),
+        "seam": max(_seam(after, True), _seam(after, False)),
+    }
+    return Reading("-".join(map(str, best)), "every quarter matches a piece and the seams meet", features)
+
+
+_ORDERS = list(itertools.permutations(range(4)))  # the first is the identity, which is no puzzle's solution
 
 
 def _seam(rgb: np.ndarray, vertical: bool) -> float:
@@ -185,34 +255,40 @@ def _seam(rgb: np.ndarray, vertical: bool) -> float:
 
 # ------------------------------------------------------------------------------------------------------- 3D view
 
+_IN_FRONT = 0.68, 0.5  # (y, x) of the middle of the board's near side
+_PLAIN = 0.25  # of the side: distances that are larger leave no doubt, and count no more
+_VIEW_FEATURES = {
+    "margin": Feature(1, "the two stand askew in the new view"),
+    "place": Feature(-1, "the new view is not from behind the {anchor} one"),
+    "size": Feature(-1, "a solid changed its size"),
+    "spread": Feature(-1, "a colour is all over the new view"),
+}
 
-def relation(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Finding:
+
+def relation(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Reading:
     """How two solids stand to each other in a view that has the named solid in front."""
     size = 96
     names = sight.colour_names(sight.pixels(edit, size))
-    spots = {}
+    seen = sight.colour_names(sight.pixels(source, size))
+    spots, sizes, spreads = {}, [], []
     for role in ("anchor", "first", "second"):
         where = np.argwhere(names == words[role])
         if len(where) < size * size * 0.006:
-            return nothing(f"I cannot see the {words[role]} one in the new view")
+            return _unread(f"I cannot see the {words[role]} one in the new view")
         spots[role] = where.mean(0) / size  # (y, x)
+        sizes.append(abs(np.log(len(where) / max((seen == words[role]).sum(), 1))))
+        spreads.append(sight.spread(names == words[role]))
     dy, dx = spots["first"] - spots["second"]
     dy /= 0.75  # heights are foreshortened
-    if abs(dx) > abs(dy):
-        answer, margin = ("to the right" if dx > 0 else "to the left"), abs(dx) - abs(dy)
-    else:
-        answer, margin = ("in front" if dy > 0 else "behind"), abs(dy) - abs(dx)
-    if margin < 0.08:
-        return Finding(answer, False, "the two stand askew in the new view")
-    y, x = spots["anchor"]
-    if abs(x - 0.5) > 0.1 or y < max(spots["first"][0], spots["second"][0]) - 0.09 or y < 0.5:
-        return Finding(answer, False, f"the new view is not from behind the {words['anchor']} one")
-    seen = sight.colour_names(sight.pixels(source, size))
-    for role in ("anchor", "first", "second"):
-        share = (names == words[role]).sum() / max((seen == words[role]).sum(), 1)
-        if not 0.25 < share < 4:
-            return Finding(answer, False, f"the {words[role]} one changed its size")
-    return Finding(answer, True, f"the new view has the {words['anchor']} one in front")
+    across, along = ("to the right" if dx > 0 else "to the left"), ("in front" if dy > 0 else "behind")
+    features = {
+        "margin": min(float(abs(abs(dx) - abs(dy))), _PLAIN),
+        "place": min(float(np.hypot(*(spots["anchor"] - _IN_FRONT))), _PLAIN),
+        "size": float(max(sizes)),
+        "spread": max(spreads),
+    }
+    answer = across if abs(dx) > abs(dy) else along
+    return Reading(answer, f"the new view has the {words['anchor']} one in front", features)
 
 
 # ------------------------------------------------------------------------------------------------------ questions
@@ -229,13 +305,32 @@ QUESTIONS: dict[str, re.Pattern[str]] = {  # the questions of the procedural tas
         rf"relative to the {_NAMED.format('second')}"
     ),
 }
-SKILLS: dict[str, Callable[[re.Match[str], Image.Image, Image.Image], Finding]] = {
+Skill = Callable[[re.Match[str], Image.Image, Image.Image], Reading]
+SKILLS: dict[str, Skill] = {
     "perception": dot_side,
     "chart": chart_value,
     "maze": maze_moves,
     "frozen_lake": lake_moves,
     "jigsaw": piece_order,
     "view3d": relation,
+}
+FEATURES: dict[str, dict[str, Feature]] = {  # what each skill measures
+    "perception": {
+        "colour": Feature(1, "there is more in the box than a {colour} thing"),
+        "aside": Feature(1, "the dot is on no side of the thing"),
+        "spread": Feature(-1, "there is more than one dot in the box"),
+        **_BOX_FEATURES,
+    },
+    "chart": {
+        "colour": Feature(1, "there is more in the box than the {colour} {kind}"),
+        "distance": Feature(-1, "the number in the box is hard to read"),
+        "gap": Feature(1, "the number in the box might be another one"),
+        **_BOX_FEATURES,
+    },
+    "maze": _PATH_FEATURES,
+    "frozen_lake": _PATH_FEATURES,
+    "jigsaw": _JIGSAW_FEATURES,
+    "view3d": _VIEW_FEATURES,
 }
 
 
@@ -248,10 +343,27 @@ def recognise(text: str) -> tuple[str, re.Match[str]] | None:
     return None
 
 
+def read(task: str, words: re.Match[str], source: Image.Image, edit: Image.Image) -> Reading:
+    """What the task's skill reads off an edit; nothing from a picture that was not edited."""
+    if sight.changed(source, edit) < UNEDITED:
+        return _unread("the second image shows what the first does")
+    return SKILLS[task](words, source, edit)
+
+
 def look(question: str, source: Image.Image, edit: Image.Image) -> Finding:
-    """Apply the skill that the question calls for."""
+    """Apply the skill that the question calls for, and say how sure its answer is."""
     known = recognise(question)
     if known is None:
         return nothing("I do not know this kind of question")
     task, words = known
-    return SKILLS[task](words, source, edit)
+    reading = read(task, words, source, edit)
+    if not reading.may_be_right:
+        return Finding(reading.answer, 0.0, reading.reason, reading.reason)
+    rule = _rules()[task]
+    fault = FEATURES[task][rule.worst(reading.features)].fault.format(**words.groupdict())
+    return Finding(reading.answer, rule.confidence(reading.features), reading.reason, fault)
+
+
+@cache
+def _rules() -> dict[str, Rule]:
+    return read_rules(FEATURES)
