@@ -85,7 +85,7 @@ def build_model(config: ModelConfig, jitter_seed: int = 0) -> MLLM:
 
 
 def model_fingerprint(config: ModelConfig) -> dict[str, Any]:
-    """What decides a model's replies, as JSON: not where it is served; for the reader a digest of source and weights."""
+    """What decides a model's replies, as JSON: not where it is served; of the reader a digest of source and weights."""
     keys = ("kind", "model", "error_rate", "seed", "max_image_pixels", "extra_body")
     values = {key: getattr(config, key) for key in keys}
     if config.top_logprobs is not None:  # a reply without them is another one
