@@ -1,21 +1,25 @@
 """Chart: read one value of a bar or line chart; the edit is a red box round the asked value.
 
 Four categories, told apart by colour, with values from 1 to 9 printed in small digits above the bar or the point.
+Instructions also change the named bar or point itself, as in `perception.py` and for its reason.
 """
 
 import random
+from collections.abc import Sequence
 
 from PIL import Image
 
-from data_prep.draw import COLOURS, INK, Canvas
+from data_prep.draw import COLOURS, INK, PAPER, Canvas, Colour
 from data_prep.task import Ask, ProceduralTask, Scene, Target
 from etchr.boxes import RED
 
+VERBS = ("box", "box", "box at", "remove", "blacken", "recolour")  # what instructions ask for, as often as named here
 PITCH, BASE, UNIT = 16, 60, 4  # units: width of a category, height of the axis from the top, height of a value step
 
 
 class Chart(ProceduralTask):
     name = "chart"
+    shallow = 6
 
     def scene(self, rng: random.Random) -> Scene:
         return {
@@ -27,27 +31,47 @@ class Chart(ProceduralTask):
     def target(self, scene: Scene, rng: random.Random) -> Target:
         return {"column": rng.randrange(4)}
 
-    any_target = target
+    def any_target(self, scene: Scene, rng: random.Random) -> Target:
+        target = self.target(scene, rng) | {"verb": rng.choice(VERBS)}
+        if target["verb"] == "recolour":
+            target["colour"] = rng.choice(sorted(set(COLOURS) - set(scene["colours"])))
+        return target
+
+    def depth(self, scene: Scene, target: Target) -> int:
+        return max(scene["values"]) - min(scene["values"])  # how far apart the boxes may lie
 
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
-        canvas = Canvas(size)
-        tops = [BASE - UNIT * value for value in scene["values"]]
-        if scene["kind"] == "point":
-            canvas.line([(PITCH * i + 8, top + 3) for i, top in enumerate(tops)], (150, 150, 160))
-        for i, (top, colour) in enumerate(zip(tops, scene["colours"], strict=True)):
-            height = BASE - top if scene["kind"] == "bar" else 6
-            canvas.rect(PITCH * i + 3, top, 10, height, COLOURS[colour])
-            canvas.digit(str(scene["values"][i]), PITCH * i + 5, top - 12)
-        canvas.rect(0, BASE, 64, 2, INK)
-        return canvas.image
+        return _draw(scene, [COLOURS[colour] for colour in scene["colours"]], size)
 
     def edit(self, scene: Scene, target: Target, size: int) -> Image.Image:
-        canvas = Canvas(size, self.source(scene, target, size))
-        canvas.frame(*_box(scene, target), RED)
-        return canvas.image
+        colours, column = [COLOURS[colour] for colour in scene["colours"]], target["column"]
+        match target.get("verb", "box"):
+            case "remove":
+                colours[column] = PAPER
+            case "recolour":
+                colours[column] = COLOURS[target["colour"]]
+            case "blacken":
+                colours[column] = INK
+            case _:
+                canvas = Canvas(size, _draw(scene, colours, size))
+                canvas.frame(*_box(scene, target), RED)
+                return canvas.image
+        return _draw(scene, colours, size)
 
     def instruction(self, scene: Scene, target: Target) -> str:
-        return f"Red box round the value of {scene['kind']} {target['column'] + 1}."
+        kind, column = scene["kind"], target["column"]
+        name = f"the {scene['colours'][column]} {kind}"
+        match target.get("verb", "box"):
+            case "remove":
+                return f"Remove {name}."
+            case "recolour":
+                return f"Make {name} {target['colour']}."
+            case "blacken":
+                return f"Paint {name} black."
+            case "box at":
+                return f"Red box round the value of {kind} {column + 1}."
+            case _:
+                return f"Red box round the value of {name}."
 
     def ask(self, scene: Scene, target: Target, rng: random.Random) -> Ask:
         column = target["column"]
@@ -57,6 +81,19 @@ class Chart(ProceduralTask):
             "number",
             meta={"boxes": [[side / 64 for side in _box(scene, target)]]},  # x, y, w, h as fractions of the side
         )
+
+
+def _draw(scene: Scene, colours: Sequence[Colour], size: int) -> Image.Image:
+    canvas = Canvas(size)
+    tops = [BASE - UNIT * value for value in scene["values"]]
+    if scene["kind"] == "point":
+        canvas.line([(PITCH * i + 8, top + 3) for i, top in enumerate(tops)], (150, 150, 160))
+    for i, (top, colour) in enumerate(zip(tops, colours, strict=True)):
+        height = BASE - top if scene["kind"] == "bar" else 6
+        canvas.rect(PITCH * i + 3, top, 10, height, colour)
+        canvas.digit(str(scene["values"][i]), PITCH * i + 5, top - 12)
+    canvas.rect(0, BASE, 64, 2, INK)
+    return canvas.image
 
 
 def _box(scene: Scene, target: Target) -> tuple[int, int, int, int]:

@@ -6,6 +6,8 @@ that a picture survives the smallest editor.
 
 from PIL import Image, ImageDraw
 
+Colour = tuple[int, int, int]
+
 UNITS = 64
 WHITE, BLACK, INK = (255, 255, 255), (0, 0, 0), (24, 24, 32)
 BLUE, MAGENTA = (40, 80, 240), (230, 40, 200)
@@ -38,7 +40,7 @@ DIGITS = {
 class Canvas:
     """A square RGB image drawn in units."""
 
-    def __init__(self, size: int, background: tuple[int, int, int] | Image.Image = PAPER) -> None:
+    def __init__(self, size: int, background: Colour | Image.Image = PAPER) -> None:
         if size < UNITS:
             raise ValueError(f"size={size} is too small; procedural pictures need at least {UNITS} px")
         self.size = size
@@ -51,40 +53,38 @@ class Canvas:
     def _px(self, *units: float) -> list[int]:
         return [round(unit * self.size / UNITS) for unit in units]
 
-    def rect(self, x: float, y: float, width: float, height: float, fill: tuple[int, int, int]) -> None:
+    def rect(self, x: float, y: float, width: float, height: float, fill: Colour) -> None:
         """A filled rectangle; `x + width` and `y + height` are exclusive."""
         left, top, right, bottom = self._px(x, y, x + width, y + height)
         self._draw.rectangle((left, top, right - 1, bottom - 1), fill=fill)
 
-    def frame(
-        self, x: float, y: float, width: float, height: float, fill: tuple[int, int, int], line: float = 2
-    ) -> None:
+    def frame(self, x: float, y: float, width: float, height: float, fill: Colour, line: float = 2) -> None:
         """A frame of thickness `line` just inside the rectangle."""
         self.rect(x, y, width, line, fill)
         self.rect(x, y + height - line, width, line, fill)
         self.rect(x, y, line, height, fill)
         self.rect(x + width - line, y, line, height, fill)
 
-    def polygon(self, points: list[tuple[float, float]], fill: tuple[int, int, int]) -> None:
+    def polygon(self, points: list[tuple[float, float]], fill: Colour) -> None:
         """A filled polygon."""
         self._draw.polygon([(px[0], px[1]) for px in (self._px(*point) for point in points)], fill=fill)
 
-    def disc(self, x: float, y: float, radius: float, fill: tuple[int, int, int]) -> None:
+    def disc(self, x: float, y: float, radius: float, fill: Colour) -> None:
         """A filled disc round (x, y)."""
         left, top, right, bottom = self._px(x - radius, y - radius, x + radius, y + radius)
         self._draw.ellipse((left, top, right - 1, bottom - 1), fill=fill)
 
-    def line(self, points: list[tuple[float, float]], fill: tuple[int, int, int], width: float = 2) -> None:
+    def line(self, points: list[tuple[float, float]], fill: Colour, width: float = 2) -> None:
         """A polyline."""
         self._draw.line([(px[0], px[1]) for px in (self._px(*p) for p in points)], fill=fill, width=self._px(width)[0])
 
-    def digit(self, text: str, x: float, y: float, fill: tuple[int, int, int] = INK, grain: float = 2) -> None:
+    def digit(self, text: str, x: float, y: float, fill: Colour = INK, grain: float = 2) -> None:
         """One digit, 3 x 5 grains, with its upper left corner at (x, y)."""
         for index, bit in enumerate(DIGITS[text]):
             if bit == "1":
                 self.rect(x + index % 3 * grain, y + index // 3 * grain, grain, grain, fill)
 
-    def shape(self, name: str, x: float, y: float, radius: float, fill: tuple[int, int, int]) -> None:
+    def shape(self, name: str, x: float, y: float, radius: float, fill: Colour) -> None:
         """A named flat shape centred at (x, y)."""
         r = radius
         if name == "square":

@@ -4,6 +4,7 @@ From 256 px up the picture is the one that gymnasium renders; below that the sam
 elf of 16 px cannot be told from a gift. Only maps with exactly one shortest path are used.
 """
 
+import itertools
 import os
 import random
 from functools import lru_cache
@@ -23,6 +24,7 @@ RENDERED_FROM = 256  # px
 
 class FrozenLake(ProceduralTask):
     name = "frozen_lake"
+    shallow = 2
     longest_path = 11  # moves; ten of the 1,454 maps with one shortest path have such a walk, and none a longer one
 
     def scene(self, rng: random.Random) -> Scene:
@@ -45,6 +47,11 @@ class FrozenLake(ProceduralTask):
     def path_target(self, scene: Scene, length: int, rng: random.Random) -> Target | None:
         cells = exact_walk(rng, scene["grid"], length)
         return {"cells": cells} if cells else None
+
+    def depth(self, scene: Scene, target: Target) -> int:
+        path = [(0, 0), *target["cells"], (GRID - 1, GRID - 1)]  # nearly all have six moves: its bends tell them apart
+        steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(path)]
+        return sum(a != b for a, b in itertools.pairwise(steps))
 
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
         if size >= RENDERED_FROM:

@@ -24,6 +24,7 @@ PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 class Jigsaw(ProceduralTask):
     name = "jigsaw"
+    shallow = 3
 
     def __init__(self, photos: Path | None = None) -> None:
         """With `photos`, pictures are the image files of that folder; `ValueError` if it holds none."""
@@ -51,6 +52,9 @@ class Jigsaw(ProceduralTask):
     def any_target(self, scene: Scene, rng: random.Random) -> Target:
         # The pieces lie in one order and are asked for in another: the instruction decides, not the picture.
         return {"order": list(rng.choice(ORDERS)), "shown": list(rng.choice(ORDERS))}
+
+    def depth(self, scene: Scene, target: Target) -> int:
+        return sum(piece != quadrant for quadrant, piece in enumerate(target["order"]))
 
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
         shown = (

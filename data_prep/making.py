@@ -34,7 +34,7 @@ class DataConfig:
     seed: int = 0  # what is drawn; the splits are disjoint whatever the seed
     split: str = "test"  # train, val or test: decided by the hash of a scene
     kind: str = "question"  # question, or instruction: explicit instructions with arbitrary targets
-    undone_share: float = 0.0  # kind=question: share of edits that are the unedited source, as failed edits are
+    shallow: bool = False  # kind=question: short paths, few pieces moved, near viewpoints only
     lengths: list[int] | None = None  # kind=instruction of maze and frozen_lake: moves of the paths, each as often
     size: int = 64  # side of the pictures in px, 64 to 1024
     photos: str | None = None  # folder of photographs for the jigsaw; null: painted pictures
@@ -47,8 +47,8 @@ class DataConfig:
             raise ValueError(f"split={self.split!r} must be one of {', '.join(SPLITS)}")
         if self.kind not in ("question", "instruction"):
             raise ValueError(f"kind={self.kind!r} must be question or instruction")
-        if not 0 <= self.undone_share < 1:
-            raise ValueError(f"undone_share={self.undone_share} must be at least 0 and below 1")
+        if self.shallow and self.kind != "question":
+            raise ValueError("shallow=true is for kind=question: instructions name targets of any depth")
         if not 64 <= self.size <= 1024 or self.size % 16:
             raise ValueError(f"size={self.size} must be a multiple of 16 from 64 to 1024")
         if self.lengths is not None and self.kind != "instruction":
@@ -141,7 +141,7 @@ def make(name: str, config: DataConfig, tick: Callable[[int], object]) -> str:
         seed=config.seed,
         size=config.size,
         kind=config.kind,
-        undone_share=config.undone_share,
+        shallow=config.shallow,
         lengths=config.lengths,
     )
 

@@ -58,6 +58,7 @@ def _beside(cells: int) -> int:
 
 class Maze(ProceduralTask):
     name = "maze"
+    shallow = 10
     longest_path = 24  # of a random scene's walks; one scene in 130 has one, and longer ones hardly come up
 
     def scene(self, rng: random.Random) -> Scene:
@@ -76,11 +77,14 @@ class Maze(ProceduralTask):
         return {"cells": path[1:-1]}
 
     def any_target(self, scene: Scene, rng: random.Random) -> Target:
-        return {"cells": any_walk(rng, scene["grid"], 3, 14)}
+        return {"cells": any_walk(rng, scene["grid"], 6, 14)}
 
     def path_target(self, scene: Scene, length: int, rng: random.Random) -> Target | None:
         cells = exact_walk(rng, scene["grid"], length)
         return {"cells": cells} if cells else None
+
+    def depth(self, scene: Scene, target: Target) -> int:
+        return len(target["cells"]) + 1
 
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
         canvas = Canvas(size, BLACK)

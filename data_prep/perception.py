@@ -2,6 +2,9 @@
 
 A 4x4 field with three to five objects of different colours. Each has a small dark dot near one of its sides, too small
 to see from afar: the question asks on which side of a named object the dot is.
+
+Instructions also change the named object itself. A thin frame teaches an editor little about which word means which
+thing; an object that goes or turns black does, and the frame follows (docs/results/nano.md).
 """
 
 import random
@@ -13,11 +16,13 @@ from data_prep.task import Ask, ProceduralTask, Scene, Target
 from etchr.boxes import RED
 
 GRID, CELL = 4, 16  # cells a side, units a cell
+VERBS = ("box", "box", "box at", "remove", "blacken", "recolour")  # what instructions ask for, as often as named here
 SIDES = {"top": (0, -1), "right": (1, 0), "bottom": (0, 1), "left": (-1, 0)}
 
 
 class Perception(ProceduralTask):
     name = "perception"
+    shallow = 4
 
     def scene(self, rng: random.Random) -> Scene:
         count = rng.randint(3, 5)
@@ -33,27 +38,47 @@ class Perception(ProceduralTask):
     def target(self, scene: Scene, rng: random.Random) -> Target:
         return {"object": rng.randrange(len(scene["objects"]))}
 
-    any_target = target
+    def any_target(self, scene: Scene, rng: random.Random) -> Target:
+        target = self.target(scene, rng) | {"verb": rng.choice(VERBS)}
+        if target["verb"] == "recolour":
+            target["colour"] = rng.choice(sorted(set(COLOURS) - {thing["colour"] for thing in scene["objects"]}))
+        return target
+
+    def depth(self, scene: Scene, target: Target) -> int:
+        return len(scene["objects"])
 
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
-        canvas = Canvas(size)
-        for thing in scene["objects"]:
-            x, y = _corner(thing["cell"])
-            canvas.shape(thing["shape"], x + CELL / 2, y + CELL / 2, 6, COLOURS[thing["colour"]])
-            dx, dy = SIDES[thing["dot"]]
-            canvas.rect(x + CELL / 2 - 2 + 3 * dx, y + CELL / 2 - 2 + 3 * dy, 4, 4, INK)
-        return canvas.image
+        return _draw(scene["objects"], size)
 
     def edit(self, scene: Scene, target: Target, size: int) -> Image.Image:
-        canvas = Canvas(size, self.source(scene, target, size))
-        x, y = _corner(scene["objects"][target["object"]]["cell"])
-        canvas.frame(x, y, CELL, CELL, RED)
-        return canvas.image
+        things, which = list(scene["objects"]), target["object"]
+        match target.get("verb", "box"):
+            case "remove":
+                del things[which]
+            case "recolour":
+                things[which] = things[which] | {"colour": target["colour"]}
+            case "blacken":
+                things[which] = things[which] | {"colour": "black"}
+            case _:
+                canvas = Canvas(size, _draw(things, size))
+                canvas.frame(*_corner(things[which]["cell"]), CELL, CELL, RED)
+                return canvas.image
+        return _draw(things, size)
 
     def instruction(self, scene: Scene, target: Target) -> str:
         thing = scene["objects"][target["object"]]
-        row, column = divmod(thing["cell"], GRID)
-        return f"Red box round the {thing['colour']} {thing['shape']} at row {row + 1}, column {column + 1}."
+        name, (row, column) = f"the {thing['colour']} {thing['shape']}", divmod(thing["cell"], GRID)
+        match target.get("verb", "box"):
+            case "remove":
+                return f"Remove {name}."
+            case "recolour":
+                return f"Make {name} {target['colour']}."
+            case "blacken":
+                return f"Paint {name} black."
+            case "box at":
+                return f"Red box round {name} at row {row + 1}, column {column + 1}."
+            case _:
+                return f"Red box round {name}."
 
     def ask(self, scene: Scene, target: Target, rng: random.Random) -> Ask:
         thing = scene["objects"][target["object"]]
@@ -66,6 +91,16 @@ class Perception(ProceduralTask):
             tuple(sides),
             {"boxes": [[x / 64, y / 64, CELL / 64, CELL / 64]]},  # x, y, w, h as fractions of the side
         )
+
+
+def _draw(things: list[Scene], size: int) -> Image.Image:
+    canvas = Canvas(size)
+    for thing in things:
+        x, y = _corner(thing["cell"])
+        canvas.shape(thing["shape"], x + CELL / 2, y + CELL / 2, 6, COLOURS.get(thing["colour"], INK))
+        dx, dy = SIDES[thing["dot"]]
+        canvas.rect(x + CELL / 2 - 2 + 3 * dx, y + CELL / 2 - 2 + 3 * dy, 4, 4, INK)
+    return canvas.image
 
 
 def _corner(cell: int) -> tuple[int, int]:

@@ -49,6 +49,7 @@ class ProceduralTask(ABC):
     name: str
     scenes_repeat = False  # whether held-out questions may share a scene, with different targets
     longest_path = 0  # moves of the longest path that `path_target` may be asked for; 0: the task has no paths
+    shallow: int  # the largest depth of what the miniature's Stage I imitates; Stage II and the test set have all
 
     def aliases(self, scene: Scene) -> list[Scene]:
         """All scenes with the same picture, this one among them: what differs between them cannot be seen."""
@@ -69,6 +70,10 @@ class ProceduralTask(ABC):
     def path_target(self, scene: Scene, length: int, rng: random.Random) -> Target | None:
         """The target of an instruction to draw a path of exactly `length` moves; None if the scene has none."""
         raise NotImplementedError(f"task {self.name} has no paths")
+
+    @abstractmethod
+    def depth(self, scene: Scene, target: Target) -> int:
+        """How hard a question is: moves or bends of a path, pieces moved, quarter turns, things to choose from."""
 
     @abstractmethod
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
@@ -121,13 +126,13 @@ def generate(
     seed: int,
     size: int,
     kind: str = "question",
-    undone_share: float = 0.0,
+    shallow: bool = False,
     lengths: Sequence[int] | None = None,
 ) -> Iterator[EditSample]:
-    """`num_samples` samples of one split, reproducible from the seed.
+    """`num_samples` samples of one split, reproducible from the seed; `meta` has the `depth` of a question.
 
-    Of an `undone_share` of the questions the edit is the unedited source, one way in which a model's edits fail. Their
-    `meta` says `edit_is_undone`.
+    With `shallow`, only questions whose depth is at most the task's `shallow` come: short paths, few pieces moved, near
+    viewpoints, as in a corpus whose edits somebody could make.
 
     The scenes of a `val` or `test` set of questions are all different, unless the task has few (`scenes_repeat`); a set
     larger than the task has scenes is refused. `train` sets and instructions may repeat a scene with another target.
@@ -143,12 +148,19 @@ def generate(
     for index in range(num_samples):
         length = lengths[index % len(lengths)] if lengths else None
         scene, digest, path = draw.scene(length)
+        target = path or _target(task, scene, kind, rng)
+        while shallow and task.depth(scene, target) > task.shallow:
+            scene, digest, _ = draw.scene(None)
+            target = _target(task, scene, kind, rng)
         origin = {"kind": kind, "split": split, "scene": digest}
-        is_undone = kind == "question" and undone_share > 0 and rng.random() < undone_share
         mark = "" if length is None else f"l{length:02d}-"
         name = f"{task.name}-{kind}-{split}-s{seed}-{mark}{index:06d}"
         about = {} if length is None else {"path_length": length}
-        yield _sample(task, scene, path, origin | about, rng, name, size, is_undone)
+        yield _sample(task, scene, target, origin | about, rng, name, size)
+
+
+def _target(task: ProceduralTask, scene: Scene, kind: str, rng: random.Random) -> Target:
+    return task.target(scene, rng) if kind == "question" else task.any_target(scene, rng)
 
 
 class _Draw:
@@ -186,15 +198,13 @@ class _Draw:
 def _sample(
     task: ProceduralTask,
     scene: Scene,
-    path: Target | None,
+    target: Target,
     origin: dict[str, Any],
     rng: random.Random,
     sample_id: str,
     size: int,
-    is_undone: bool,
 ) -> EditSample:
     is_question = origin["kind"] == "question"
-    target = path or (task.target(scene, rng) if is_question else task.any_target(scene, rng))
     meta: dict[str, Any] = {
         "source": "procedural",
         "licence": "Apache-2.0",
@@ -204,19 +214,17 @@ def _sample(
     }
     if is_question:
         ask = task.ask(scene, target, rng)
+        meta["depth"] = task.depth(scene, target)
     else:  # an instruction has no answer; the field holds what was asked for
         ask = Ask(meta["instruction"], json.dumps(target, sort_keys=True), "text")
-    if is_undone:
-        meta["edit_is_undone"] = True
-    source = task.source(scene, target, size)
     return EditSample(
         id=sample_id,
         family=TASK_FAMILY[task.name],
         task=task.name,
-        image=source,
+        image=task.source(scene, target, size),
         question=ask.question,
         answer=ask.answer,
         choices=ask.choices,
-        edit_image=source if is_undone else task.edit(scene, target, size),
+        edit_image=task.edit(scene, target, size),
         meta={**meta, "answer_type": ask.answer_type, **ask.meta},
     )

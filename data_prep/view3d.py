@@ -2,6 +2,7 @@
 
 The question asks for a relation as it is seen from behind one of the solids, so the viewpoint has to be inferred from
 the scene, and the answer follows from the two camera poses. Pictures are ray-traced; the light goes with the camera.
+Instructions name the viewpoint by the solid or by the side; some change a named solid instead, as in `perception.py`.
 """
 
 import itertools
@@ -23,6 +24,7 @@ Rows = NDArray[np.signedinteger[Any]]
 SOLIDS = ("ball", "cube", "cone")
 AZIMUTH = {"south": 0, "east": 90, "north": 180, "west": 270}  # of the camera, degrees, counter-clockwise from above
 ANCHOR = {"east": (1, 0), "north": (0, 1), "west": (-1, 0)}  # cell of the solid that marks the viewpoint
+VERBS = ("behind", "behind", "behind", "from", "from", "remove", "recolour")  # of instructions, as often as named here
 DISTANCE, ELEVATION, FIELD_OF_VIEW = 9.0, 52.0, 23.0  # board cells, degrees, degrees
 RADIUS = 0.42  # of a solid, in board cells
 REACH = 0.7  # from a solid's centre, in board cells; no solid reaches farther than 0.67
@@ -33,6 +35,7 @@ RELATIONS = {"to the left": (-1, 0), "to the right": (1, 0), "behind": (0, 1), "
 
 class View3D(ProceduralTask):
     name = "view3d"
+    shallow = 1
 
     def scene(self, rng: random.Random) -> Scene:
         # The first solid marks the viewpoint: the middle cell of a side other than the south. The others share a row
@@ -64,19 +67,45 @@ class View3D(ProceduralTask):
         ]
 
     def target(self, scene: Scene, rng: random.Random) -> Target:
-        return {"side": scene["side"]}
+        return {"verb": "behind", "side": scene["side"]}
 
     def any_target(self, scene: Scene, rng: random.Random) -> Target:
-        return {"side": rng.choice(sorted(AZIMUTH))}
+        solids, verb = scene["solids"], rng.choice(VERBS)
+        match verb:
+            case "behind":
+                return {"verb": verb, "side": rng.choice([s for s in ANCHOR if _at_side(solids, s)])}
+            case "from":
+                return {"verb": verb, "side": rng.choice(sorted(AZIMUTH))}
+        target = {"verb": verb, "side": "south", "solid": rng.randrange(len(solids))}
+        if verb == "recolour":
+            target["colour"] = rng.choice(sorted(set(COLOURS) - {thing["colour"] for thing in solids}))
+        return target
+
+    def depth(self, scene: Scene, target: Target) -> int:
+        return abs((AZIMUTH[target["side"]] + 180) % 360 - 180) // 90
 
     def source(self, scene: Scene, target: Target, size: int) -> Image.Image:
         return render(scene["solids"], AZIMUTH["south"], size)
 
     def edit(self, scene: Scene, target: Target, size: int) -> Image.Image:
-        return render(scene["solids"], AZIMUTH[target["side"]], size)
+        solids = list(scene["solids"])
+        match target["verb"]:
+            case "remove":
+                del solids[target["solid"]]
+            case "recolour":
+                solids[target["solid"]] = solids[target["solid"]] | {"colour": target["colour"]}
+        return render(solids, AZIMUTH[target["side"]], size)
 
     def instruction(self, scene: Scene, target: Target) -> str:
-        return f"Show the scene from the {target['side']}."
+        match target["verb"]:
+            case "behind":
+                return f"Show the scene from behind {_name(_at_side(scene['solids'], target['side']))}."
+            case "from":
+                return f"Show the scene from the {target['side']}."
+            case "remove":
+                return f"Remove {_name(scene['solids'][target['solid']])}."
+            case _:
+                return f"Make {_name(scene['solids'][target['solid']])} {target['colour']}."
 
     def ask(self, scene: Scene, target: Target, rng: random.Random) -> Ask:
         anchor, first, second = scene["solids"]
@@ -86,7 +115,7 @@ class View3D(ProceduralTask):
         seen = (np.sign(right), 0) if abs(right) > abs(forward) else (0, np.sign(forward))
         choices = rng.sample(sorted(RELATIONS), 4)
         answer = next(name for name, direction in RELATIONS.items() if direction == seen)
-        names = [f"the {thing['colour']} {thing['solid']}" for thing in (anchor, first, second)]
+        names = [_name(thing) for thing in (anchor, first, second)]
         return Ask(
             f"Seen from behind {names[0]}, where is {names[1]} relative to {names[2]}?",
             "ABCD"[choices.index(answer)],
@@ -94,6 +123,16 @@ class View3D(ProceduralTask):
             tuple(choices),
             {"poses": [camera_to_world(AZIMUTH["south"]).tolist(), pose.tolist()]},  # OpenGL camera-to-world
         )
+
+
+def _at_side(solids: Sequence[Scene], side: str) -> Scene | None:
+    """The solid in the middle of a side of the board, from behind which a question may look."""
+    return next((thing for thing in solids if tuple(thing["at"]) == ANCHOR[side]), None)
+
+
+def _name(thing: Scene | None) -> str:
+    assert thing
+    return f"the {thing['colour']} {thing['solid']}"
 
 
 def _aligned(a: Sequence[int], b: Sequence[int]) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import json
 import random
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -106,10 +107,11 @@ def lines(config):
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
-    """Three families in two files, a third of the edits undone, and the reader's own answers under both conditions."""
+    """Three families in two files, a third of the edits useless, and the reader's own answers under both conditions."""
     folder, tasks, samples, right = tmp_path_factory.mktemp("real"), procedural_tasks(), [], {}
     for name in ("perception", "frozen_lake", "view3d"):
-        samples += generate(tasks[name], split="train", num_samples=10, seed=3, size=64, undone_share=0.33)
+        samples += generate(tasks[name], split="train", num_samples=10, seed=3, size=64)
+    samples = [replace(s, edit_image=s.image) if n % 3 == 0 else s for n, s in enumerate(samples)]
     write_parquet(samples[:10], folder / "boxes" / "train.parquet")
     write_parquet(samples[10:], folder / "others" / "train-0.parquet")
 

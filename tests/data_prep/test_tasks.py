@@ -1,5 +1,6 @@
 """The procedural tasks: answers and edits against independent computations, splits, sizes, reproducibility."""
 
+import itertools
 import random
 
 import numpy as np
@@ -215,16 +216,76 @@ def test_scene_hash_ignores_the_order_of_keys():
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_share_of_the_edits_can_be_left_undone_and_says_so(name):
-    made = list(generate(ALL[name], split="train", num_samples=60, seed=5, size=64, undone_share=0.4))
-    undone = [sample for sample in made if sample.meta.get("edit_is_undone")]
-    assert 12 <= len(undone) <= 36
-    for sample in made:
-        assert (sample.edit_image == sample.image) == (sample in undone)
-        assert sample.meta["instruction"]
-        assert sample.answer
+def test_shallow_questions_are_those_up_to_a_depth_and_the_test_set_goes_beyond(name):
+    easy = list(generate(ALL[name], split="train", num_samples=60, seed=5, size=64, shallow=True))
+    deep = {s.meta["depth"] for s in samples(name, 60, split="test")}
+    depths = {s.meta["depth"] for s in easy}
+    assert 0 < min(depths) <= max(depths) == ALL[name].shallow < max(deep)
+    assert min(deep) <= ALL[name].shallow
 
 
-def test_an_undone_share_is_a_share():
-    with pytest.raises(ValueError, match=r"undone_share=1.5 must be at least 0 and below 1"):
-        DataConfig(undone_share=1.5)
+def test_depth_counts_what_it_says():
+    assert all(s.meta["depth"] == s.meta["path_length"] for s in samples("maze", 20))
+    for s in samples("jigsaw", 20):
+        assert s.meta["depth"] == sum(int(piece) != place for place, piece in enumerate(s.answer.split("-")))
+    for s in samples("frozen_lake", 20):
+        moves = s.answer.split(",")
+        assert s.meta["depth"] == sum(a != b for a, b in itertools.pairwise(moves))
+    for s in samples("view3d", 20):  # how far the camera turns, of the recorded poses
+        here, there = (np.array(pose)[:3, 0] for pose in s.meta["poses"])
+        assert s.meta["depth"] == round(np.degrees(np.arccos(np.clip(here @ there, -1, 1))) / 90)
+
+
+def test_instructions_of_any_depth_cannot_be_shallow():
+    with pytest.raises(ValueError, match="shallow=true is for kind=question"):
+        DataConfig(shallow=True, kind="instruction")
+
+
+WORDS = {"perception": ("Remove ", "Make ", "Paint ", "Red box "), "chart": ("Remove ", "Make ", "Paint ", "Red box ")}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_an_instruction_changes_the_named_thing_and_no_other(name):
+    from data_prep.draw import COLOURS
+
+    seen = set()
+    for s in samples(name, 60, kind="instruction"):
+        source, edit = (np.asarray(image).astype(int) for image in (s.image, s.edit_image))
+        changed = (source != edit).any(-1)
+        assert changed.any()
+        verb = next(word for word in WORDS[name] if s.question.startswith(word))
+        seen.add(verb)
+        named = [word for word in s.question.replace(".", "").split() if word in COLOURS]
+        if verb == "Red box " or not named:
+            continue
+        was = np.array(COLOURS[named[0]])
+        assert (source[changed] == was).all(-1).mean() > 0.5, s.question  # mostly pixels of the named colour
+        assert not (edit == was).all(-1).any(), s.question  # of which none are left: colours do not repeat
+        if verb == "Make ":
+            assert (edit == COLOURS[named[1]]).all(-1).sum() >= 8
+    assert seen == set(WORDS[name])
+
+
+def colours_in(image):
+    names, counts = np.unique(colour_names(pixels(image)), return_counts=True)
+    return {str(name) for name, count in zip(names, counts, strict=True) if name and count > 12}  # edges mix colours
+
+
+def test_view_instructions_name_the_solid_that_stands_at_the_side_or_change_one():
+    for s in samples("view3d", 60, kind="instruction"):
+        verb = s.meta["target"]["verb"]
+        moved = s.meta["target"]["side"] != "south"
+        before, after = (colours_in(image) for image in (s.image, s.edit_image))
+        if verb == "remove":
+            assert len(before - after) == 1
+            assert f"the {(before - after).pop()} " in s.question
+        elif verb == "recolour":
+            (old,), (new,) = before - after, after - before
+            assert s.question.startswith(f"Make the {old} ")
+            assert s.question.endswith(f" {new}.")
+        elif verb == "behind":
+            assert moved
+            colour = s.question.split()[-2]
+            rows, columns = np.nonzero(colour_names(pixels(s.edit_image)) == colour)
+            assert rows.mean() > 32  # it stands in front now, in the middle
+            assert abs(columns.mean() - 31.5) < 6
