@@ -32,7 +32,7 @@ ALLOWED = {
     "base": {"base"},
     "flow": {"base", "flow"},
     "mllm": {"base", "mllm"},
-    "editor": {"base", "flow", "mllm", "editor"},
+    "editor": {"base", "flow", "mllm", "editor", "runtime"},
     "rewards": {"base", "flow", "mllm", "editor", "rewards"},
     "training": {"base", "flow", "mllm", "editor", "runtime", "checkpoint", "training"},
     "runtime": {"base"},

@@ -8,7 +8,8 @@ and trains two of them on explicit instructions ("Red box round the blue square 
 3. VAE: reconstruction, then the latent statistics that klein keeps in `vae.bn`;
 4. transformer: flow matching on the latents, as for the full-size model.
 
-The result is a normal klein folder of a few MB. It draws what it is told and has never seen a question: closing that
+Under `accelerate launch` the processes share every batch, and the encoding of the data. The result is a normal klein
+folder of a few MB. It draws what it is told and has never seen a question: closing that
 gap is what Stage I is for. The folder kept in the repository is `folder.NANO_BASE`; its README says how it was made.
 """
 
@@ -18,29 +19,32 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from etchr.editor.efficiency import compile_blocks
 from etchr.editor.klein import KleinEditor
 from etchr.editor.nano_model import build
 from etchr.editor.tokens import patchify
 from etchr.flow.matching import interpolate, target_velocity
 from etchr.flow.schedule import stratified_sigmas
+from etchr.runtime import Runtime
 from etchr.sample import EditSample, read_parquet
 from etchr.seeds import hash_seed
 
 log = logging.getLogger(__name__)
 
-EMPHASIS = {"perception": 2, "maze": 2, "jigsaw": 3, "view3d": 3}  # moving things is the hardest to learn
+# How often a task's samples come in an epoch. First words are bound to things; then what has to be drawn exactly.
+FIRST = {"perception": 2, "chart": 2, "maze": 3, "jigsaw": 3, "view3d": 3}
+SECOND = {"maze": 2, "frozen_lake": 3, "jigsaw": 5, "view3d": 7}
 
 
 @dataclass
@@ -51,48 +55,87 @@ class NanoConfig:
     questions: str = "outputs/nano/questions"  # the same of questions: the tokenizer learns their words, nothing else
     out: str = "outputs/nano/base"  # the finished klein folder
     seed: int = 0
-    vae_steps: int = 8000
+    vae_steps: int = 4000
+    decoder_steps: int = 3000  # further ones of the VAE's decoder alone
     vae_batch_size: int = 32
     vae_lr: float = 4e-3
-    steps: int = 10000  # of the transformer
+    steps: int = 25000  # of the transformer, in a first course
+    second_steps: int = 8000  # in a second course, its learning rate from the start again; 0: none
     batch_size: int = 16
     muon_lr: float = 0.02  # block matrices
     adamw_lr: float = 2e-3  # all other weights
     warmup_steps: int = 50
     prompt_dropout: float = 0.05  # share of samples that train the unconditional velocity, for guidance
     ema: float = 0.998
-    emphasis: dict[str, int] = field(default_factory=EMPHASIS.copy)  # how often a task's samples come in an epoch
+    emphasis: dict[str, int] = field(default_factory=FIRST.copy)  # how often a task's samples come in an epoch
+    second_emphasis: dict[str, int] = field(default_factory=SECOND.copy)  # the same in the second course
+    compile: str | None = None  # backend for the blocks; inductor is a third faster and needs a C++ compiler
     checkpoint_every: int = 500  # steps; the same command goes on from the last checkpoint
-    threads: int = 0  # 0: all cores
+    threads: int = 0  # of a process; 0: torch's choice
 
     def __post_init__(self) -> None:
         for name in ("vae_steps", "vae_batch_size", "steps", "batch_size", "warmup_steps", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("decoder_steps", "second_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
         for name in ("prompt_dropout", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
-        if bad := {task: count for task, count in self.emphasis.items() if count < 1}:
-            raise ValueError(f"emphasis={bad} must be at least 1 for every task")
+        for name in ("emphasis", "second_emphasis"):
+            if bad := {task: count for task, count in getattr(self, name).items() if count < 1}:
+                raise ValueError(f"{name}={bad} must be at least 1 for every task")
+
+    def courses(self) -> list["NanoConfig"]:
+        """The options of each course of the transformer's training."""
+        if not self.second_steps:
+            return [self]
+        return [self, replace(self, steps=self.second_steps, emphasis=self.second_emphasis, seed=self.seed + 1)]
 
 
 # ------------------------------------------------------------------------------------------------------ training
 
 
-def train_vae(editor: KleinEditor, pixels: Tensor, config: NanoConfig) -> float:
+def train_vae(editor: KleinEditor, pixels: Tensor, config: NanoConfig, runtime: Runtime) -> float:
     """Train the VAE on uint8 images (N, 3, H, W) and set its latent statistics; the final mean absolute error.
+
+    Its decoder goes on alone for `decoder_steps`: what it draws gets sharper, and the latents stay as they are.
+    """
+    vae = editor.vae.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    vae.train().requires_grad_(True)
+    generator = torch.Generator().manual_seed(config.seed + 1)
+    error = _reconstruct(vae, pixels, config.vae_steps, "VAE", config, runtime, generator)
+    set_latent_statistics(editor, pixels[torch.randperm(len(pixels), generator=generator)[:4096]])
+    vae.encoder.requires_grad_(False)
+    if config.decoder_steps:
+        generator.manual_seed(config.seed + 2)
+        error = _reconstruct(vae, pixels, config.decoder_steps, "decoder", config, runtime, generator)
+    vae.eval().requires_grad_(False)
+    return error
+
+
+def _reconstruct(
+    vae: Any,
+    pixels: Tensor,
+    num_steps: int,
+    name: str,
+    config: NanoConfig,
+    runtime: Runtime,
+    generator: torch.Generator,
+) -> float:
+    """Reconstruction by the parts of the VAE that need gradients; the mean absolute error at the end.
 
     Four of five steps see random half-size crops, which are four times as cheap. Noise on the latents makes the
     decoder forgive the sampler's small errors.
     """
-    vae, generator = editor.vae, torch.Generator().manual_seed(config.seed + 1)
-    vae.to(memory_format=torch.channels_last).train().requires_grad_(True)  # twice as fast on a CPU
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.vae_lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_then_linear(30, config.vae_steps))
-    size = pixels.shape[-1]
-    error = math.nan
-    for step in (bar := tqdm(range(config.vae_steps), desc="VAE", unit="step")):
-        images = pixels[torch.randint(len(pixels), (config.vae_batch_size,), generator=generator)]
+    trained = [weight for weight in vae.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.vae_lr, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_then_linear(30, num_steps))
+    size, error = pixels.shape[-1], math.nan
+    for step in (bar := tqdm(range(num_steps), desc=name, unit="step", disable=not runtime.is_main)):
+        rows = torch.randint(len(pixels), (config.vae_batch_size,), generator=generator)
+        images = pixels[_share(rows, runtime)]
         if step % 5:
             top, left = (int(torch.randint(size // 8 + 1, (), generator=generator)) * 4 for _ in range(2))
             images = images[..., top : top + size // 2, left : left + size // 2]
@@ -100,21 +143,20 @@ def train_vae(editor: KleinEditor, pixels: Tensor, config: NanoConfig) -> float:
 
         # ----- gradient step
         latents = vae.encode(images).latent_dist.mode()
-        noisy = latents + 0.02 * torch.randn(latents.shape, generator=generator)
-        decoded = vae.decode(noisy, return_dict=False)[0]
+        noise = torch.randn((len(rows), *latents.shape[1:]), generator=generator)
+        decoded = vae.decode(latents + 0.02 * _share(noise, runtime), return_dict=False)[0]
         loss = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 1e-4 * latents.square().mean()
         _finite(loss, step)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        _average_gradients(trained, runtime)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
         # -----
-        if step % 50 == 0 or step == config.vae_steps - 1:
+        if step % 50 == 0 or step == num_steps - 1:
             error = F.l1_loss(decoded, images).item()
             bar.set_postfix(l1=f"{error:.4f}")
-    vae.eval().requires_grad_(False)
-    set_latent_statistics(editor, pixels[torch.randperm(len(pixels), generator=generator)[:4096]])
     return error
 
 
@@ -129,15 +171,16 @@ def set_latent_statistics(editor: KleinEditor, pixels: Tensor) -> None:
 
 
 def train_transformer(
-    editor: KleinEditor, corpus: "Corpus", config: NanoConfig, checkpoint: Path | None = None
+    editor: KleinEditor, corpus: "Corpus", config: NanoConfig, runtime: Runtime, checkpoint: Path | None = None
 ) -> list[float]:
     """Flow matching on encoded pairs; leaves the averaged weights in the editor and returns the loss curve.
 
     With a `checkpoint` file the training goes on from it, and ends with the same weights as an unbroken one: what a
-    step sees depends on (seed, step) alone.
+    step sees depends on (seed, step) alone, whatever the number of processes.
     """
     model = editor.transformer
     model.train().requires_grad_(True)
+    compile_blocks(model, config.compile)
     average = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     optimizers = _optimizers(model, config)
     schedules = [
@@ -147,14 +190,16 @@ def train_transformer(
     state = {"model": model, "average": average, "optimizers": optimizers, "schedules": schedules}
     start, curve = _resume(checkpoint, state, config)
     recent = 0.0
-    for step in (bar := tqdm(range(start, config.steps), desc="base", unit="step", initial=start, total=config.steps)):
+    todo, epoch = range(start, config.steps), corpus.epoch(config.emphasis)
+    for step in (bar := tqdm(todo, "base", config.steps, unit="step", initial=start, disable=not runtime.is_main)):
         generator = torch.Generator().manual_seed(hash_seed(config.seed, step))
-        rows = corpus.rows[_batch(len(corpus.rows), config.batch_size, step, config.seed)]
+        rows = epoch[_batch(len(epoch), config.batch_size, step, config.seed)]
         x0, condition, text = corpus.targets[rows], corpus.sources[rows], corpus.text[corpus.prompt_of[rows]]
         dropped = torch.rand(len(rows), generator=generator) < config.prompt_dropout
         text = torch.where(dropped[:, None, None], empty, text)
         sigma = stratified_sigmas(len(rows), generator)
         noise = torch.randn(x0.shape, generator=generator)
+        x0, condition, text, sigma, noise = (_share(part, runtime) for part in (x0, condition, text, sigma, noise))
 
         # ----- gradient step
         velocity = editor.velocity(interpolate(x0, noise, sigma), sigma, text, condition, corpus.grid, corpus.grid)
@@ -163,6 +208,7 @@ def train_transformer(
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss.backward()
+        _average_gradients(list(model.parameters()), runtime)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
@@ -174,10 +220,10 @@ def train_transformer(
                 average[name].lerp_(weight, 1 - decay)
         recent += loss.item()
         if (step + 1) % 100 == 0:
-            curve.append(recent / 100)
-            bar.set_postfix(loss=f"{recent / 100:.4f}")
+            curve.append(runtime.sum(recent / 100)[0] / runtime.num_processes)
+            bar.set_postfix(loss=f"{curve[-1]:.4f}")
             recent = 0.0
-        if checkpoint and (step + 1) % config.checkpoint_every == 0:
+        if checkpoint and runtime.is_main and (step + 1) % config.checkpoint_every == 0:
             _checkpoint(checkpoint, state, config, step + 1, curve)
     model.load_state_dict(average)
     model.eval().requires_grad_(False)
@@ -192,30 +238,53 @@ class Corpus:
     targets: Tensor  # (N, T, C) clean latent tokens of the edits
     text: Tensor  # (P, L, D) embeddings of the distinct prompts
     prompt_of: Tensor  # (N,) row of `text`
-    rows: Tensor  # the samples of one epoch, some more than once
+    tasks: list[str]  # of the samples
     grid: Any  # token grid that all images share
 
+    def epoch(self, emphasis: Mapping[str, int]) -> Tensor:
+        """The samples of one epoch; those of a task come `emphasis[task]` times, once by default."""
+        return torch.arange(len(self.tasks)).repeat_interleave(
+            torch.tensor([emphasis.get(task, 1) for task in self.tasks])
+        )
 
-def encode_corpus(
-    editor: KleinEditor, sources: Tensor, targets: Tensor, prompts: Sequence[str], repeats: Sequence[int] | None = None
-) -> Corpus:
-    """Encode uint8 images (N, 3, H, W) and their prompts; sample i comes `repeats[i]` times an epoch (default once)."""
+
+def encode_corpus(editor: KleinEditor, pairs: "Pairs", runtime: Runtime) -> Corpus:
+    """Encode the pairs, every process its share of them."""
 
     def tokens(pixels: Tensor, what: str) -> tuple[Tensor, Any]:
-        parts = [editor.encode_image(b.float() / 127.5 - 1) for b in tqdm(pixels.split(64), desc=what, leave=False)]
-        return torch.cat([part for part, _ in parts]), parts[0][1]
+        batches = tqdm(_share(pixels, runtime).split(64), desc=what, leave=False, disable=not runtime.is_main)
+        parts = [editor.encode_image(batch.float() / 127.5 - 1) for batch in batches]
+        mine = torch.cat([part for part, _ in parts])
+        if runtime.num_processes == 1:
+            return mine, parts[0][1]
+        every = runtime.accelerator.gather(mine).unflatten(0, (runtime.num_processes, -1))
+        return every.transpose(0, 1).flatten(0, 1), parts[0][1]
 
-    distinct = list(dict.fromkeys(prompts))
+    distinct = list(dict.fromkeys(pairs.prompts))
     row = {prompt: index for index, prompt in enumerate(distinct)}
-    source_tokens, grid = tokens(sources, "encode sources")
+    source_tokens, grid = tokens(pairs.sources, "encode sources")
     return Corpus(
         sources=source_tokens,
-        targets=tokens(targets, "encode edits")[0],
+        targets=tokens(pairs.targets, "encode edits")[0],
         text=editor.encode_text(distinct),
-        prompt_of=torch.tensor([row[prompt] for prompt in prompts]),
-        rows=torch.arange(len(prompts)).repeat_interleave(torch.tensor(repeats or [1] * len(prompts))),
+        prompt_of=torch.tensor([row[prompt] for prompt in pairs.prompts]),
+        tasks=pairs.tasks,
         grid=grid,
     )
+
+
+def _share(batch: Tensor, runtime: Runtime) -> Tensor:
+    """This process's rows of what all processes draw alike."""
+    return batch[runtime.rank :: runtime.num_processes]
+
+
+def _average_gradients(weights: Sequence[Tensor], runtime: Runtime) -> None:
+    """The mean of the processes' gradients; their shares of a batch are equal, so it is that of the whole batch."""
+    if runtime.num_processes > 1:
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        mean = runtime.accelerator.reduce(torch.cat([grad.flatten() for grad in gradients]), "mean")
+        for grad, part in zip(gradients, mean.split([grad.numel() for grad in gradients]), strict=True):
+            grad.copy_(part.view_as(grad))
 
 
 def _optimizers(model: nn.Module, config: NanoConfig) -> list[torch.optim.Optimizer]:
@@ -280,58 +349,89 @@ def _finite(loss: Tensor, step: int) -> None:
 # ------------------------------------------------------------------------------------------------------- command
 
 
-def train(samples: Sequence[EditSample], config: NanoConfig, words: Sequence[str] = ()) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Pairs:
+    """The training pairs: uint8 pictures (N, 3, H, W), and of each its prompt and task."""
+
+    sources: Tensor
+    targets: Tensor
+    prompts: list[str]
+    tasks: list[str]
+
+    @classmethod
+    def of(cls, samples: Iterable[EditSample], multiple: int = 1) -> "Pairs":
+        """The largest `multiple` of pairs; `ValueError` for one without an edit, or for pictures of several sizes."""
+        sources, targets, prompts, tasks = [], [], [], []
+        for sample in samples:
+            if sample.edit_image is None:
+                raise ValueError("every training sample needs an edit_image")
+            sources.append(np.asarray(sample.image))
+            targets.append(np.asarray(sample.edit_image))
+            prompts.append(sample.question)
+            tasks.append(sample.task)
+        if len({picture.shape for picture in (*sources, *targets)}) > 1:
+            raise ValueError("the training pictures differ in size; make them with one size=N")
+        count = len(prompts) // multiple * multiple
+
+        def stack(pictures: list[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.stack(pictures[:count])).permute(0, 3, 1, 2).contiguous()
+
+        return cls(stack(sources), stack(targets), prompts[:count], tasks[:count])
+
+
+def train(
+    samples: Iterable[EditSample], config: NanoConfig, words: Sequence[str] = (), runtime: Runtime | None = None
+) -> dict[str, Any]:
     """Build and train a nano base editor in `config.out`; what its making cost.
 
     `words` are further texts that the tokenizer must know. An interrupted training in the same folder goes on: a
     finished VAE is kept, the transformer continues from its last checkpoint, a finished training is left alone.
     Raises `ValueError` for data that cannot be trained on, or if the folder was made from other options or data.
     """
-    if len(samples) < config.batch_size:
-        raise ValueError(f"{len(samples)} samples are fewer than one batch of {config.batch_size}")
-    if any(sample.edit_image is None for sample in samples):
-        raise ValueError("every training sample needs an edit_image")
-    if len({sample.image.size for sample in samples}) > 1:
-        raise ValueError("the training pictures differ in size; make them with one size=N")
+    runtime = runtime or Runtime(device="cpu", threads=config.threads)
+    for name in ("batch_size", "vae_batch_size"):
+        if getattr(config, name) % runtime.num_processes:
+            raise ValueError(f"{name}={getattr(config, name)} must be a multiple of {runtime.num_processes} processes")
+    pairs = Pairs.of(samples, runtime.num_processes)
+    if len(pairs.prompts) < config.batch_size:
+        raise ValueError(f"{len(pairs.prompts)} samples are fewer than one batch of {config.batch_size}")
     out = Path(config.out)
-    prompts = [sample.question for sample in samples]
-    sources = _to_bytes([sample.image for sample in samples])
-    targets = _to_bytes([sample.edit_image for sample in samples if sample.edit_image])
-
-    record, checkpoint = out / "training.json", out / "checkpoint.pt"
-    origin = {"config": asdict(config), "data": _digest(sources, targets, [*prompts, *words])}
-    editor = build([*prompts, *words], config.seed)
+    record = out / "training.json"
+    texts = [*pairs.prompts, *words]
+    origin = {"config": asdict(config), "data": _digest(pairs.sources, pairs.targets, texts)}
+    editor = build(texts, config.seed)
     if record.is_file():
         made = json.loads(record.read_text(encoding="utf-8"))
         if {key: made.get(key) for key in origin} != origin:
             raise ValueError(f"{out} was made from other options or data; choose another out=FOLDER or remove that one")
-        if "base_seconds" in made:
+        if len(made["courses"]) == len(config.courses()):
             log.info("the editor in %s is finished", out)
             return made
-        editor.vae = KleinEditor.load(out, device="cpu", dtype="float32").vae
-        log.info("the VAE in %s is kept", out)
+        kept = KleinEditor.load(out, device="cpu", dtype="float32")
+        editor.vae, editor.transformer = kept.vae, kept.transformer
+        log.info("the VAE in %s and %d courses of the transformer are kept", out, len(made["courses"]))
     else:
         begin = time.time()
-        error = train_vae(editor, torch.cat([sources, targets]), config)
-        made = {**origin, "num_samples": len(samples), "torch": torch.__version__, "vae_l1": round(error, 4)}
-        made["vae_seconds"] = round(time.time() - begin)
-        editor.save(out)
-        _write_json(record, made)
+        error = train_vae(editor, torch.cat([pairs.sources, pairs.targets]), config, runtime)
+        made = {**origin, "num_samples": len(pairs.prompts), "torch": torch.__version__, "vae_l1": round(error, 4)}
+        made |= {"num_processes": runtime.num_processes, "vae_seconds": round(time.time() - begin), "courses": []}
+        if runtime.is_main:
+            editor.save(out)
+            _write_json(record, made)
 
-    begin = time.time()
-    corpus = encode_corpus(editor, sources, targets, prompts, [config.emphasis.get(s.task, 1) for s in samples])
-    curve = train_transformer(editor, corpus, config, checkpoint)
-    editor.save(out)
-    made["base_seconds"] = round(time.time() - begin)
-    made["loss_per_100_steps"] = [round(value, 4) for value in curve]
-    _write_json(record, made)
-    checkpoint.unlink(missing_ok=True)
+    corpus = encode_corpus(editor, pairs, runtime)
+    del pairs
+    for number, course in enumerate(config.courses()[len(made["courses"]) :], len(made["courses"])):
+        begin, checkpoint = time.time(), out / f"checkpoint-{number}.pt"
+        curve = train_transformer(editor, corpus, course, runtime, checkpoint)
+        rounded = [round(value, 4) for value in curve]
+        made["courses"].append({"seconds": round(time.time() - begin), "loss_per_100_steps": rounded})
+        if runtime.is_main:
+            editor.save(out)
+            _write_json(record, made)
+            checkpoint.unlink(missing_ok=True)
+        runtime.wait()
     return made
-
-
-def _to_bytes(images: Sequence[Image.Image]) -> Tensor:
-    """RGB images of one size to uint8 (N, 3, H, W)."""
-    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
 
 
 def _digest(sources: Tensor, targets: Tensor, texts: Sequence[str]) -> str:
@@ -357,8 +457,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Build and train the nano base editor on explicit instructions.",
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if config.threads:
-        torch.set_num_threads(config.threads)
     samples = _read(config.data, "instruction")
     router = Router.load()
     words = [router.prompt(sample.question, sample.family) for sample in _read(config.questions, "question")]
@@ -369,14 +467,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     log.info("nano base editor: %s", config.out)
 
 
-def _read(folder: str, kind: str) -> list[EditSample]:
+def _read(folder: str, kind: str) -> Iterator[EditSample]:
     parts = sorted(path.parent for path in Path(folder).glob("*/train.parquet"))
     if not parts:
         raise SystemExit(
             f"no <task>/train.parquet in {folder}; make it with: "
             f"python -m data_prep all kind={kind} split=train num_samples=4000 seed=1 out={folder}"
         )
-    return [sample for part in parts for sample in read_parquet(part, "train")]
+    return (sample for part in parts for sample in read_parquet(part, "train"))
 
 
 if __name__ == "__main__":

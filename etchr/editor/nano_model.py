@@ -17,8 +17,8 @@ from etchr.editor.klein import KleinEditor
 SETTINGS = EditorSettings(
     num_inference_steps=8,
     guidance_scale=1.0,
-    max_sequence_length=32,
-    text_encoder_out_layers=(1, 2, 3),
+    max_sequence_length=28,
+    text_encoder_out_layers=(0, 1, 2),  # the embeddings themselves, and what random layers mix of neighbours
     max_pixels=64 * 64,
 )
 SHIFT = 3.0  # fixed sigma shift of the nano scheduler; the dynamic one is made for a thousand tokens and more

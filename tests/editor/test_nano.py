@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline
+from safetensors.torch import load_file
 
 from data_prep import procedural_tasks
 from data_prep.task import generate
@@ -14,6 +15,9 @@ from etchr.editor.folder import NANO_BASE, EditorSettings
 from etchr.editor.klein import KleinEditor
 from etchr.editor.tokens import to_pixels
 from etchr.router import Router
+from etchr.runtime import Runtime
+from etchr.sample import write_parquet
+from tests.processes import together
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def samples():
 def trained(samples, tmp_path_factory):
     out = tmp_path_factory.mktemp("nano") / "base"
     config = nano.NanoConfig(
-        out=str(out), vae_steps=160, vae_batch_size=16, steps=300, batch_size=8, checkpoint_every=1000
+        out=str(out), vae_steps=160, vae_batch_size=16, steps=300, second_steps=20, batch_size=8, checkpoint_every=1000
     )
     return out, nano.train(samples, config)
 
@@ -34,7 +38,7 @@ def trained(samples, tmp_path_factory):
 @pytest.mark.slow
 def test_a_small_budget_of_the_recipe_learns(trained, samples):
     out, made = trained
-    curve = made["loss_per_100_steps"]
+    curve = made["courses"][0]["loss_per_100_steps"]
     assert curve[-1] < 0.7 * curve[0]
     editor = KleinEditor.load(out, device="cpu")
     pixels = to_pixels([sample.image for sample in samples[:16]])
@@ -59,11 +63,13 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
     config = nano.NanoConfig(steps=12, batch_size=4, checkpoint_every=4)
     sources = ((to_pixels([s.image for s in samples[:16]]) + 1) * 127.5).round().byte()
     prompts = [sample.question for sample in samples[:16]]
+    runtime = Runtime(device="cpu")
 
     def fresh():
         editor = nano_model.build(prompts, seed=0)
         nano.set_latent_statistics(editor, sources)
-        return editor, nano.encode_corpus(editor, sources, sources.flip(0), prompts)
+        pairs = nano.Pairs(sources, sources.flip(0), prompts, ["perception"] * 16)
+        return editor, nano.encode_corpus(editor, pairs, runtime)
 
     class KilledError(Exception):
         pass
@@ -78,22 +84,22 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
         return hook
 
     editor, corpus = fresh()
-    nano.train_transformer(editor, corpus, config)
+    nano.train_transformer(editor, corpus, config, runtime)
     unbroken = editor.transformer.state_dict()
 
     file = tmp_path / "checkpoint.pt"
     editor, corpus = fresh()
     editor.transformer.register_forward_pre_hook(interrupt(after=10))
     with pytest.raises(KilledError):
-        nano.train_transformer(editor, corpus, config, file)
+        nano.train_transformer(editor, corpus, config, runtime, file)
     editor, corpus = fresh()
-    nano.train_transformer(editor, corpus, config, file)
+    nano.train_transformer(editor, corpus, config, runtime, file)
     for name, weight in editor.transformer.state_dict().items():
         assert torch.equal(weight, unbroken[name]), name
 
     other = nano.NanoConfig(steps=12, batch_size=4, checkpoint_every=4, seed=1)
     with pytest.raises(ValueError, match="belongs to another configuration"):
-        nano.train_transformer(fresh()[0], corpus, other, file)
+        nano.train_transformer(fresh()[0], corpus, other, runtime, file)
 
 
 @pytest.mark.slow
@@ -107,6 +113,24 @@ def test_a_finished_training_is_left_alone_and_another_one_refused(trained, samp
         nano.train(samples, replace(config, vae_lr=1e-3))
     with pytest.raises(ValueError, match="made from other options or data"):
         nano.train(samples[:100], config)
+
+
+@pytest.mark.slow
+def test_two_processes_make_what_one_makes(samples, tmp_path):
+    data = tmp_path / "data" / "perception"
+    data.mkdir(parents=True)
+    write_parquet(samples[:32], data / "train.parquet")
+    words = [f"data={data.parent}", f"questions={data.parent}", "vae_steps=6", "decoder_steps=3", "vae_batch_size=8"]
+    words += ["steps=4", "second_steps=2", "batch_size=8", "threads=1", "muon_lr=1e-3", "adamw_lr=1e-4", "vae_lr=1e-4"]
+    nano.main([*words, f"out={tmp_path / 'one'}"])
+    together(nano.main, [*words, f"out={tmp_path / 'two'}"])
+    for part in ("transformer", "vae"):
+        one, two = (load_file(tmp_path / out / part / "diffusion_pytorch_model.safetensors") for out in ("one", "two"))
+        start = getattr(nano_model.build([s.question for s in samples[:32]], 0), part).state_dict()
+        moved, apart = (
+            torch.stack([(one[name] - other[name]).float().norm() for name in one]).norm() for other in (start, two)
+        )
+        assert apart < 0.02 * moved > 0  # the sums of a gradient round otherwise
 
 
 @pytest.mark.parametrize("options", [{"steps": 0}, {"ema": 2.0}, {"emphasis": {"chart": 0}}, {"warmup_steps": 0}])
@@ -138,7 +162,7 @@ def test_the_kept_base_is_small_plain_and_says_how_it_was_made():
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md", ".txt"}
     assert "| explicit instruction |" in (NANO_BASE / "README.md").read_text()
     made = json.loads((NANO_BASE / "training.json").read_text())
-    assert {"config", "num_samples", "vae_seconds", "base_seconds", "torch"} <= set(made)
+    assert {"config", "num_samples", "vae_seconds", "courses", "torch"} <= set(made)
 
 
 def test_the_kept_bases_tokenizer_covers_every_question():
