@@ -105,7 +105,7 @@ def test_the_papers_own_table_has_the_papers_means(tmp_path):
     assert "Not run: Qwen3-VL-8B, Qwen3-VL-8B + ETCHR" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", ["configs/table/paper.yaml", "configs/table/ablation_nano.yaml"])
+@pytest.mark.parametrize("path", ["configs/table/paper.yaml"])
 def test_kept_sheets_are_read_and_ask_for_their_runs(path, tmp_path, monkeypatch):
     from etchr.config import CONFIG_DIR
 

@@ -32,7 +32,7 @@ def test_a_preset_puts_its_adapter_on_the_true_shape(preset, size, billions, num
 
 
 def test_every_preset_composes():
-    names = {"sft_released_9b", "sft_9b", "sft_4b", "nano_sft", "nano_sft_teacher", "nano_sft_released"}
+    names = {"sft_released_9b", "sft_9b", "sft_4b", "nano_sft", "nano_sft_released"}
     names |= {"sft_no_meta_prompt"}
     assert names <= set(experiments("sft"))
     configs = {name: compose(SftConfig, "sft", [f"experiment={name}"]) for name in experiments("sft")}
