@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The paper in miniature: data, Stage I and Stage II on the nano base editor, edits, verification, answers, a table and
-# pictures. Eight minutes on two cores. `quickstart.sh smoke` does the same in small.
+# pictures, in two processes. `quickstart.sh smoke` does the same in small.
 # Interrupted, the same command goes on where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
