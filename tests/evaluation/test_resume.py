@@ -229,7 +229,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(new_run, capsys):
     assert torn
 
     main(words)
-    assert capsys.readouterr().out.splitlines()[-1] == f"report: {out / 'report.html'}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"all samples: {out / 'report.html'}"
     assert records.read_bytes().startswith(kept + b"\n")
     assert sorted(run.records("direct")) == sorted(case.id for case in run.cases)
     assert len(lines(records)) == 40
