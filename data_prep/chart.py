@@ -1,7 +1,7 @@
 """Chart: read one value of a bar or line chart; the edit is a red box round the asked value.
 
 Four categories, told apart by colour, with values from 1 to 9 printed in small digits above the bar or the point.
-Instructions also change the named bar or point itself, as in `perception.py` and for its reason.
+Instructions also change the named bar or point itself (`changes.py`).
 """
 
 import random
@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from data_prep.changes import boxed_or_changed, told
 from data_prep.draw import COLOURS, INK, PAPER, Canvas, Colour
 from data_prep.task import Ask, ProceduralTask, Scene, Target
 from etchr.boxes import RED
 
-VERBS = ("box", "box", "box at", "remove", "blacken", "recolour")  # what instructions ask for, as often as named here
 PITCH, BASE, UNIT = 16, 60, 4  # units: width of a category, height of the axis from the top, height of a value step
 
 
@@ -32,10 +32,7 @@ class Chart(ProceduralTask):
         return {"column": rng.randrange(4)}
 
     def any_target(self, scene: Scene, rng: random.Random) -> Target:
-        target = self.target(scene, rng) | {"verb": rng.choice(VERBS)}
-        if target["verb"] == "recolour":
-            target["colour"] = rng.choice(sorted(set(COLOURS) - set(scene["colours"])))
-        return target
+        return boxed_or_changed(self.target(scene, rng), scene["colours"], rng)
 
     def depth(self, scene: Scene, target: Target) -> int:
         return max(scene["values"]) - min(scene["values"])  # how far apart the boxes may lie
@@ -61,17 +58,8 @@ class Chart(ProceduralTask):
     def instruction(self, scene: Scene, target: Target) -> str:
         kind, column = scene["kind"], target["column"]
         name = f"the {scene['colours'][column]} {kind}"
-        match target.get("verb", "box"):
-            case "remove":
-                return f"Remove {name}."
-            case "recolour":
-                return f"Make {name} {target['colour']}."
-            case "blacken":
-                return f"Paint {name} black."
-            case "box at":
-                return f"Red box round the value of {kind} {column + 1}."
-            case _:
-                return f"Red box round the value of {name}."
+        place = f"{kind} {column + 1}" if target.get("verb") == "box at" else name
+        return told(target, name) or f"Red box round the value of {place}."
 
     def ask(self, scene: Scene, target: Target, rng: random.Random) -> Ask:
         column = target["column"]
@@ -84,6 +72,7 @@ class Chart(ProceduralTask):
 
 
 def _draw(scene: Scene, colours: Sequence[Colour], size: int) -> Image.Image:
+    """The chart with a colour for each of its columns."""
     canvas = Canvas(size)
     tops = [BASE - UNIT * value for value in scene["values"]]
     if scene["kind"] == "point":

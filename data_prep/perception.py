@@ -3,20 +3,19 @@
 A 4x4 field with three to five objects of different colours. Each has a small dark dot near one of its sides, too small
 to see from afar: the question asks on which side of a named object the dot is.
 
-Instructions also change the named object itself. A thin frame teaches an editor little about which word means which
-thing; an object that goes or turns black does, and the frame follows (docs/results/nano.md).
+Instructions also change the named object itself (`changes.py`).
 """
 
 import random
 
 from PIL import Image
 
+from data_prep.changes import boxed_or_changed, told
 from data_prep.draw import COLOURS, INK, SHAPES, Canvas
 from data_prep.task import Ask, ProceduralTask, Scene, Target
 from etchr.boxes import RED
 
 GRID, CELL = 4, 16  # cells a side, units a cell
-VERBS = ("box", "box", "box at", "remove", "blacken", "recolour")  # what instructions ask for, as often as named here
 SIDES = {"top": (0, -1), "right": (1, 0), "bottom": (0, 1), "left": (-1, 0)}
 
 
@@ -39,10 +38,7 @@ class Perception(ProceduralTask):
         return {"object": rng.randrange(len(scene["objects"]))}
 
     def any_target(self, scene: Scene, rng: random.Random) -> Target:
-        target = self.target(scene, rng) | {"verb": rng.choice(VERBS)}
-        if target["verb"] == "recolour":
-            target["colour"] = rng.choice(sorted(set(COLOURS) - {thing["colour"] for thing in scene["objects"]}))
-        return target
+        return boxed_or_changed(self.target(scene, rng), {thing["colour"] for thing in scene["objects"]}, rng)
 
     def depth(self, scene: Scene, target: Target) -> int:
         return len(scene["objects"])
@@ -68,17 +64,8 @@ class Perception(ProceduralTask):
     def instruction(self, scene: Scene, target: Target) -> str:
         thing = scene["objects"][target["object"]]
         name, (row, column) = f"the {thing['colour']} {thing['shape']}", divmod(thing["cell"], GRID)
-        match target.get("verb", "box"):
-            case "remove":
-                return f"Remove {name}."
-            case "recolour":
-                return f"Make {name} {target['colour']}."
-            case "blacken":
-                return f"Paint {name} black."
-            case "box at":
-                return f"Red box round {name} at row {row + 1}, column {column + 1}."
-            case _:
-                return f"Red box round {name}."
+        place = f" at row {row + 1}, column {column + 1}" if target.get("verb") == "box at" else ""
+        return told(target, name) or f"Red box round {name}{place}."
 
     def ask(self, scene: Scene, target: Target, rng: random.Random) -> Ask:
         thing = scene["objects"][target["object"]]

@@ -147,20 +147,16 @@ def generate(
     draw = _Draw(task, split, rng, task.scenes_repeat or split == "train" or kind == "instruction", num_samples)
     for index in range(num_samples):
         length = lengths[index % len(lengths)] if lengths else None
-        scene, digest, path = draw.scene(length)
-        target = path or _target(task, scene, kind, rng)
-        while shallow and task.depth(scene, target) > task.shallow:
-            scene, digest, _ = draw.scene(None)
-            target = _target(task, scene, kind, rng)
+        while True:
+            scene, digest, path = draw.scene(length)
+            target = path or (task.target(scene, rng) if kind == "question" else task.any_target(scene, rng))
+            if not shallow or task.depth(scene, target) <= task.shallow:
+                break
         origin = {"kind": kind, "split": split, "scene": digest}
         mark = "" if length is None else f"l{length:02d}-"
         name = f"{task.name}-{kind}-{split}-s{seed}-{mark}{index:06d}"
         about = {} if length is None else {"path_length": length}
         yield _sample(task, scene, target, origin | about, rng, name, size)
-
-
-def _target(task: ProceduralTask, scene: Scene, kind: str, rng: random.Random) -> Target:
-    return task.target(scene, rng) if kind == "question" else task.any_target(scene, rng)
 
 
 class _Draw:

@@ -2,7 +2,7 @@
 
 The question asks for a relation as it is seen from behind one of the solids, so the viewpoint has to be inferred from
 the scene, and the answer follows from the two camera poses. Pictures are ray-traced; the light goes with the camera.
-Instructions name the viewpoint by the solid or by the side; some change a named solid instead, as in `perception.py`.
+Instructions name the viewpoint by the solid or by the side; some change a named solid instead (`changes.py`).
 """
 
 import itertools
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_prep.changes import new_colour, told
 from data_prep.draw import COLOURS
 from data_prep.task import Ask, ProceduralTask, Scene, Target
 
@@ -73,12 +74,12 @@ class View3D(ProceduralTask):
         solids, verb = scene["solids"], rng.choice(VERBS)
         match verb:
             case "behind":
-                return {"verb": verb, "side": rng.choice([s for s in ANCHOR if _at_side(solids, s)])}
+                return {"verb": verb, "side": rng.choice([side for side in ANCHOR if side in _sides(solids)])}
             case "from":
                 return {"verb": verb, "side": rng.choice(sorted(AZIMUTH))}
         target = {"verb": verb, "side": "south", "solid": rng.randrange(len(solids))}
         if verb == "recolour":
-            target["colour"] = rng.choice(sorted(set(COLOURS) - {thing["colour"] for thing in solids}))
+            target["colour"] = new_colour(rng, {thing["colour"] for thing in solids})
         return target
 
     def depth(self, scene: Scene, target: Target) -> int:
@@ -99,13 +100,12 @@ class View3D(ProceduralTask):
     def instruction(self, scene: Scene, target: Target) -> str:
         match target["verb"]:
             case "behind":
-                return f"Show the scene from behind {_name(_at_side(scene['solids'], target['side']))}."
+                return f"Show the scene from behind {_name(_sides(scene['solids'])[target['side']])}."
             case "from":
                 return f"Show the scene from the {target['side']}."
-            case "remove":
-                return f"Remove {_name(scene['solids'][target['solid']])}."
-            case _:
-                return f"Make {_name(scene['solids'][target['solid']])} {target['colour']}."
+        words = told(target, _name(scene["solids"][target["solid"]]))
+        assert words
+        return words
 
     def ask(self, scene: Scene, target: Target, rng: random.Random) -> Ask:
         anchor, first, second = scene["solids"]
@@ -125,13 +125,13 @@ class View3D(ProceduralTask):
         )
 
 
-def _at_side(solids: Sequence[Scene], side: str) -> Scene | None:
-    """The solid in the middle of a side of the board, from behind which a question may look."""
-    return next((thing for thing in solids if tuple(thing["at"]) == ANCHOR[side]), None)
+def _sides(solids: Sequence[Scene]) -> dict[str, Scene]:
+    """The solids in the middle of a side of the board, from behind which a question may look, by that side."""
+    sides = {cell: side for side, cell in ANCHOR.items()}
+    return {sides[cell]: thing for thing in solids if (cell := tuple(thing["at"])) in sides}
 
 
-def _name(thing: Scene | None) -> str:
-    assert thing
+def _name(thing: Scene) -> str:
     return f"the {thing['colour']} {thing['solid']}"
 
 

@@ -77,6 +77,25 @@ class Runtime:
         """Backward pass; processes average their gradients."""
         self.accelerator.backward(loss)
 
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's rows of what all processes draw alike."""
+        return batch[self.rank :: self.num_processes]
+
+    def average_gradients(self, weights: Iterable[nn.Parameter]) -> None:
+        """The mean over the processes of what `backward` left, for models that have no one forward to wrap in DDP."""
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        if self.num_processes == 1 or not gradients:
+            return
+        mean = self.accelerator.reduce(torch.cat([grad.flatten() for grad in gradients]), "mean")
+        for grad, part in zip(gradients, mean.split([grad.numel() for grad in gradients]), strict=True):
+            grad.copy_(part.view_as(grad))
+
+    def gather(self, mine: Tensor) -> Tensor:
+        """The rows of all processes, each of which has its equal `share`, in the order they were in."""
+        if self.num_processes == 1:
+            return mine
+        return self.accelerator.gather(mine).unflatten(0, (self.num_processes, -1)).transpose(0, 1).flatten(0, 1)
+
     def sum(self, *values: float) -> list[float]:
         """Each value summed over the processes."""
         if self.num_processes == 1:

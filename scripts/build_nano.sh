@@ -6,4 +6,4 @@ set -euo pipefail
 source "$(dirname "$0")/env.sh"
 python -m data_prep all kind=instruction split=train seed=1 num_samples=10000 out=outputs/nano/instructions
 python -m data_prep all kind=question split=train seed=2 num_samples=300 out=outputs/nano/questions
-accelerate launch --config_file configs/accelerate/cpu.yaml -m etchr.editor.nano data=outputs/nano/instructions questions=outputs/nano/questions out=outputs/nano/base "$@"
+together etchr.editor.nano data=outputs/nano/instructions questions=outputs/nano/questions out=outputs/nano/base "$@"

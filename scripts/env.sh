@@ -24,5 +24,7 @@ fi
 export PATH="$PWD/.venv/bin:$PATH" TOKENIZERS_PARALLELISM=false HF_HUB_DISABLE_TELEMETRY=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1
 # many containers set it, and every start would compile torch and diffusers anew, for half a minute
 unset PYTHONDONTWRITEBYTECODE
+# a command in two processes that share the work
+together() { accelerate launch --config_file configs/accelerate/cpu.yaml -m "$@"; }
 # read as a process starts: glibc would give the memory of every large tensor back and ask for it again, page by page
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296

@@ -14,7 +14,6 @@ case "${1:-}" in
   *) echo "usage: bash scripts/quickstart.sh [smoke]" >&2; exit 2 ;;
 esac
 data=outputs/data/$name
-together() { accelerate launch --config_file configs/accelerate/cpu.yaml -m "$@"; } # two processes that share the work
 python -m data_prep all split=train seed=1 num_samples=$pairs shallow=true out=$data # few and easy, with edits
 python -m data_prep all split=val seed=2 num_samples=$held_out out=$data
 python -m data_prep all split=test seed=2026 num_samples=$samples out=$data

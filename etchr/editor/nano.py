@@ -1,30 +1,28 @@
 """A FLUX.2-klein small enough to train on a laptop CPU, and the base *instruction* editor that the project starts from.
 
 `python -m etchr.editor.nano data=FOLDER out=FOLDER` builds the four parts on diffusers' and transformers' own classes
-and trains two of them on explicit instructions ("Red box round the blue square at row 2, column 3."):
+and trains two of them on explicit instructions ("Red box round the blue square."):
 
 1. tokenizer: byte-level BPE on the prompts of the data, saved with the folder and never retrained;
 2. text encoder: a random, frozen Qwen3;
-3. VAE: reconstruction, then the latent statistics that klein keeps in `vae.bn`;
-4. transformer: flow matching on the latents, as for the full-size model.
+3. VAE: reconstruction, then the latent statistics that klein keeps in `vae.bn`, then its decoder alone (`nano_vae.py`);
+4. transformer: flow matching on the latents, as for the full-size model, in two courses.
 
 Under `accelerate launch` the processes share every batch, and the encoding of the data. The result is a normal klein
-folder of a few MB. It draws what it is told and has never seen a question: closing that
-gap is what Stage I is for. The folder kept in the repository is `folder.NANO_BASE`; its README says how it was made.
+folder of a few MB. It draws what it is told and has never seen a question: closing that gap is what Stage I is for. The
+folder kept in the repository is `folder.NANO_BASE`; its README says how it was made.
 """
 
 import hashlib
 import json
 import logging
-import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,8 +30,10 @@ from tqdm import tqdm
 
 from etchr.editor.efficiency import compile_blocks
 from etchr.editor.klein import KleinEditor
+from etchr.editor.nano_data import Corpus, Pairs, encode_corpus
 from etchr.editor.nano_model import build
-from etchr.editor.tokens import patchify
+from etchr.editor.nano_settings import NanoConfig
+from etchr.editor.nano_vae import check_finite, train_vae, warm_then_linear
 from etchr.flow.matching import interpolate, target_velocity
 from etchr.flow.schedule import stratified_sigmas
 from etchr.runtime import Runtime
@@ -42,136 +42,11 @@ from etchr.seeds import hash_seed
 
 log = logging.getLogger(__name__)
 
-# How often a task's samples come in an epoch. First words are bound to things; then what has to be drawn exactly.
-FIRST = {"perception": 2, "chart": 2, "maze": 3, "jigsaw": 3, "view3d": 3}
-SECOND = {"maze": 2, "frozen_lake": 3, "jigsaw": 5, "view3d": 7}
-
-
-@dataclass
-class NanoConfig:
-    """Options of `python -m etchr.editor.nano`."""
-
-    data: str = "outputs/nano/instructions"  # folder with <task>/train.parquet of explicit instructions
-    questions: str = "outputs/nano/questions"  # the same of questions: the tokenizer learns their words, nothing else
-    out: str = "outputs/nano/base"  # the finished klein folder
-    seed: int = 0
-    vae_steps: int = 4000
-    decoder_steps: int = 3000  # further ones of the VAE's decoder alone
-    vae_batch_size: int = 32
-    vae_lr: float = 4e-3
-    steps: int = 25000  # of the transformer, in a first course
-    second_steps: int = 8000  # in a second course, its learning rate from the start again; 0: none
-    batch_size: int = 16
-    muon_lr: float = 0.02  # block matrices
-    adamw_lr: float = 2e-3  # all other weights
-    warmup_steps: int = 50
-    prompt_dropout: float = 0.05  # share of samples that train the unconditional velocity, for guidance
-    ema: float = 0.998
-    emphasis: dict[str, int] = field(default_factory=FIRST.copy)  # how often a task's samples come in an epoch
-    second_emphasis: dict[str, int] = field(default_factory=SECOND.copy)  # the same in the second course
-    compile: str | None = None  # backend for the blocks; inductor is a third faster and needs a C++ compiler
-    checkpoint_every: int = 500  # steps; the same command goes on from the last checkpoint
-    threads: int = 0  # of a process; 0: torch's choice
-
-    def __post_init__(self) -> None:
-        for name in ("vae_steps", "vae_batch_size", "steps", "batch_size", "warmup_steps", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("decoder_steps", "second_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
-        for name in ("prompt_dropout", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
-        for name in ("emphasis", "second_emphasis"):
-            if bad := {task: count for task, count in getattr(self, name).items() if count < 1}:
-                raise ValueError(f"{name}={bad} must be at least 1 for every task")
-
-    def courses(self) -> list["NanoConfig"]:
-        """The options of each course of the transformer's training."""
-        if not self.second_steps:
-            return [self]
-        return [self, replace(self, steps=self.second_steps, emphasis=self.second_emphasis, seed=self.seed + 1)]
-
-
 # ------------------------------------------------------------------------------------------------------ training
 
 
-def train_vae(editor: KleinEditor, pixels: Tensor, config: NanoConfig, runtime: Runtime) -> float:
-    """Train the VAE on uint8 images (N, 3, H, W) and set its latent statistics; the final mean absolute error.
-
-    Its decoder goes on alone for `decoder_steps`: what it draws gets sharper, and the latents stay as they are.
-    """
-    vae = editor.vae.to(memory_format=torch.channels_last)  # twice as fast on a CPU
-    vae.train().requires_grad_(True)
-    generator = torch.Generator().manual_seed(config.seed + 1)
-    error = _reconstruct(vae, pixels, config.vae_steps, "VAE", config, runtime, generator)
-    set_latent_statistics(editor, pixels[torch.randperm(len(pixels), generator=generator)[:4096]])
-    vae.encoder.requires_grad_(False)
-    if config.decoder_steps:
-        generator.manual_seed(config.seed + 2)
-        error = _reconstruct(vae, pixels, config.decoder_steps, "decoder", config, runtime, generator)
-    vae.eval().requires_grad_(False)
-    return error
-
-
-def _reconstruct(
-    vae: Any,
-    pixels: Tensor,
-    num_steps: int,
-    name: str,
-    config: NanoConfig,
-    runtime: Runtime,
-    generator: torch.Generator,
-) -> float:
-    """Reconstruction by the parts of the VAE that need gradients; the mean absolute error at the end.
-
-    Four of five steps see random half-size crops, which are four times as cheap. Noise on the latents makes the
-    decoder forgive the sampler's small errors.
-    """
-    trained = [weight for weight in vae.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.vae_lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_then_linear(30, num_steps))
-    size, error = pixels.shape[-1], math.nan
-    for step in (bar := tqdm(range(num_steps), desc=name, unit="step", disable=not runtime.is_main)):
-        rows = torch.randint(len(pixels), (config.vae_batch_size,), generator=generator)
-        images = pixels[_share(rows, runtime)]
-        if step % 5:
-            top, left = (int(torch.randint(size // 8 + 1, (), generator=generator)) * 4 for _ in range(2))
-            images = images[..., top : top + size // 2, left : left + size // 2]
-        images = (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-        # ----- gradient step
-        latents = vae.encode(images).latent_dist.mode()
-        noise = torch.randn((len(rows), *latents.shape[1:]), generator=generator)
-        decoded = vae.decode(latents + 0.02 * _share(noise, runtime), return_dict=False)[0]
-        loss = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 1e-4 * latents.square().mean()
-        _finite(loss, step)
-        optimizer.zero_grad()
-        loss.backward()
-        _average_gradients(trained, runtime)
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        schedule.step()
-        # -----
-        if step % 50 == 0 or step == num_steps - 1:
-            error = F.l1_loss(decoded, images).item()
-            bar.set_postfix(l1=f"{error:.4f}")
-    return error
-
-
-@torch.no_grad()
-def set_latent_statistics(editor: KleinEditor, pixels: Tensor) -> None:
-    """Put mean and variance of the *patchified* latents into `vae.bn`, where klein looks for them."""
-    latents = torch.cat(
-        [patchify(editor.vae.encode(batch.float() / 127.5 - 1).latent_dist.mode()) for batch in pixels.split(64)]
-    )
-    editor.vae.bn.running_mean.copy_(latents.mean((0, 2, 3)))
-    editor.vae.bn.running_var.copy_(latents.var((0, 2, 3)))
-
-
 def train_transformer(
-    editor: KleinEditor, corpus: "Corpus", config: NanoConfig, runtime: Runtime, checkpoint: Path | None = None
+    editor: KleinEditor, corpus: Corpus, config: NanoConfig, runtime: Runtime, checkpoint: Path | None = None
 ) -> list[float]:
     """Flow matching on encoded pairs; leaves the averaged weights in the editor and returns the loss curve.
 
@@ -184,7 +59,7 @@ def train_transformer(
     average = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     optimizers = _optimizers(model, config)
     schedules = [
-        torch.optim.lr_scheduler.LambdaLR(o, _warm_then_linear(config.warmup_steps, config.steps)) for o in optimizers
+        torch.optim.lr_scheduler.LambdaLR(o, warm_then_linear(config.warmup_steps, config.steps)) for o in optimizers
     ]
     empty = editor.encode_text([""])[0]
     state = {"model": model, "average": average, "optimizers": optimizers, "schedules": schedules}
@@ -199,16 +74,16 @@ def train_transformer(
         text = torch.where(dropped[:, None, None], empty, text)
         sigma = stratified_sigmas(len(rows), generator)
         noise = torch.randn(x0.shape, generator=generator)
-        x0, condition, text, sigma, noise = (_share(part, runtime) for part in (x0, condition, text, sigma, noise))
+        x0, condition, text, sigma, noise = (runtime.share(part) for part in (x0, condition, text, sigma, noise))
 
         # ----- gradient step
         velocity = editor.velocity(interpolate(x0, noise, sigma), sigma, text, condition, corpus.grid, corpus.grid)
         loss = F.mse_loss(velocity, target_velocity(x0, noise))
-        _finite(loss, step)
+        check_finite(loss, step)
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss.backward()
-        _average_gradients(list(model.parameters()), runtime)
+        runtime.average_gradients(model.parameters())
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
@@ -230,63 +105,6 @@ def train_transformer(
     return curve
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """A data set encoded once: training the transformer then touches neither VAE nor text encoder."""
-
-    sources: Tensor  # (N, T, C) clean latent tokens of the condition images
-    targets: Tensor  # (N, T, C) clean latent tokens of the edits
-    text: Tensor  # (P, L, D) embeddings of the distinct prompts
-    prompt_of: Tensor  # (N,) row of `text`
-    tasks: list[str]  # of the samples
-    grid: Any  # token grid that all images share
-
-    def epoch(self, emphasis: Mapping[str, int]) -> Tensor:
-        """The samples of one epoch; those of a task come `emphasis[task]` times, once by default."""
-        return torch.arange(len(self.tasks)).repeat_interleave(
-            torch.tensor([emphasis.get(task, 1) for task in self.tasks])
-        )
-
-
-def encode_corpus(editor: KleinEditor, pairs: "Pairs", runtime: Runtime) -> Corpus:
-    """Encode the pairs, every process its share of them."""
-
-    def tokens(pixels: Tensor, what: str) -> tuple[Tensor, Any]:
-        batches = tqdm(_share(pixels, runtime).split(64), desc=what, leave=False, disable=not runtime.is_main)
-        parts = [editor.encode_image(batch.float() / 127.5 - 1) for batch in batches]
-        mine = torch.cat([part for part, _ in parts])
-        if runtime.num_processes == 1:
-            return mine, parts[0][1]
-        every = runtime.accelerator.gather(mine).unflatten(0, (runtime.num_processes, -1))
-        return every.transpose(0, 1).flatten(0, 1), parts[0][1]
-
-    distinct = list(dict.fromkeys(pairs.prompts))
-    row = {prompt: index for index, prompt in enumerate(distinct)}
-    source_tokens, grid = tokens(pairs.sources, "encode sources")
-    return Corpus(
-        sources=source_tokens,
-        targets=tokens(pairs.targets, "encode edits")[0],
-        text=editor.encode_text(distinct),
-        prompt_of=torch.tensor([row[prompt] for prompt in pairs.prompts]),
-        tasks=pairs.tasks,
-        grid=grid,
-    )
-
-
-def _share(batch: Tensor, runtime: Runtime) -> Tensor:
-    """This process's rows of what all processes draw alike."""
-    return batch[runtime.rank :: runtime.num_processes]
-
-
-def _average_gradients(weights: Sequence[Tensor], runtime: Runtime) -> None:
-    """The mean of the processes' gradients; their shares of a batch are equal, so it is that of the whole batch."""
-    if runtime.num_processes > 1:
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        mean = runtime.accelerator.reduce(torch.cat([grad.flatten() for grad in gradients]), "mean")
-        for grad, part in zip(gradients, mean.split([grad.numel() for grad in gradients]), strict=True):
-            grad.copy_(part.view_as(grad))
-
-
 def _optimizers(model: nn.Module, config: NanoConfig) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for the rest: three times as fast as AdamW alone at this size."""
     inside = [w for n, w in model.named_parameters() if "transformer_blocks" in n and w.ndim == 2]
@@ -295,10 +113,6 @@ def _optimizers(model: nn.Module, config: NanoConfig) -> list[torch.optim.Optimi
         torch.optim.Muon(inside, lr=config.muon_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original"),
         torch.optim.AdamW(outside, lr=config.adamw_lr, weight_decay=0.0, betas=(0.9, 0.99)),
     ]
-
-
-def _warm_then_linear(warmup: int, total: int) -> Any:
-    return lambda step: min((step + 1) / warmup, max(total - step, 0) / max(total - warmup, 1), 1.0)
 
 
 def _batch(count: int, batch_size: int, step: int, seed: int) -> Tensor:
@@ -341,42 +155,7 @@ def _resume(path: Path | None, state: dict[str, Any], config: NanoConfig) -> tup
     return saved["step"], saved["curve"]
 
 
-def _finite(loss: Tensor, step: int) -> None:
-    if not torch.isfinite(loss):
-        raise ValueError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
-
-
 # ------------------------------------------------------------------------------------------------------- command
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """The training pairs: uint8 pictures (N, 3, H, W), and of each its prompt and task."""
-
-    sources: Tensor
-    targets: Tensor
-    prompts: list[str]
-    tasks: list[str]
-
-    @classmethod
-    def of(cls, samples: Iterable[EditSample], multiple: int = 1) -> "Pairs":
-        """The largest `multiple` of pairs; `ValueError` for one without an edit, or for pictures of several sizes."""
-        sources, targets, prompts, tasks = [], [], [], []
-        for sample in samples:
-            if sample.edit_image is None:
-                raise ValueError("every training sample needs an edit_image")
-            sources.append(np.asarray(sample.image))
-            targets.append(np.asarray(sample.edit_image))
-            prompts.append(sample.question)
-            tasks.append(sample.task)
-        if len({picture.shape for picture in (*sources, *targets)}) > 1:
-            raise ValueError("the training pictures differ in size; make them with one size=N")
-        count = len(prompts) // multiple * multiple
-
-        def stack(pictures: list[np.ndarray]) -> Tensor:
-            return torch.from_numpy(np.stack(pictures[:count])).permute(0, 3, 1, 2).contiguous()
-
-        return cls(stack(sources), stack(targets), prompts[:count], tasks[:count])
 
 
 def train(
@@ -472,7 +251,7 @@ def _read(folder: str, kind: str) -> Iterator[EditSample]:
     if not parts:
         raise SystemExit(
             f"no <task>/train.parquet in {folder}; make it with: "
-            f"python -m data_prep all kind={kind} split=train num_samples=4000 seed=1 out={folder}"
+            f"python -m data_prep all kind={kind} split=train num_samples=10000 seed=1 out={folder}"
         )
     return (sample for part in parts for sample in read_parquet(part, "train"))
 

@@ -61,7 +61,6 @@ _BOX_FEATURES = {
     "changed": Feature(-1, "the picture beside the box was changed"),
 }
 
-
 LEAST_SHARE = 0.5  # of what is coloured in a box: with less of the asked colour it is round another thing
 
 
@@ -127,7 +126,6 @@ def chart_value(words: re.Match[str], source: Image.Image, edit: Image.Image) ->
 
 
 # --------------------------------------------------------------------------------------------------------- paths
-
 
 _PATH_FEATURES = {
     "colour": Feature(1, "the path is hard to see"),
@@ -208,6 +206,7 @@ def lake_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> 
 
 # -------------------------------------------------------------------------------------------------------- jigsaw
 
+_ORDERS = list(itertools.permutations(range(4)))  # the first is the identity, which is no puzzle's solution
 _PIECE = 32  # samples a side at which pieces are compared
 _CLEAR = 0.2  # a second best order that costs a fifth more is out of the question, and counts no less if it costs more
 _JIGSAW_FEATURES = {
@@ -238,9 +237,6 @@ def piece_order(words: re.Match[str], source: Image.Image, edit: Image.Image) ->
         "seam": max(_seam(after, True), _seam(after, False)),
     }
     return Reading("-".join(map(str, best)), "every quarter matches a piece and the seams meet", features)
-
-
-_ORDERS = list(itertools.permutations(range(4)))  # the first is the identity, which is no puzzle's solution
 
 
 def _seam(rgb: np.ndarray, vertical: bool) -> float:

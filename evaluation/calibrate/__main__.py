@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import ascii_uppercase
 
 from etchr.checks import at_least
 from etchr.config import parse_command
@@ -144,7 +145,7 @@ def _read(shown: Shown) -> _Read:
     reading = read(*known, sample.image.convert("RGB"), shown.edit.convert("RGB"))
     answer = reading.answer
     if answer is not None and sample.choices:
-        answer = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[sample.choices.index(answer)] if answer in sample.choices else None
+        answer = ascii_uppercase[sample.choices.index(answer)] if answer in sample.choices else None
     return _Read(shown, reading, answer is not None and is_correct(answer, sample), _guess_is_right(sample))
 
 

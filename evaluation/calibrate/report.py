@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.tabular import Table, markdown_table, number
+
 BINS = 10
 THRESHOLD = 0.5  # that the verdict has by default
 
@@ -74,13 +76,13 @@ def markdown(edits: Sequence[Judged], folds: int) -> str:
         "## What the verdict pays",
         "Right answers, percent: without an edit, always from the edit, from the edit where it is accepted (EVR), and "
         "with a verifier that always knows.",
-        _table(["edits", "task", "count", "direct", "always", "EVR", "best"], _pays(edits)),
+        _lines(["edits", "task", "count", "direct", "always", "EVR", "best"], _pays(edits)),
         "## Verdicts",
         "*precise*: share of right answers of the accepted edits. *found*: share of accepted edits of those with a "
         "right answer. *error*: mean distance of confidence and share, over ten bins.",
-        _table(["task", "edits", "right", "accepted", "precise", "found", "Brier", "error"], _verdicts(edits)),
+        _lines(["task", "edits", "right", "accepted", "precise", "found", "Brier", "error"], _verdicts(edits)),
         "## Confidence against share of right answers",
-        _table(["task", "confidence", "edits", "mean confidence", "right"], _curve(edits)),
+        _lines(["task", "confidence", "edits", "mean confidence", "right"], _curve(edits)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -125,12 +127,11 @@ def _curve(edits: Sequence[Judged]) -> Iterable[list[str]]:
 
 
 def _percent(share: float | np.floating) -> str:
-    return "" if np.isnan(share) else f"{100 * share:.1f}"
+    return "" if np.isnan(share) else number(100 * float(share))
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(markdown_table(Table(head, list(rows), words=2)))
 
 
 def picture(edits: Sequence[Judged]) -> bytes:

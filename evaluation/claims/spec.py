@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from etchr.families import TASKS
+from evaluation.spec import read_spec, with_keys
 
 FILE_KEYS = ("title", "runs", "tasks", "claims")
 CLAIM_KEYS = ("claim", "paper", "each_task", "compare")
@@ -50,13 +49,7 @@ class Claims:
 
 def read_claims(path: Path) -> Claims:
     """The claims in a YAML file; `ValueError` in one sentence for what does not fit."""
-    if not path.is_file():
-        raise ValueError(f"no file of claims at {path}; see configs/claims for one")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    content = _keys(content, FILE_KEYS, f"{path}")
+    content = read_spec(path, "claims", "configs/claims", FILE_KEYS)
     runs, tasks = _names(content, "runs", f"{path}"), _names(content, "tasks", f"{path}") or tuple(TASKS)
     claims = content.get("claims")
     if not runs or not isinstance(claims, list) or not claims:
@@ -66,7 +59,7 @@ def read_claims(path: Path) -> Claims:
 
 
 def _claim(value: Any, tasks: tuple[str, ...], where: str) -> Claim:
-    claim = _keys(value, CLAIM_KEYS, where)
+    claim = with_keys(value, CLAIM_KEYS, where)
     compare, each_task = claim.get("compare"), claim.get("each_task", False)
     if not isinstance(claim.get("claim"), str) or not isinstance(compare, list) or not compare:
         raise ValueError(f"{where} needs claim: a sentence, and compare: a list of {_shape(COMPARE_KEYS)}")
@@ -77,7 +70,7 @@ def _claim(value: Any, tasks: tuple[str, ...], where: str) -> Claim:
 
 
 def _comparison(value: Any, tasks: tuple[str, ...], where: str) -> Comparison:
-    entry = _keys(value, COMPARE_KEYS, where)
+    entry = with_keys(value, COMPARE_KEYS, where)
     more, less, deep = (_names(entry, key, where) for key in ("more", "less", "by_depth"))
     if not isinstance(entry.get("label"), str) or bool(more) != bool(less) or bool(more) == bool(deep):
         raise ValueError(f"{where} needs a label, and either more and less, or by_depth")
@@ -95,15 +88,6 @@ def _names(entry: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise ValueError(f"{where}: {key} has a name twice: {', '.join(names)}")
     return tuple(names)
-
-
-def _keys(value: Any, known: Sequence[str], where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} must map names to values: {', '.join(known)}")
-    for key in value:
-        if key not in known:
-            raise ValueError(f"{where} holds {key!r}; there are: {', '.join(known)}")
-    return value
 
 
 def _shape(keys: Sequence[str]) -> str:

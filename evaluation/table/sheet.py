@@ -1,13 +1,11 @@
 """The YAML file of a table's rows: what stands in it is checked here, before any record is read."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evaluation.published import COLUMNS, TABLE
+from evaluation.spec import read_spec, with_keys
 
 ROW_KEYS = ("label", "run", "system", "published", "against")
 FILE_KEYS = ("title", "columns", "rows")
@@ -35,13 +33,7 @@ class Sheet:
 
 def read_sheet(path: Path) -> Sheet:
     """The rows in a YAML file; `ValueError` in one sentence for what does not fit."""
-    if not path.is_file():
-        raise ValueError(f"no file of rows at {path}; see configs/table for some")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    content = _keys(content, FILE_KEYS, f"{path}")
+    content = read_spec(path, "rows", "configs/table", FILE_KEYS)
     if not isinstance(content.get("rows"), list) or not content["rows"]:
         raise ValueError(f"{path} needs rows: a list of {{{', '.join(ROW_KEYS)}}}")
     rows = tuple(_wanted(row, f"{path}, row {place}") for place, row in enumerate(content["rows"], 1))
@@ -57,17 +49,8 @@ def read_sheet(path: Path) -> Sheet:
     return Sheet(str(content.get("title", path.stem)), tuple(dict.fromkeys(columns)), rows)
 
 
-def _keys(value: Any, known: Sequence[str], where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} must map names to values: {', '.join(known)}")
-    for key in value:
-        if key not in known:
-            raise ValueError(f"{where} holds {key!r}; there are: {', '.join(known)}")
-    return value
-
-
 def _wanted(value: Any, where: str) -> Wanted:
-    row = _keys(value, ROW_KEYS, where)
+    row = with_keys(value, ROW_KEYS, where)
     systems = row.get("system", [])
     systems = [systems] if isinstance(systems, str) else systems
     label, run, published, against = texts = [row.get(key) for key in ("label", "run", "published", "against")]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from data_prep import procedural_tasks
 from data_prep.task import generate
-from etchr.editor import nano, nano_model
+from etchr.editor import nano, nano_data, nano_model, nano_vae
 from etchr.editor.folder import NANO_BASE, EditorSettings
 from etchr.editor.klein import KleinEditor
 from etchr.editor.tokens import to_pixels
@@ -67,9 +67,9 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
 
     def fresh():
         editor = nano_model.build(prompts, seed=0)
-        nano.set_latent_statistics(editor, sources)
-        pairs = nano.Pairs(sources, sources.flip(0), prompts, ["perception"] * 16)
-        return editor, nano.encode_corpus(editor, pairs, runtime)
+        nano_vae.set_latent_statistics(editor, sources)
+        pairs = nano_data.Pairs(sources, sources.flip(0), prompts, ["perception"] * 16)
+        return editor, nano_data.encode_corpus(editor, pairs, runtime)
 
     class KilledError(Exception):
         pass
