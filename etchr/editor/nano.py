@@ -36,6 +36,7 @@ from etchr.editor.nano_settings import NanoConfig
 from etchr.editor.nano_vae import check_finite, train_vae, warm_then_linear
 from etchr.flow.matching import interpolate, target_velocity
 from etchr.flow.schedule import stratified_sigmas
+from etchr.muon import Muon
 from etchr.runtime import Runtime
 from etchr.sample import EditSample, read_parquet
 from etchr.seeds import hash_seed
@@ -110,7 +111,7 @@ def _optimizers(model: nn.Module, config: NanoConfig) -> list[torch.optim.Optimi
     inside = [w for n, w in model.named_parameters() if "transformer_blocks" in n and w.ndim == 2]
     outside = [w for n, w in model.named_parameters() if not ("transformer_blocks" in n and w.ndim == 2)]
     return [
-        torch.optim.Muon(inside, lr=config.muon_lr, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original"),
+        Muon(inside, lr=config.muon_lr, momentum=0.95, weight_decay=0.0),
         torch.optim.AdamW(outside, lr=config.adamw_lr, weight_decay=0.0, betas=(0.9, 0.99)),
     ]
 

@@ -6,19 +6,14 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from etchr.muon import Muon
 from etchr.training.settings import OptimConfig
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW, or Muon on the LoRA factors, all of which are matrices; states take the dtype of the parameters."""
     if config.name == "muon":
-        return torch.optim.Muon(
-            list(parameters),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            adjust_lr_fn="original",
-        )
+        return Muon(parameters, config.lr, config.momentum, config.weight_decay)
     first, second = config.betas
     return torch.optim.AdamW(
         list(parameters), lr=config.lr, betas=(first, second), eps=config.eps, weight_decay=config.weight_decay
