@@ -31,6 +31,7 @@ class AdapterConfig:
     dropout: float = 0.0  # of the adapter's input
     dtype: str = "float32"  # of weights and optimizer states; bfloat16 loses small updates
     init: str | None = None  # an adapter folder to start from; null: a fresh one
+    one_product: bool = False  # add the adapter to the weight before the product: faster for small models, more memory
 
 
 @dataclass

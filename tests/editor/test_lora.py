@@ -22,11 +22,11 @@ KLEIN = {
 }
 
 
-def forward(transformer: Flux2Transformer2DModel) -> Tensor:
+def forward(transformer: Flux2Transformer2DModel, grad: bool = False) -> Tensor:
     """One velocity on fixed random tokens, (2, 6, 16)."""
     generator = torch.Generator().manual_seed(3)
     dtype = transformer.x_embedder.weight.dtype
-    with torch.no_grad():
+    with torch.set_grad_enabled(grad):
         return transformer(
             hidden_states=torch.randn(2, 6, 16, generator=generator).to(dtype),
             encoder_hidden_states=torch.randn(2, 5, 48, generator=generator).to(dtype),
@@ -140,6 +140,34 @@ def test_a_trained_adapter_adds_alpha_over_rank_times_b_a(transformer: Any) -> N
         {key: value + deltas.get(key.removesuffix(".weight"), 0) for key, value in base.items()}
     )
     assert (forward(transformer) - got).abs().max() < 1e-5
+
+
+def test_one_product_has_the_outputs_and_gradients_of_peft(transformer: Any) -> None:
+    transformer.double()
+    parameters = lora.attach(transformer, RANK, ALPHA, seed=1, dtype=torch.float64)
+    train(transformer)
+
+    def seen() -> list[Tensor]:
+        for parameter in parameters:
+            parameter.grad = None
+        out = forward(transformer, grad=True)
+        out.square().sum().backward()
+        return [out.detach(), *(parameter.grad for parameter in parameters if parameter.grad is not None)]
+
+    usual = seen()
+    lora.use_one_product(transformer)
+    assert len(usual) == 1 + 2 * 16
+    for one, other in zip(usual, seen(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+    # where there is more to do than one adapter it is peft's own
+    transformer.disable_adapters()
+    bare = forward(transformer)
+    transformer.enable_adapters()
+    lora.attach(transformer, RANK, ALPHA, adapter_name="other", dtype=torch.float64)
+    transformer.set_adapter(["default", "other"])  # the other one is untrained
+    torch.testing.assert_close(forward(transformer), usual[0], rtol=1e-10, atol=1e-10)
+    assert not torch.equal(bare, usual[0])
 
 
 def test_the_start_depends_on_the_seed_alone(transformer: Any, twin: Any) -> None:
