@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from etchr.mllm.settings import check_threshold
+
 RULES_FILE = Path(__file__).with_name("confidence.yaml")
 REFIT = "fit it anew: python -m evaluation.calibrate"
 
@@ -31,6 +33,7 @@ class Rule:
     bias: float
     weights: dict[str, float]  # per unit of a feature
     usual: dict[str, float]  # the features' means over right readings
+    guess: float  # how probably the answer without an edit is right: below this an edit does not pay
 
     def gains(self, values: Mapping[str, float]) -> dict[str, float]:
         """What each feature adds to the log-odds."""
@@ -73,9 +76,14 @@ def _rule(entry: Any, names: list[str], where: str) -> Rule:
     try:
         weights = {name: float(counts[name]["weight"]) for name in names}
         usual = {name: float(counts[name]["usual"]) for name in names}
-        return Rule(float(entry["bias"]), weights, usual)
+        rule = Rule(float(entry["bias"]), weights, usual, float(entry["guess"]))
+        check_threshold(rule.guess, "guess")
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{where} needs a bias, and a weight and a usual value for each feature; {REFIT}") from None
+        raise ValueError(
+            f"{where} needs a bias, a guess above 0 and below 1, and for each feature a weight and a usual value; "
+            f"{REFIT}"
+        ) from None
+    return rule
 
 
 def _names(entries: Any) -> str:
@@ -86,7 +94,7 @@ def rules_text(rules: Mapping[str, Rule], head: str) -> str:
     """The rules as YAML for people; `head` goes in front as a comment."""
     lines = [f"# {line}".rstrip() for line in head.splitlines()]
     for skill, rule in rules.items():
-        lines += [f"{skill}:", f"  bias: {_number(rule.bias)}", "  features:"]
+        lines += [f"{skill}:", f"  guess: {_number(rule.guess)}", f"  bias: {_number(rule.bias)}", "  features:"]
         for name, weight in rule.weights.items():
             lines.append(f"    {name}: {{weight: {_number(weight)}, usual: {_number(rule.usual[name])}}}")
     return "\n".join(lines) + "\n"

@@ -40,9 +40,10 @@ _BOXED = re.compile(r"(.*\\boxed\{)(.)(\}.*)", re.DOTALL)
 class Reader:
     """An `MLLM`. With a temperature above 0 it errs: each decoding goes wrong with probability `error_rate`.
 
-    An edit is accepted where the confidence that its answer is right is at least `threshold`. Of every picture that is
-    larger, no more is seen than `resolution` px a side show; of `misread_rate` of all readings the answer is another
-    one, at any temperature, and which are these depends on `seed`, pictures and text alone.
+    An edit is accepted where the confidence that its answer is right is at least `threshold`; by default where it is at
+    least that of a guess without the edit, for only below that does rejecting pay. Of every picture that is larger, no
+    more is seen than `resolution` px a side show; of `misread_rate` of all readings the answer is another one, at any
+    temperature, and which are these depends on `seed`, pictures and text alone.
 
     Log-probabilities come with every reply, unless `logprobs` is false: everything before and after the box is certain.
     An option's are those of such decodings. A verdict's hold the confidence, mixed with the error rate, so that a dense
@@ -56,7 +57,7 @@ class Reader:
         *,
         resolution: int | None = None,
         misread_rate: float = 0.0,
-        threshold: float = 0.5,
+        threshold: float | None = None,
         logprobs: bool = True,
         latency_s: float = 0.0,
     ) -> None:
@@ -67,7 +68,7 @@ class Reader:
 
     def _name(self) -> str:
         """The reader's name with those options that are not as usual; the seed counts where it decides anything."""
-        usual = {"error_rate": 0.0, "resolution": None, "misread_rate": 0.0, "threshold": 0.5}
+        usual = {"error_rate": 0.0, "resolution": None, "misread_rate": 0.0, "threshold": None}
         options = [f"{name}={getattr(self, name):g}" for name, value in usual.items() if getattr(self, name) != value]
         if self.error_rate or self.misread_rate:
             options.append(f"seed={self.seed}")
@@ -87,12 +88,13 @@ class Reader:
             await asyncio.sleep(self.latency_s)
         request = _Request.of(messages, self.resolution)
         finding = self._misread(request, request.finding())
-        odds = request.odds(finding, self.error_rate, self.threshold)
+        threshold = finding.guess if self.threshold is None else self.threshold
+        odds = request.odds(finding, self.error_rate, threshold)
         replies = []
         for index in range(n):
             rng = random.Random(f"{self.seed}/{seed}/{index}/{request.digest}")
             errs = temperature > 0 and rng.random() < self.error_rate
-            text = request.reply(finding, self.threshold, errs, rng)
+            text = request.reply(finding, threshold, errs, rng)
             words = text.split(" ")
             cut = len(words) > max_tokens
             text = " ".join(words[:max_tokens])
@@ -256,7 +258,7 @@ def _agreement(reference: str, candidate: str) -> Finding:
     said, wanted = (f" {_words(answer)} " for answer in (candidate, reference))
     denied = any(f" {word} " in said and f" {word} " not in wanted for word in ("not", "no", "never"))
     if wanted.strip() and wanted in said and not denied:
-        return Finding(None, 1.0, "both answers say the same")
+        return Finding(None, 1.0, 0.5, "both answers say the same")
     return nothing("the answers differ")
 
 
@@ -292,7 +294,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--error-rate", type=float, default=0.0, help="share of wrong decodings at temperature > 0")
     parser.add_argument("--misread-rate", type=float, default=0.0, help="share of wrong readings, at any temperature")
     parser.add_argument("--resolution", type=int, help="px a side that are seen of a larger picture (default: all)")
-    parser.add_argument("--threshold", type=float, default=0.5, help="confidence from which an edit is accepted")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="confidence from which an edit is accepted (default: that of a guess without it)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the errors")
     args = parser.parse_args(argv)
     if not 1 <= args.port <= 65535:

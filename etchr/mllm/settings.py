@@ -29,7 +29,9 @@ class ModelConfig:
     seed: int = 0  # reader: of its errors
     misread_rate: float = 0.0  # reader: share of wrong readings, at any temperature
     resolution: int | None = None  # reader: px a side that are seen of a larger picture; null: all
-    threshold: float = 0.5  # reader: confidence from which an edit is accepted
+    threshold: float | None = (
+        None  # reader: confidence from which an edit is accepted; null: that of a guess without it
+    )
     latency_s: float = 0.0  # reader: seconds before each reply, to imitate a server
 
     def __post_init__(self) -> None:
@@ -42,15 +44,21 @@ class ModelConfig:
             raise ValueError("a model of kind http needs model=NAME and base_urls=[http://...]")
 
 
-def check_reader(error_rate: float, resolution: int | None, misread_rate: float, threshold: float) -> None:
+def check_reader(error_rate: float, resolution: int | None, misread_rate: float, threshold: float | None) -> None:
     """`ValueError` unless a reader can be so."""
     for name, value in (("error_rate", error_rate), ("misread_rate", misread_rate)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name}={value} must lie between 0 and 1")
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold={threshold} must lie above 0 and below 1")
+    if threshold is not None:
+        check_threshold(threshold, "threshold")
     if resolution is not None and resolution < LEAST_RESOLUTION:
         raise ValueError(f"resolution={resolution} must be at least {LEAST_RESOLUTION} px, or null")
+
+
+def check_threshold(value: float, name: str) -> None:
+    """`ValueError` unless a confidence can lie on either side of `value`."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name}={value} must lie above 0 and below 1")
 
 
 def build_model(config: ModelConfig, jitter_seed: int = 0) -> MLLM:

@@ -41,12 +41,13 @@ class Finding:
 
     answer: str | None  # as a reading's
     confidence: float  # how probably that answer is right, 0..1; 0 where it cannot be
+    guess: float  # how probably the answer without the edit would be
     reason: str  # in favour of the answer
     fault: str = ""  # what speaks against it the most
 
 
 def nothing(reason: str) -> Finding:
-    return Finding(None, 0.0, reason, reason)
+    return Finding(None, 0.0, 0.5, reason, reason)
 
 
 def _unread(reason: str) -> Reading:
@@ -208,9 +209,11 @@ def lake_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> 
 
 _ORDERS = list(itertools.permutations(range(4)))  # the first is the identity, which is no puzzle's solution
 _PIECE = 32  # samples a side at which pieces are compared
-_CLEAR = 0.2  # a second best order that costs a fifth more is out of the question, and counts no less if it costs more
+_CLEAR = 0.08  # a second best order that costs so much more is out of the question, and counts no less if it costs more
+_SOFT_SEAM = 0.04  # a jump that a soft edit may have
+LEAST_MATCH, LARGEST_SEAM = 0.45, 0.1  # beyond these an edit is of another picture, or in a wrong order
 _JIGSAW_FEATURES = {
-    "cost": Feature(-1, "a quarter of the edit matches no piece"),
+    "match": Feature(1, "the quarters of the edit are hardly those of the pieces"),
     "gap": Feature(1, "the pieces might lie in another order as well"),
     "seam": Feature(-1, "the pieces do not meet at the seams"),
 }
@@ -224,19 +227,32 @@ def piece_order(words: re.Match[str], source: Image.Image, edit: Image.Image) ->
     use[:3], use[-3:], use[:, :3], use[:, -3:] = False, False, False, False  # borders
     use[:18, :14] = False  # the number
     quarters = [(r, c) for r in (0, _PIECE) for c in (0, _PIECE)]
-    pieces = [before[r : r + _PIECE, c : c + _PIECE][use] for r, c in quarters]
-    places = [after[r : r + _PIECE, c : c + _PIECE][use] for r, c in quarters]
+    pieces, places = (
+        np.stack([at[r : r + _PIECE, c : c + _PIECE][use] for r, c in quarters]) for at in (before, after)
+    )
     cost = np.array([[np.abs(place - piece).mean() / 255 for piece in pieces] for place in places])
     mean = {order: float(np.mean([cost[q, p] for q, p in enumerate(order)])) for order in _ORDERS}
     best, second = sorted(_ORDERS, key=lambda order: mean[order])[:2]
     if best == _ORDERS[0]:
         return _unread("the pieces lie as they lay before")
+    answer, match = "-".join(map(str, best)), _match(pieces[list(best)], places)
+    seam = max(_seam(after, True), _seam(after, False))
+    if match < LEAST_MATCH:
+        return Reading(answer, "the edit shows another picture than the pieces do")
+    if seam > LARGEST_SEAM:
+        return Reading(answer, "the pieces do not meet at the seams")
     features = {
-        "cost": mean[best],
+        "match": match,
         "gap": min(1 - mean[best] / max(mean[second], 1e-6), _CLEAR),
-        "seam": max(_seam(after, True), _seam(after, False)),
+        "seam": max(seam - _SOFT_SEAM, 0.0),
     }
-    return Reading("-".join(map(str, best)), "every quarter matches a piece and the seams meet", features)
+    return Reading(answer, "every quarter matches a piece and the seams meet", features)
+
+
+def _match(pieces: np.ndarray, places: np.ndarray) -> float:
+    """How far quarters (4, pixels, 3) differ as the pieces do, -1..1: a correlation, however soft they are."""
+    a, b = pieces - pieces.mean(0), places - places.mean(0)
+    return float((a * b).sum() / max(np.sqrt((a * a).sum() * (b * b).sum()), 1e-6))
 
 
 def _seam(rgb: np.ndarray, vertical: bool) -> float:
@@ -353,11 +369,11 @@ def look(question: str, source: Image.Image, edit: Image.Image) -> Finding:
         return nothing("I do not know this kind of question")
     task, words = known
     reading = read(task, words, source, edit)
-    if not reading.may_be_right:
-        return Finding(reading.answer, 0.0, reading.reason, reading.reason)
     rule = _rules()[task]
+    if not reading.may_be_right:
+        return Finding(reading.answer, 0.0, rule.guess, reading.reason, reading.reason)
     fault = FEATURES[task][rule.worst(reading.features)].fault.format(**words.groupdict())
-    return Finding(reading.answer, rule.confidence(reading.features), reading.reason, fault)
+    return Finding(reading.answer, rule.confidence(reading.features), rule.guess, reading.reason, fault)
 
 
 @cache

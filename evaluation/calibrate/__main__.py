@@ -88,14 +88,15 @@ def make(config: CalibrateConfig) -> str:
     judged: list[Judged] = []
     for task in FEATURES:
         mine = [each for each in found if each.shown.sample.task == task]
+        guess = _share_guessed(mine)
         open_ones = [each for each in mine if each.reading.may_be_right]
         examples = [each.example for each in open_ones]
         try:
-            rules[task] = fit_rule(examples, FEATURES[task], config.l2)
+            rules[task] = fit_rule(examples, FEATURES[task], config.l2, guess)
         except ValueError as error:
             raise ValueError(f"{task}: {error}") from None
         unseen = iter(left_out(examples, FEATURES[task], config.l2, config.folds))
-        judged += [_judge(each, next(unseen) if each.reading.may_be_right else 0.0) for each in mine]
+        judged += [_judge(each, next(unseen) if each.reading.may_be_right else 0.0, guess) for each in mine]
     folder = Path(config.report)
     folder.mkdir(parents=True, exist_ok=True)
     text = report.markdown(judged, config.folds)
@@ -157,7 +158,13 @@ def _guess_is_right(sample: EditSample) -> bool:
     return is_correct(extract_answer(reply.text, kind, sample.choices), sample)
 
 
-def _judge(each: _Read, confidence: float) -> Judged:
+def _share_guessed(found: Sequence[_Read]) -> float:
+    """The share of questions that are answered right without an edit; one of each kind is added, for none is sure."""
+    right = {each.shown.sample.id: each.guess_is_right for each in found}
+    return (sum(right.values()) + 1) / (len(right) + 2)
+
+
+def _judge(each: _Read, confidence: float, guess: float) -> Judged:
     shown = each.shown
     return Judged(
         task=shown.sample.task,
@@ -167,6 +174,7 @@ def _judge(each: _Read, confidence: float) -> Judged:
         is_right=each.is_right,
         guess_is_right=each.guess_is_right,
         confidence=confidence,
+        guess=guess,
     )
 
 

@@ -22,11 +22,11 @@ class Example:
     counts: float = 1.0  # how much, beside the others
 
 
-def fit_rule(examples: Sequence[Example], features: Mapping[str, Feature], l2: float) -> Rule:
+def fit_rule(examples: Sequence[Example], features: Mapping[str, Feature], l2: float, guess: float = 0.5) -> Rule:
     """The rule with the least mean cross-entropy + `l2` / 2 * sum of squared weights, those of features in spreads.
 
     A weight that would have the wrong sign becomes 0. Labels are smoothed as Platt did, so that a skill that never errs
-    is sure, but not infinitely so. `ValueError` without examples.
+    is sure, but not infinitely so. `guess` goes into the rule. `ValueError` without examples.
     """
     if not examples:
         raise ValueError("no edit gave a reading to fit on; give more questions or a better editor")
@@ -55,6 +55,7 @@ def fit_rule(examples: Sequence[Example], features: Mapping[str, Feature], l2: f
         bias,
         dict(zip(features, weights.tolist(), strict=True)),
         dict(zip(features, usual.tolist(), strict=True)),
+        guess,
     )
 
 

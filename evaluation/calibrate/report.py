@@ -9,7 +9,6 @@ import numpy as np
 from evaluation.tabular import Table, markdown_table, number
 
 BINS = 10
-THRESHOLD = 0.5  # that the verdict has by default
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,11 @@ class Judged:
     is_right: bool
     guess_is_right: bool  # the answer without an edit, which is also what is given where nothing was read
     confidence: float  # by a rule that has not seen the question; 0 where nothing can be right
+    guess: float  # how often the answers without an edit are right: with less confidence an edit is turned away
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.confidence >= self.guess
 
     @property
     def always(self) -> bool:
@@ -32,7 +36,7 @@ class Judged:
     @property
     def verified(self) -> bool:
         """Whether the answer is right when the edit is used where it is accepted."""
-        return self.is_right if self.confidence >= THRESHOLD else self.guess_is_right
+        return self.is_right if self.is_accepted else self.guess_is_right
 
     @property
     def best(self) -> bool:
@@ -111,7 +115,7 @@ def _verdicts(edits: Sequence[Judged]) -> Iterable[list[str]]:
     for name, group in _groups(edits):
         right = np.array([edit.is_right for edit in group])
         confidence = np.array([edit.confidence for edit in group])
-        accepted = confidence >= THRESHOLD
+        accepted = np.array([edit.is_accepted for edit in group])
         precise = right[accepted].mean() if accepted.any() else np.nan
         found = accepted[right].mean() if right.any() else np.nan
         shares = [_percent(value) for value in (right.mean(), accepted.mean(), precise, found)]

@@ -56,7 +56,7 @@ def test_a_skill_that_never_errs_is_sure_but_not_infinitely(examples):
 
 def test_confidences_of_questions_that_were_left_out_are_calibrated(examples):
     judged = [
-        Judged("maze", "base asked", True, True, example.is_right, False, confidence)
+        Judged("maze", "base asked", True, True, example.is_right, False, confidence, guess=0.5)
         for example, confidence in zip(examples, left_out(examples, SIGNED, 0.001, 5), strict=True)
     ]
     assert calibration_error(judged) < 0.02
@@ -65,9 +65,9 @@ def test_confidences_of_questions_that_were_left_out_are_calibrated(examples):
 
 def test_what_the_verdict_pays_is_counted_by_what_would_be_answered():
     edits = [
-        Judged("maze", "e", True, is_read, is_right, guess, confidence)
-        for is_read, is_right, guess, confidence in [
-            (True, True, False, 0.9),  # used, rightly
+        Judged("maze", "e", True, is_read, is_right, guess_is_right, confidence, guess=0.3)
+        for is_read, is_right, guess_is_right, confidence in [
+            (True, True, False, 0.4),  # used, rightly
             (True, False, True, 0.1),  # rejected, and the guess is right
             (True, True, False, 0.2),  # rejected, wrongly
             (False, False, True, 0.0),  # nothing read: a guess in any case
@@ -83,7 +83,9 @@ def test_the_command_goes_from_questions_to_rules_and_report(tmp_path, capsys):
     words = [f"data={data}", f"out={rules}", f"report={tmp_path}/report", "num_samples=2", "num_made=8", "folds=2"]
     main(words)
     assert "What the verdict pays" in capsys.readouterr().out
-    assert read_rules(FEATURES, rules).keys() == FEATURES.keys()
+    found = read_rules(FEATURES, rules)
+    assert found.keys() == FEATURES.keys()
+    assert found["maze"].guess == pytest.approx(1 / 10, abs=1e-4)  # of 8 mazes none is guessed; one more of each kind
     assert rules.read_text().startswith("# How sure the embedded reader is")
     assert "base told" in (tmp_path / "report" / "report.md").read_text()
     assert (tmp_path / "report" / "curve.png").read_bytes().startswith(b"\x89PNG")

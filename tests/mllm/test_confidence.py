@@ -126,6 +126,17 @@ def test_a_strict_reader_accepts_less_and_its_log_probabilities_say_so(made):
         assert accepted(sample, edit, reader) == (confidence_in(sample, edit, reader) >= 0.5)
 
 
+def test_by_default_an_edit_is_accepted_where_it_is_surer_than_a_guess(made):
+    guess = confidence.read_rules(FEATURES)["view3d"].guess
+    seen = set()
+    for sample, radius in itertools.product(made["view3d"][:8], range(20)):
+        edit = sample.edit_image.filter(ImageFilter.GaussianBlur(radius / 2))
+        sure = confidence_in(sample, edit, Reader(threshold=0.5)) >= guess
+        assert accepted(sample, edit) == sure
+        seen.add(sure)
+    assert seen == {True, False}
+
+
 def test_the_error_rate_is_mixed_into_the_confidence(made):
     sample = made["view3d"][0]
     sure = confidence_in(sample, sample.edit_image)
