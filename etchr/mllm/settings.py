@@ -29,9 +29,7 @@ class ModelConfig:
     seed: int = 0  # reader: of its errors
     misread_rate: float = 0.0  # reader: share of wrong readings, at any temperature
     resolution: int | None = None  # reader: px a side that are seen of a larger picture; null: all
-    threshold: float | None = (
-        None  # reader: confidence from which an edit is accepted; null: that of a guess without it
-    )
+    threshold: float | None = None  # reader: confidence from which an edit is accepted; null: that of a blind guess
     latency_s: float = 0.0  # reader: seconds before each reply, to imitate a server
 
     def __post_init__(self) -> None:

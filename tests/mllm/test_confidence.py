@@ -242,5 +242,5 @@ def test_a_file_that_does_not_fit_is_refused_in_one_sentence(tmp_path, text, sai
 def test_other_features_than_the_skill_measures_are_named(tmp_path):
     path = tmp_path / "confidence.yaml"
     path.write_text(confidence.RULES_FILE.read_text(encoding="utf-8").replace(" seam:", " glue:"), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"jigsaw must weigh cost, .*seam.*, got cost, .*glue.*; fit it anew"):
+    with pytest.raises(ValueError, match=r"jigsaw must weigh match, .*seam.*, got match, .*glue.*; fit it anew"):
         confidence.read_rules(FEATURES, path)
