@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The claims table of docs/results/nano.md: three seeds of Stage I and Stage II, each reward alone, Stage I without
-# meta-prompts, and all of them on 200 test samples a task, on the quickstart's data; its trainings are seed 0. Hours on two
-# cores. Interrupted, the same command goes on.
+# meta-prompts, and all of them on 200 test samples a task, on the quickstart's data; its trainings are seed 0. Over an hour
+# on two cores. Interrupted, the same command goes on.
 set -euo pipefail
 bash "$(dirname "$0")/quickstart.sh"
 source "$(dirname "$0")/env.sh"

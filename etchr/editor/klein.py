@@ -136,7 +136,7 @@ class KleinEditor:
 
     @property
     def device(self) -> torch.device:
-        return self.transformer.x_embedder.weight.device  # diffusers' own property looks through all hooks, for 3 ms
+        return self.transformer.x_embedder.weight.device  # diffusers' own property looks through all hooks
 
     @property
     def dtype(self) -> torch.dtype:
