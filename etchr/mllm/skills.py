@@ -268,7 +268,8 @@ def _seam(rgb: np.ndarray, vertical: bool) -> float:
 # ------------------------------------------------------------------------------------------------------- 3D view
 
 _IN_FRONT = 0.68, 0.5  # (y, x) of the middle of the board's near side
-_PLAIN = 0.25  # of the side: distances that are larger leave no doubt, and count no more
+FARTHEST = 0.15  # of the side: with its solid farther from there a view is from another side
+_PLAIN = 0.25  # of the side: a larger difference leaves no doubt, and counts no more
 _VIEW_FEATURES = {
     "margin": Feature(1, "the two stand askew in the new view"),
     "place": Feature(-1, "the new view is not from behind the {anchor} one"),
@@ -293,13 +294,16 @@ def relation(words: re.Match[str], source: Image.Image, edit: Image.Image) -> Re
     dy, dx = spots["first"] - spots["second"]
     dy /= 0.75  # heights are foreshortened
     across, along = ("to the right" if dx > 0 else "to the left"), ("in front" if dy > 0 else "behind")
+    answer = across if abs(dx) > abs(dy) else along
+    place = float(np.hypot(*(spots["anchor"] - _IN_FRONT)))
+    if place > FARTHEST:
+        return Reading(answer, f"the new view is not from behind the {words['anchor']} one")
     features = {
         "margin": min(float(abs(abs(dx) - abs(dy))), _PLAIN),
-        "place": min(float(np.hypot(*(spots["anchor"] - _IN_FRONT))), _PLAIN),
+        "place": place,
         "size": float(max(sizes)),
         "spread": max(spreads),
     }
-    answer = across if abs(dx) > abs(dy) else along
     return Reading(answer, f"the new view has the {words['anchor']} one in front", features)
 
 
