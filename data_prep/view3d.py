@@ -2,7 +2,7 @@
 
 The question asks for a relation as it is seen from behind one of the solids, so the viewpoint has to be inferred from
 the scene, and the answer follows from the two camera poses. Pictures are ray-traced; the light goes with the camera.
-Instructions name the viewpoint by the solid or by the side; some change a named solid instead (`changes.py`).
+Instructions name the viewpoint by the solid or by the side; some remove a named solid instead (`changes.py`).
 """
 
 import itertools
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_prep.changes import new_colour, told
+from data_prep.changes import told
 from data_prep.draw import COLOURS
 from data_prep.task import Ask, ProceduralTask, Scene, Target
 
@@ -25,7 +25,7 @@ Rows = NDArray[np.signedinteger[Any]]
 SOLIDS = ("ball", "cube", "cone")
 AZIMUTH = {"south": 0, "east": 90, "north": 180, "west": 270}  # of the camera, degrees, counter-clockwise from above
 ANCHOR = {"east": (1, 0), "north": (0, 1), "west": (-1, 0)}  # cell of the solid that marks the viewpoint
-VERBS = ("behind", "behind", "behind", "from", "from", "remove", "recolour")  # of instructions, as often as named here
+VERBS = ("behind",) * 4 + ("from",) * 2 + ("remove",)  # of instructions, as often as named here
 DISTANCE, ELEVATION, FIELD_OF_VIEW = 9.0, 52.0, 23.0  # board cells, degrees, degrees
 RADIUS = 0.42  # of a solid, in board cells
 REACH = 0.7  # from a solid's centre, in board cells; no solid reaches farther than 0.67
@@ -76,11 +76,8 @@ class View3D(ProceduralTask):
             case "behind":
                 return {"verb": verb, "side": rng.choice([side for side in ANCHOR if side in _sides(solids)])}
             case "from":
-                return {"verb": verb, "side": rng.choice(sorted(AZIMUTH))}
-        target = {"verb": verb, "side": "south", "solid": rng.randrange(len(solids))}
-        if verb == "recolour":
-            target["colour"] = new_colour(rng, {thing["colour"] for thing in solids})
-        return target
+                return {"verb": verb, "side": rng.choice(list(ANCHOR))}
+        return {"verb": verb, "side": "south", "solid": rng.randrange(len(solids))}
 
     def depth(self, scene: Scene, target: Target) -> int:
         return abs((AZIMUTH[target["side"]] + 180) % 360 - 180) // 90
@@ -90,11 +87,8 @@ class View3D(ProceduralTask):
 
     def edit(self, scene: Scene, target: Target, size: int) -> Image.Image:
         solids = list(scene["solids"])
-        match target["verb"]:
-            case "remove":
-                del solids[target["solid"]]
-            case "recolour":
-                solids[target["solid"]] = solids[target["solid"]] | {"colour": target["colour"]}
+        if target["verb"] == "remove":
+            del solids[target["solid"]]
         return render(solids, AZIMUTH[target["side"]], size)
 
     def instruction(self, scene: Scene, target: Target) -> str:

@@ -6,7 +6,7 @@ and trains two of them on explicit instructions ("Red box round the blue square.
 1. tokenizer: byte-level BPE on the prompts of the data, saved with the folder and never retrained;
 2. text encoder: a random, frozen Qwen3;
 3. VAE: reconstruction, then the latent statistics that klein keeps in `vae.bn`, then its decoder alone (`nano_vae.py`);
-4. transformer: flow matching on the latents, as for the full-size model, in two courses.
+4. transformer: flow matching on the latents, as for the full-size model, at the noise levels that inference visits.
 
 Under `accelerate launch` the processes share every batch, and the encoding of the data. The result is a normal klein
 folder of a few MB. It draws what it is told and has never seen a question: closing that gap is what Stage I is for. The
@@ -35,7 +35,7 @@ from etchr.editor.nano_model import build
 from etchr.editor.nano_settings import NanoConfig
 from etchr.editor.nano_vae import check_finite, train_vae, warm_then_linear
 from etchr.flow.matching import interpolate, target_velocity
-from etchr.flow.schedule import stratified_sigmas
+from etchr.flow.schedule import inference_mu, noise_levels, stratified_sigmas
 from etchr.muon import Muon
 from etchr.runtime import Runtime
 from etchr.sample import EditSample, read_parquet
@@ -63,6 +63,7 @@ def train_transformer(
         torch.optim.lr_scheduler.LambdaLR(o, warm_then_linear(config.warmup_steps, config.steps)) for o in optimizers
     ]
     empty = editor.encode_text([""])[0]
+    mu = inference_mu(editor.scheduler, corpus.grid.num_tokens, editor.settings.num_inference_steps)
     state = {"model": model, "average": average, "optimizers": optimizers, "schedules": schedules}
     start, curve = _resume(checkpoint, state, config)
     recent = 0.0
@@ -73,7 +74,7 @@ def train_transformer(
         x0, condition, text = corpus.targets[rows], corpus.sources[rows], corpus.text[corpus.prompt_of[rows]]
         dropped = torch.rand(len(rows), generator=generator) < config.prompt_dropout
         text = torch.where(dropped[:, None, None], empty, text)
-        sigma = stratified_sigmas(len(rows), generator)
+        sigma = noise_levels(stratified_sigmas(len(rows), generator), "inference", mu).sigma
         noise = torch.randn(x0.shape, generator=generator)
         x0, condition, text, sigma, noise = (runtime.share(part) for part in (x0, condition, text, sigma, noise))
 
@@ -184,33 +185,30 @@ def train(
         made = json.loads(record.read_text(encoding="utf-8"))
         if {key: made.get(key) for key in origin} != origin:
             raise ValueError(f"{out} was made from other options or data; choose another out=FOLDER or remove that one")
-        if len(made["courses"]) == len(config.courses()):
+        if "loss_per_100_steps" in made:
             log.info("the editor in %s is finished", out)
             return made
-        kept = KleinEditor.load(out, device="cpu", dtype="float32")
-        editor.vae, editor.transformer = kept.vae, kept.transformer
-        log.info("the VAE in %s and %d courses of the transformer are kept", out, len(made["courses"]))
+        editor.vae = KleinEditor.load(out, device="cpu", dtype="float32").vae
+        log.info("the VAE in %s is kept", out)
     else:
         begin = time.time()
         error = train_vae(editor, torch.cat([pairs.sources, pairs.targets]), config, runtime)
         made = {**origin, "num_samples": len(pairs.prompts), "torch": torch.__version__, "vae_l1": round(error, 4)}
-        made |= {"num_processes": runtime.num_processes, "vae_seconds": round(time.time() - begin), "courses": []}
+        made |= {"num_processes": runtime.num_processes, "vae_seconds": round(time.time() - begin)}
         if runtime.is_main:
             editor.save(out)
             _write_json(record, made)
 
     corpus = encode_corpus(editor, pairs, runtime)
     del pairs
-    for number, course in enumerate(config.courses()[len(made["courses"]) :], len(made["courses"])):
-        begin, checkpoint = time.time(), out / f"checkpoint-{number}.pt"
-        curve = train_transformer(editor, corpus, course, runtime, checkpoint)
-        rounded = [round(value, 4) for value in curve]
-        made["courses"].append({"seconds": round(time.time() - begin), "loss_per_100_steps": rounded})
-        if runtime.is_main:
-            editor.save(out)
-            _write_json(record, made)
-            checkpoint.unlink(missing_ok=True)
-        runtime.wait()
+    begin, checkpoint = time.time(), out / "checkpoint.pt"
+    curve = train_transformer(editor, corpus, config, runtime, checkpoint)
+    made |= {"seconds": round(time.time() - begin), "loss_per_100_steps": [round(value, 4) for value in curve]}
+    if runtime.is_main:
+        editor.save(out)
+        _write_json(record, made)
+        checkpoint.unlink(missing_ok=True)
+    runtime.wait()
     return made
 
 
