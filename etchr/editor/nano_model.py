@@ -21,8 +21,8 @@ SETTINGS = EditorSettings(
     text_encoder_out_layers=(0, 1, 2),  # the embeddings themselves, and what random layers mix of neighbours
     max_pixels=64 * 64,
 )
-# Fixed shift of the noise levels; the dynamic one is made for a thousand tokens and more. Latents of small pictures show
-# their layout through much noise, so what is to be drawn is decided near pure noise, where most levels must lie.
+# Fixed shift of the noise levels; the dynamic one is made for a thousand tokens and more. Latents of small pictures
+# show their layout through much noise: what is drawn is decided near pure noise, and there most levels must lie.
 SHIFT = 12.0
 PAD = "<|endoftext|>"
 # Digits, cells (maze, lake) and placed pieces are one token each: the pre-tokenizer would part letters from digits.

@@ -1,4 +1,3 @@
-"""Stage II: Pref-GRPO. Names of objectives and advantages are here, where torch is not needed."""
+"""Stage II: Pref-GRPO. Names of advantages are here, where torch is not needed."""
 
-OBJECTIVES = ("grpo", "nft")
 ADVANTAGES = ("win_rate", "gdpo", "zscore")

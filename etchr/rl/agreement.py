@@ -54,6 +54,7 @@ def gradients(options: RlConfig, rollouts: int) -> list[list[Tensor]]:
         trainer = Trainer(options, runtime, inputs, run, pool, checkpoints, RunFolder(folder), rollouts)
         for number in range(rollouts):
             run.optimizer.zero_grad()
+            run.algorithm.prepare()
             groups = trainer.sample(number, first)
             trainer.accumulate(number, 0, groups, Scores(options, runtime, groups), Moments())
             found.append([p.grad.clone() for p in run.parameters if p.grad is not None and p.grad.any()])

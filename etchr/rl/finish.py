@@ -3,7 +3,6 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -94,7 +93,7 @@ def _write(
             "advantage": objective.advantage,
             "weight of guidance": reward.guidance_weight,
             "decodings": reward.num_decodings,
-            **_objective(config),
+            **run.algorithm.about(),
             "KL weight": objective.kl,
             "optimizer": f"{config.optim.name}, lr {config.optim.lr:g}, {config.optim.schedule}",
             "base dtype": str(editor.dtype).removeprefix("torch."),
@@ -102,14 +101,3 @@ def _write(
         metrics={name: measures[name] for name in MEASURES if name in measures},
     )
     write_card(folder, card)
-
-
-def _objective(config: RlConfig) -> dict[str, Any]:
-    """The options that the objective in use has."""
-    objective, rollout = config.objective, config.rollout
-    if objective.kind == "nft":
-        return {"objective": f"DiffusionNFT, beta {objective.beta:g}, {objective.num_levels} noise levels"}
-    return {
-        "objective": f"GRPO, clip {objective.clip:g}, ratio normalisation {objective.normalise_ratio}",
-        "sampler": f"{rollout.sde}, eta {rollout.eta:g}, trained {rollout.trained}",
-    }

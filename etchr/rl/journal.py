@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from PIL import Image
-from torch import Tensor
 
 from etchr.images import encode_png
-from etchr.rl.nft import NftLoss
-from etchr.rl.objective import GrpoLoss
 from etchr.rl.rollout import Group
 from etchr.rl.scores import Scores
 from etchr.rl.settings import RlConfig
@@ -24,33 +21,9 @@ NUM_GROUPS_SHOWN = 6
 class Moments:
     """What the updates of one iteration did, in this process."""
 
-    num: int = 0  # edits times trained steps
-    ratio: float = 0.0  # sums
-    kl: float = 0.0
-    clipped: float = 0.0
-    least: float = 1.0
-    most: float = 1.0
-    first_error: float = 0.0  # largest |ratio - 1| before the first update: 0, or sampling and training disagree
+    num: int = 0  # edits with an advantage, times the parts of their loss
     norms: list[float] = field(default_factory=list)
     lr: float = 0.0
-
-    def nft(self, parts: NftLoss, counts: Tensor) -> None:
-        """Take note of one noise level; rows that do not count have no advantage."""
-        self.num += int(counts.sum())
-        self.kl += float(parts.kl[counts].detach().sum())
-
-    def grpo(self, parts: GrpoLoss, counts: Tensor, is_first: bool) -> None:
-        """Take note of one denoising step; rows that do not count have no advantage."""
-        if not counts.any():
-            return
-        ratio = parts.ratio[counts]
-        self.num += len(ratio)
-        self.ratio += float(ratio.sum())
-        self.kl += float(parts.kl[counts].detach().sum())
-        self.clipped += float(parts.clipped[counts].sum())
-        self.least, self.most = min(self.least, float(ratio.min())), max(self.most, float(ratio.max()))
-        if is_first:
-            self.first_error = max(self.first_error, float((ratio - 1).abs().max()))
 
     def update(self, norm: float, lr: float) -> None:
         """Take note of an optimizer step."""
@@ -58,15 +31,9 @@ class Moments:
         self.lr = lr
 
     def values(self, runtime: Runtime) -> dict[str, float]:
-        """Means and extremes over all processes."""
-        num, ratio, kl, clipped = runtime.sum(self.num, self.ratio, self.kl, self.clipped)
+        """Over all processes."""
+        (num,) = runtime.sum(self.num)
         values = {"num_updates": float(len(self.norms)), "edit_steps_trained": num}
-        if num:
-            values["kl"] = kl / num
-        if num and ratio:
-            values |= {"ratio": ratio / num, "clip_share": clipped / num}
-            least, most, error = runtime.max(-self.least, self.most, self.first_error)
-            values |= {"ratio_min": -least, "ratio_max": most, "ratio_error_first": error}
         if self.norms:
             values |= {"grad_norm": sum(self.norms) / len(self.norms), "lr": self.lr}
         return values
@@ -101,12 +68,10 @@ class Journal(RunLog):
             write_atomically(self.folder / "rewards.png", encode_png(page))
         super().close()
 
-    def iteration(
-        self, step: int, scores: Scores, moments: Moments, seconds: dict[str, float], groups: Sequence[Group]
-    ) -> None:
-        """One line, and at intervals a sheet of sampled edits."""
-        values = scores.summary() | moments.values(self.runtime) | seconds
-        values["seconds"] = sum(seconds.values())
+    def iteration(self, step: int, scores: Scores, values: dict[str, float], groups: Sequence[Group]) -> None:
+        """One line, and at intervals a sheet of sampled edits; `values` holds the parts of the time as seconds_*."""
+        values = scores.summary() | values
+        values["seconds"] = sum(value for name, value in values.items() if name.startswith("seconds_"))
         values["peak_memory_gb"] = self.runtime.peak_memory_gb()
         page = None
         every = self.config.pictures_every

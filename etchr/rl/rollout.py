@@ -17,11 +17,10 @@ from torch import Tensor
 from etchr.editor import geometry
 from etchr.editor.klein import KleinEditor, velocity
 from etchr.editor.tokens import Grid, to_images, to_pixels
-from etchr.flow.matching import interpolate, target_velocity
-from etchr.flow.schedule import inference_mu, inference_sigmas, noise_levels, shift_sigmas
+from etchr.flow.schedule import inference_sigmas, shift_sigmas
 from etchr.flow.steps import euler_step, transition
 from etchr.rewards.score import Score
-from etchr.rl.settings import RlConfig, RolloutConfig
+from etchr.rl.settings import RlConfig
 from etchr.sample import EditSample
 from etchr.seeds import hash_seed
 
@@ -41,10 +40,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Which of the T denoising steps are stochastic, and which S of them are trained in each of the G edits.
-
-    An objective without steps (NFT) trains S noise levels instead, numbered from 0.
-    """
+    """Which of the T denoising steps are stochastic, and which S of them are trained in each of the G edits."""
 
     stochastic: list[bool]
     trained: Tensor  # (G, S) step numbers
@@ -59,7 +55,7 @@ class TrainedStep:
     x: Tensor  # (B, N, C)
     x_next: Tensor  # (B, N, C)
     old_mean: Tensor  # (B, N, C)
-    log_prob_error: Tensor  # (B,) see `objective.grpo_loss`; 0 unless x_next was rounded
+    log_prob_error: Tensor  # (B,) see `grpo.grpo_loss`; 0 unless x_next was rounded
 
 
 @dataclass
@@ -97,7 +93,6 @@ class Sampler:
         self.editor, self.model, self.config = editor, model, config.rollout
         self.seed, self.group_size = config.seed, config.group_size
         self.batch_size = min(config.batch_size, config.group_size)
-        self.num_levels = config.objective.num_levels if config.objective.kind == "nft" else None
         settings = editor.settings
         self.num_steps = config.rollout.num_steps or settings.num_inference_steps
         scale = config.rollout.guidance_scale
@@ -140,15 +135,11 @@ class Sampler:
         place: int,
         prompt: Prompt,
         iteration: int,
+        plan: StepPlan,
         ask: Callable[[int, Image.Image], Future[Score]] | None = None,
     ) -> Group:
-        """Sample all edits of a prompt; `ask` is asked for the score of each, once it is decoded."""
+        """Sample all edits of a prompt by `plan`; `ask` is asked for the score of each, once it is decoded."""
         seed, name = self.seed, prompt.sample.id
-        if self.num_levels is None:
-            plan = plan_steps(self.config, self.num_steps, self.group_size, hash_seed(seed, iteration, name))
-        else:
-            levels = torch.arange(self.num_levels).expand(self.group_size, -1)  # noise levels instead of steps
-            plan = StepPlan([False] * self.num_steps, levels)
         group = Group(place, prompt, [], [])
         for start in range(0, self.group_size, self.batch_size):
             members = list(range(start, start + self.batch_size))
@@ -174,7 +165,7 @@ class Sampler:
                 continue
             policy = transition(self.config.sde, x, v, sigma, next_sigma, sigmas[1], self.config.eta)
             seeds_here = [hash_seed(*seeds, member, number) for member in batch.members]
-            x_next = policy.draw(_normal(seeds_here, x))
+            x_next = policy.draw(normal_noise(seeds_here, x))
             error = torch.zeros(len(x), device=x.device)
             if self.config.released_rounding:
                 exact, x_next = x_next, x_next.bfloat16().float()
@@ -184,50 +175,8 @@ class Sampler:
             x = x_next
         return x
 
-    def noised(self, batch: Batch, turn: int, iteration: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The batch's clean latents noised again: levels (B,), x_sigma and the velocity towards it (B, N, C).
 
-        Levels follow the density of those that inference visits, spread evenly over the turns. All edits of a group
-        get the same noise and levels: advantages add up to 0, so what noise alone does to the gradient cancels.
-        """
-        assert batch.clean is not None
-        assert self.num_levels is not None
-        prompt = batch.prompt
-        shift, num_tokens = self.config.shift, prompt.grid.num_tokens
-        mu = math.log(shift) if shift else inference_mu(self.editor.scheduler, num_tokens, self.num_steps)
-        seed = hash_seed(self.seed, iteration, prompt.sample.id, "noised", turn)
-        noise = _normal([seed], batch.clean).expand_as(batch.clean)
-        lot = torch.rand(1, generator=torch.Generator().manual_seed(hash_seed(seed, "level")))
-        sigma = noise_levels((lot + turn) / self.num_levels, "inference", mu).sigma.expand(len(batch.clean))
-        return sigma, interpolate(batch.clean, noise, sigma), target_velocity(batch.clean, noise)
-
-
-def plan_steps(config: RolloutConfig, num_steps: int, group_size: int, seed: int) -> StepPlan:
-    """The steps of one group by `config.trained`; the last of the walk is never trained.
-
-    - `all`: every step but the last.
-    - `fraction`: a random share of them, drawn for every edit; all are stochastic (Pref-GRPO's released code).
-    - `window`: consecutive ones within `window_range`, the same for the whole group; the others follow the ODE
-      (MixGRPO, arXiv 2507.21802; Flow-GRPO-Fast).
-    """
-    generator = torch.Generator().manual_seed(seed)
-    count = num_steps - 1
-    if config.trained == "window":
-        first = int(config.window_range[0] * count)
-        last = min(max(int(config.window_range[1] * count), first + config.window), count)
-        start = int(torch.randint(first, max(last - config.window, first) + 1, (1,), generator=generator))
-        steps = torch.arange(start, min(start + config.window, count))
-        return StepPlan([number in steps for number in range(num_steps)], steps.expand(group_size, -1))
-    stochastic = [True] * count + [config.last_step == "sde"]
-    if config.trained == "all":
-        return StepPlan(stochastic, torch.arange(count).expand(group_size, -1))
-    drawn = [
-        torch.randperm(count, generator=generator)[: max(int(count * config.fraction), 1)] for _ in range(group_size)
-    ]
-    return StepPlan(stochastic, torch.stack(drawn))
-
-
-def _normal(seeds: list[int], like: Tensor) -> Tensor:
+def normal_noise(seeds: list[int], like: Tensor) -> Tensor:
     """Standard normal noise, one seed per row of `like`, equal on every device."""
     rows = [torch.randn(like.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.stack(rows).to(like.device)

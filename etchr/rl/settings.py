@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from etchr.checks import at_least, lookup, one_of
 from etchr.flow import SDES
 from etchr.rewards.settings import RewardConfig
-from etchr.rl import ADVANTAGES, OBJECTIVES
+from etchr.rl import ADVANTAGES
+from etchr.rl.algorithms import ALGORITHMS
 from etchr.training.settings import (
     AdapterConfig,
     ModelConfig,
@@ -109,7 +110,7 @@ class RlConfig:
         one_of("rollout.sde", self.rollout.sde, SDES)
         one_of("rollout.trained", self.rollout.trained, ("all", "fraction", "window"))
         one_of("rollout.last_step", self.rollout.last_step, ("ode", "sde"))
-        one_of("objective.kind", self.objective.kind, OBJECTIVES)
+        one_of("objective.kind", self.objective.kind, tuple(ALGORITHMS))
         one_of("objective.advantage", self.objective.advantage, ADVANTAGES)
         at_least(
             self,

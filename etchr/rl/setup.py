@@ -1,7 +1,5 @@
 """What an RL run is made of, checked before it is built: base, Stage I adapter, prompts, sampler, optimizer."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from etchr.editor import geometry, lora, lora_files
@@ -19,6 +17,9 @@ from etchr.families import TASKS
 from etchr.images import peek_image
 from etchr.mllm.answers import ground_truth
 from etchr.mllm.settings import model_fingerprint
+from etchr.rl import algorithms
+from etchr.rl.algorithms.base import Algorithm
+from etchr.rl.policy import add_reference
 from etchr.rl.rollout import Sampler
 from etchr.rl.settings import RlConfig
 from etchr.router import DEFAULT_ROUTER, Router
@@ -34,7 +35,6 @@ from etchr.training.plan import Plan
 # Options that do not decide what comes out, so a run may be continued with others.
 FREE_OPTIONS = ("out", "threads", "pictures_every", "save_every", "keep_checkpoints", "wandb", "validation", "device")
 FREE_DATA_OPTIONS = ("router", "paths")  # these count by content
-REFERENCE = "reference"  # the frozen copy of the Stage I adapter that the KL is measured against
 
 
 class Prompts:
@@ -92,10 +92,10 @@ class Training:
     editor: KleinEditor
     model: Any  # the transformer as accelerate wraps it
     sampler: Sampler
+    algorithm: Algorithm
     optimizer: torch.optim.Optimizer
     parameters: list[nn.Parameter]  # the adapter's
     average: EMAModel | None
-    old: list[Tensor] = field(default_factory=list)  # the parameters that sampled the rollout
     measures: dict[str, float] = field(default_factory=dict)  # the newest values, for the model card
 
 
@@ -196,44 +196,5 @@ def build(config: RlConfig, runtime: Runtime, inputs: Inputs) -> Training:
     optimizer = build_optimizer(parameters, config.optim)
     average = EMAModel(parameters, decay=config.optim.ema) if config.optim.ema else None
     sampler = Sampler(editor, model, config)
-    return Training(editor, model, sampler, optimizer, parameters, average)
-
-
-def add_reference(transformer: Any, adapter: str, dtype: torch.dtype) -> None:
-    """A frozen second copy of the Stage I adapter, for the KL where training goes on with that adapter itself."""
-    lora.load(transformer, adapter, adapter_name=REFERENCE, dtype=dtype)
-    transformer.set_adapter("default")
-
-
-@contextmanager
-def old_policy(run: Training) -> Iterator[None]:
-    """Inside, the adapter is the one that sampled the rollout."""
-    now = [parameter.detach().clone() for parameter in run.parameters]
-    _fill(run.parameters, run.old)
-    try:
-        yield
-    finally:
-        _fill(run.parameters, now)
-
-
-@torch.no_grad()
-def _fill(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)
-
-
-@contextmanager
-def start_policy(transformer: Any) -> Iterator[None]:
-    """Inside, the transformer is the policy that training started from: its adapter is off, or the copy is on."""
-    has_copy = REFERENCE in transformer.peft_config
-    if has_copy:
-        transformer.set_adapter(REFERENCE)
-    else:
-        transformer.disable_adapters()
-    try:
-        yield
-    finally:
-        if has_copy:
-            transformer.set_adapter("default")
-        else:
-            transformer.enable_adapters()
+    algorithm = algorithms.find(config.objective.kind)(config, sampler, parameters)
+    return Training(editor, model, sampler, algorithm, optimizer, parameters, average)

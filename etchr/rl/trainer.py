@@ -14,25 +14,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from etchr.checkpoint import Checkpoints
 from etchr.editor.card import CARD_FILE
-from etchr.flow.steps import Transition, transition
 from etchr.rewards.cache import RewardCache, score_key
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards, Score
 from etchr.rl.finish import keep_best, write_adapters
 from etchr.rl.journal import Journal, Moments
-from etchr.rl.nft import nft_loss
-from etchr.rl.objective import grpo_loss
 from etchr.rl.rollout import Batch, Group
 from etchr.rl.scores import Scores
 from etchr.rl.settings import RlConfig
-from etchr.rl.setup import Inputs, Training, build, fingerprint, old_policy, read_inputs, start_policy
+from etchr.rl.setup import Inputs, Training, build, fingerprint, read_inputs
 from etchr.rl.validation import Validation
 from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime, grad_norm
@@ -136,8 +132,7 @@ class Trainer:
         """One rollout and the updates on it."""
         config, moments = self.config, Moments()
         begin = time.perf_counter()
-        if config.objective.kind == "nft" and config.updates_per_iteration > 1:  # the first update needs no copy
-            self.run.old = [parameter.detach().clone() for parameter in self.run.parameters]
+        self.run.algorithm.prepare()
         groups = self.sample(iteration)
         sampled = time.perf_counter()
         scores = Scores(config, self.runtime, groups)
@@ -149,7 +144,8 @@ class Trainer:
             "seconds_waiting": scores.seconds,
             "seconds_training": time.perf_counter() - sampled - scores.seconds,
         }
-        self.journal.iteration(iteration + 1, scores, moments, seconds, groups)
+        values = moments.values(self.runtime) | self.run.algorithm.stats(self.runtime) | seconds
+        self.journal.iteration(iteration + 1, scores, values, groups)
 
     def sample(self, iteration: int, rows: np.ndarray | None = None) -> list[Group]:
         """This process's groups, of the iteration's prompts or of `rows` (P,); their edits are being scored."""
@@ -160,8 +156,10 @@ class Trainer:
             sample = self.inputs.prompts.sample(row)
             ask = partial(self.submit, iteration, sample) if config.reward.overlap else None
             with runtime.autocast():
-                prompt = self.run.sampler.prompt(sample, self.inputs.prompts.texts[row])
-                groups.append(self.run.sampler.group(place, prompt, iteration, ask))
+                sampler, seed = self.run.sampler, hash_seed(config.seed, iteration, sample.id)
+                prompt = sampler.prompt(sample, self.inputs.prompts.texts[row])
+                plan = self.run.algorithm.plan(sampler.num_steps, seed)
+                groups.append(sampler.group(place, prompt, iteration, plan, ask))
         if not config.reward.overlap:
             for group in groups:
                 ask = partial(self.submit, iteration, group.prompt.sample)
@@ -198,83 +196,21 @@ class Trainer:
 
     def accumulate(self, iteration: int, update: int, groups: list[Group], scores: Scores, moments: Moments) -> bool:
         """The gradient of an update, whether there is one. Groups whose edits are all equally good cost nothing."""
-        config, runtime, learned = self.config, self.runtime, False
+        config, runtime, algorithm, learned = self.config, self.runtime, self.run.algorithm, False
         num_edits = config.prompts_per_iteration * config.group_size / config.updates_per_iteration
         for batch, advantage, is_last in self._learnable(update, groups, scores):
-            num_steps = batch.trained.shape[1]
-            for turn in range(num_steps):
-                with runtime.accumulating(self.run.model, last=is_last and turn == num_steps - 1):
+            advantage = advantage.to(runtime.device)
+            counts = advantage != 0
+            num_turns = algorithm.num_turns(batch)
+            for turn in range(num_turns):
+                with runtime.accumulating(self.run.model, last=is_last and turn == num_turns - 1):
                     with runtime.autocast():
-                        advantage = advantage.to(runtime.device)
-                        if config.objective.kind == "nft":
-                            loss = self.nft(batch, turn, advantage, iteration, moments, is_first=update == 0)
-                        else:
-                            loss = self.grpo(batch, turn, advantage, moments, is_first=update == 0)
-                    runtime.backward(loss / (num_edits * num_steps) * runtime.num_processes)  # processes average
+                        loss = algorithm.loss(batch, turn, advantage, iteration, is_first=update == 0)
+                    loss = (loss * counts).sum() / (num_edits * num_turns)
+                    runtime.backward(loss * runtime.num_processes)  # processes average
+                moments.num += int(counts.sum())
             learned = True
         return learned
-
-    def grpo(self, batch: Batch, turn: int, advantage: Tensor, moments: Moments, is_first: bool) -> Tensor:
-        """The clipped objective of one denoising step, summed over a batch's edits."""
-        options, rollout, step = self.config.objective, self.config.rollout, batch.step(turn)
-
-        def policy() -> Transition:
-            velocity = self.run.sampler.velocity(step.x, step.sigma, batch.prompt)
-            first = batch.prompt.sigmas[1]
-            return transition(rollout.sde, step.x, velocity, step.sigma, step.next_sigma, first, rollout.eta)
-
-        reference = None
-        if options.kl:
-            with torch.no_grad(), start_policy(self.run.editor.transformer):
-                reference = policy().mean
-        dt = (step.next_sigma - step.sigma).to(step.x.device)
-        parts = grpo_loss(
-            policy(),
-            step.old_mean,
-            step.x_next,
-            advantage,
-            clip=options.clip,
-            clip_high=options.clip_high,
-            normalise=options.normalise_ratio,
-            dt=dt,
-            reference_mean=reference,
-            log_prob_error=step.log_prob_error if rollout.released_rounding else None,
-        )
-        moments.grpo(parts, advantage != 0, is_first)
-        kl = parts.kl / dt.abs() if options.normalise_ratio else parts.kl  # as the policy's part is
-        return ((parts.policy + options.kl * kl) * (advantage != 0)).sum()
-
-    def nft(
-        self, batch: Batch, turn: int, advantage: Tensor, iteration: int, moments: Moments, is_first: bool
-    ) -> Tensor:
-        """The objective of DiffusionNFT at one noise level, summed over a batch's edits."""
-        options, sampler = self.config.objective, self.run.sampler
-        sigma, x, target = sampler.noised(batch, turn, iteration)
-
-        def policy() -> Tensor:
-            return sampler.conditional_velocity(x, sigma, batch.prompt)
-
-        reference = old = None
-        with torch.no_grad():
-            if not is_first:
-                with old_policy(self.run):
-                    old = policy()
-            if options.kl:
-                with start_policy(self.run.editor.transformer):
-                    reference = policy()
-        velocity = policy()
-        parts = nft_loss(
-            velocity,
-            velocity.detach() if old is None else old,  # before the first update the old policy is this one
-            target,
-            sigma,
-            advantage,
-            beta=options.beta,
-            max_advantage=options.max_advantage,
-            reference_velocity=reference,
-        )
-        moments.nft(parts, advantage != 0)
-        return ((parts.policy + options.kl * parts.kl) * (advantage != 0)).sum()
 
     def _learnable(self, update: int, groups: list[Group], scores: Scores) -> Iterator[tuple[Batch, Tensor, bool]]:
         """The batches of an update that some process learns from, with advantages, and whether it is the last.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from etchr.rl.nft import nft_loss
+from etchr.rl.algorithms.nft import nft_loss
 
 SHAPES = [(6, 1, 2), (5, 7, 3), (4, 16, 8)]
 MOST = 5.0  # advantages are cut to this

@@ -9,7 +9,7 @@ import torch
 
 from etchr.flow import SDES
 from etchr.flow.steps import Transition, transition
-from etchr.rl.objective import grpo_loss, log_ratio
+from etchr.rl.algorithms.grpo import grpo_loss, log_ratio
 
 SHAPES = [(6, 1, 2), (6, 3, 2), (4, 8, 4)]
 CLIP, CLIP_HIGH = 0.01, 0.03

@@ -6,8 +6,9 @@ import torch
 from etchr.editor.klein import KleinEditor
 from etchr.editor.tokens import to_images
 from etchr.flow.steps import transition
-from etchr.rl.objective import log_ratio
-from etchr.rl.rollout import Sampler, plan_steps
+from etchr.rl import algorithms
+from etchr.rl.algorithms.grpo import log_ratio, plan_steps
+from etchr.rl.rollout import Sampler
 from etchr.rl.settings import RolloutConfig
 from etchr.rl.trainer import train
 from etchr.sample import read_parquet
@@ -91,20 +92,24 @@ def samples(pairs):
     return list(read_parquet(pairs / "chart" / "train.parquet"))[:3]
 
 
+def make_algorithm(config, editor):
+    return algorithms.find(config.objective.kind)(config, Sampler(editor, editor.transformer, config), [])
+
+
 @pytest.fixture
-def sampler_of(tiny, pairs, tmp_path, editor):
+def algorithm_of(tiny, pairs, tmp_path, editor):
     def make(*more):
-        config = options(tiny, pairs, tmp_path, "rollout.num_steps=null", *more)
-        return Sampler(editor, editor.transformer, config)
+        return make_algorithm(options(tiny, pairs, tmp_path, "rollout.num_steps=null", *more), editor)
 
     return make
 
 
-def sample_all(sampler, samples, iteration=0):
-    return [
-        sampler.group(place, sampler.prompt(sample, f"Edit. {sample.question}"), iteration)
-        for place, sample in enumerate(samples)
-    ]
+def sample_all(algorithm, samples, iteration=0):
+    sampler, groups = algorithm.sampler, []
+    for place, sample in enumerate(samples):
+        plan = algorithm.plan(sampler.num_steps, hash_seed(algorithm.config.seed, iteration, sample.id))
+        groups.append(sampler.group(place, sampler.prompt(sample, f"Edit. {sample.question}"), iteration, plan))
+    return groups
 
 
 def clean(group):
@@ -117,9 +122,9 @@ def start(group):
 
 
 @pytest.mark.parametrize("more", [(), ("rollout.trained=fraction",), ("objective.kind=nft",)])
-def test_an_edit_does_not_depend_on_what_else_is_sampled(sampler_of, samples, more):
-    together = sample_all(sampler_of(*more), samples)
-    [alone] = sample_all(sampler_of(*more), samples[2:])
+def test_an_edit_does_not_depend_on_what_else_is_sampled(algorithm_of, samples, more):
+    together = sample_all(algorithm_of(*more), samples)
+    [alone] = sample_all(algorithm_of(*more), samples[2:])
     assert torch.equal(clean(together[2]), clean(alone))
     assert [edit.tobytes() for edit in together[2].edits] == [edit.tobytes() for edit in alone.edits]
     edits = {edit.tobytes() for group in together for edit in group.edits}
@@ -127,9 +132,9 @@ def test_an_edit_does_not_depend_on_what_else_is_sampled(sampler_of, samples, mo
 
 
 @pytest.mark.parametrize("more", [(), ("rollout.trained=all",), ("objective.kind=nft",)])
-def test_other_iterations_and_seeds_give_other_edits(sampler_of, samples, more):
+def test_other_iterations_and_seeds_give_other_edits(algorithm_of, samples, more):
     def edits(*words, iteration=0):
-        return clean(sample_all(sampler_of(*more, *words), samples[:1], iteration)[0])
+        return clean(sample_all(algorithm_of(*more, *words), samples[:1], iteration)[0])
 
     plain = edits()
     assert torch.equal(plain, edits())
@@ -139,21 +144,21 @@ def test_other_iterations_and_seeds_give_other_edits(sampler_of, samples, more):
     assert torch.allclose(plain, edits("batch_size=1"), atol=1e-4)
 
 
-def test_the_same_noise_starts_all_edits_of_a_prompt_and_they_part_at_the_stochastic_steps(sampler_of, samples):
+def test_the_same_noise_starts_all_edits_of_a_prompt_and_they_part_at_the_stochastic_steps(algorithm_of, samples):
     more = ("rollout.trained=all", "rollout.same_noise=true")
-    one, other = sample_all(sampler_of(*more), samples[:2])
+    one, other = sample_all(algorithm_of(*more), samples[:2])
     assert all(torch.equal(start(one)[0], row) for row in start(one))
     assert not torch.equal(start(one), start(other))
     assert len({edit.tobytes() for edit in one.edits}) == 4
-    [apart] = sample_all(sampler_of("rollout.trained=all"), samples[:1])
+    [apart] = sample_all(algorithm_of("rollout.trained=all"), samples[:1])
     assert len({row.numpy().tobytes() for row in start(apart)}) == 4
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
-def test_without_stochastic_steps_it_is_the_sampler_of_inference(tiny, pairs, tmp_path, samples, scale):
+def test_without_stochastic_steps_it_is_the_algorithm_of_inference(tiny, pairs, tmp_path, samples, scale):
     editor = KleinEditor.load(tiny, device="cpu", num_inference_steps=4, guidance_scale=scale)
     config = options(tiny, pairs, tmp_path, "rollout.num_steps=null", "objective.kind=nft")
-    [group] = sample_all(Sampler(editor, editor.transformer, config), samples[:1], iteration=5)
+    [group] = sample_all(make_algorithm(config, editor), samples[:1], iteration=5)
     prompt = group.prompt
     assert (prompt.negative is None) == (scale == 1)
     noise = editor.noise([hash_seed(config.seed, 5, samples[0].id, member) for member in range(4)], prompt.grid)
@@ -166,9 +171,9 @@ def test_without_stochastic_steps_it_is_the_sampler_of_inference(tiny, pairs, tm
     assert max(abs(a - b) for a, b in zip(group.edits[0].tobytes(), pictures[0].tobytes(), strict=True)) <= 1
 
 
-def test_a_fixed_shift_replaces_the_levels_of_inference(sampler_of, samples):
-    own = sampler_of().prompt(samples[0], "x").sigmas
-    fixed = sampler_of("rollout.shift=3").prompt(samples[0], "x").sigmas
+def test_a_fixed_shift_replaces_the_levels_of_inference(algorithm_of, samples):
+    own = algorithm_of().sampler.prompt(samples[0], "x").sigmas
+    fixed = algorithm_of("rollout.shift=3").sampler.prompt(samples[0], "x").sigmas
     even = torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0])
     assert torch.allclose(fixed, 3 * even / (1 + 2 * even), atol=1e-6)
     assert own.shape == fixed.shape
@@ -176,17 +181,17 @@ def test_a_fixed_shift_replaces_the_levels_of_inference(sampler_of, samples):
     assert not torch.allclose(own, fixed, atol=1e-3)
 
 
-def test_noise_levels_of_nft_are_spread_over_the_turns_and_its_noise_is_its_own(sampler_of, samples):
-    sampler = sampler_of("objective.kind=nft", "objective.num_levels=3")
-    [group] = sample_all(sampler, samples[:1])
+def test_noise_levels_of_nft_are_spread_over_the_turns_and_its_noise_is_its_own(algorithm_of, samples):
+    algorithm = algorithm_of("objective.kind=nft", "objective.num_levels=3")
+    [group] = sample_all(algorithm, samples[:1])
     batch = group.batches[0]
-    levels = torch.stack([sampler.noised(batch, turn, 0)[0] for turn in range(3)])
+    levels = torch.stack([algorithm.noised(batch, turn, 0)[0] for turn in range(3)])
     assert (levels[0] < levels[1]).all()
     assert (levels[1] < levels[2]).all()
-    sigma, x, target = sampler.noised(batch, 1, 0)
+    sigma, x, target = algorithm.noised(batch, 1, 0)
     assert torch.allclose(x - sigma.view(-1, 1, 1) * target, batch.clean, atol=1e-5)
-    assert torch.equal(x, sampler.noised(batch, 1, 0)[1])
-    others = [sampler.noised(batch, 0, 0)[2], sampler.noised(batch, 1, 1)[2]]
+    assert torch.equal(x, algorithm.noised(batch, 1, 0)[1])
+    others = [algorithm.noised(batch, 0, 0)[2], algorithm.noised(batch, 1, 1)[2]]
     assert not any(torch.equal(target[0], other[0]) for other in others)
     assert not torch.equal(target[0], target[1])
     assert abs(float((target + batch.clean).std()) - 1) < 0.1  # the noise
@@ -198,10 +203,11 @@ def test_noise_levels_of_nft_are_spread_over_the_turns_and_its_noise_is_its_own(
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 @pytest.mark.parametrize("sde", ["flow", "dance", "cps"])
 @pytest.mark.parametrize("trained", ["all", "fraction", "window"])
-def test_a_trained_step_gives_the_ratio_1_exactly(sampler_of, samples, sde, trained, scale):
+def test_a_trained_step_gives_the_ratio_1_exactly(algorithm_of, samples, sde, trained, scale):
     more = (f"rollout.sde={sde}", f"rollout.trained={trained}", f"rollout.guidance_scale={scale}")
-    sampler = sampler_of(*more)
-    [group] = sample_all(sampler, samples[:1])
+    algorithm = algorithm_of(*more)
+    sampler = algorithm.sampler
+    [group] = sample_all(algorithm, samples[:1])
     for batch in group.batches:
         for turn in range(batch.trained.shape[1]):
             step = batch.step(turn)

@@ -21,8 +21,9 @@ from etchr.mllm.reader import Reader
 from etchr.mllm.serve import build_app
 from etchr.rl.__main__ import main
 from etchr.rl.finish import write_adapters
+from etchr.rl.policy import start_policy
 from etchr.rl.settings import RlConfig
-from etchr.rl.setup import read_inputs, start_policy
+from etchr.rl.setup import read_inputs
 from etchr.rl.trainer import train
 from etchr.sample import read_parquet, write_parquet
 from tests.mllm.fake_server import serving

@@ -1,0 +1,57 @@
+"""The policies that an update is held against: the one that sampled the rollout, and the one at the start."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from etchr.editor import lora
+
+REFERENCE = "reference"  # the frozen copy of the Stage I adapter that the KL is measured against
+
+
+def add_reference(transformer: Any, adapter: str, dtype: torch.dtype) -> None:
+    """A frozen second copy of the Stage I adapter, for the KL where training goes on with that adapter itself."""
+    lora.load(transformer, adapter, adapter_name=REFERENCE, dtype=dtype)
+    transformer.set_adapter("default")
+
+
+@contextmanager
+def start_policy(transformer: Any) -> Iterator[None]:
+    """Inside, the transformer is the policy that training started from: its adapter is off, or the copy is on."""
+    has_copy = REFERENCE in transformer.peft_config
+    if has_copy:
+        transformer.set_adapter(REFERENCE)
+    else:
+        transformer.disable_adapters()
+    try:
+        yield
+    finally:
+        if has_copy:
+            transformer.set_adapter("default")
+        else:
+            transformer.enable_adapters()
+
+
+@contextmanager
+def old_policy(parameters: Sequence[nn.Parameter], old: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, the adapter's `parameters` hold the values `old`: those that sampled the rollout."""
+    now = copied(parameters)
+    _fill(parameters, old)
+    try:
+        yield
+    finally:
+        _fill(parameters, now)
+
+
+def copied(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """The values that the parameters have now."""
+    return [parameter.detach().clone() for parameter in parameters]
+
+
+@torch.no_grad()
+def _fill(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
