@@ -1,10 +1,11 @@
 """Edit-Verify-Reason, the paper's inference: one coroutine per sample, no I/O of its own.
 
 The editor proposes an edit, the verifier M accepts or rejects it, and M answers from source and edit, or, when the edit
-was not accepted, from the source alone. Everything in between is kept in a `Trace`. The steps, `verify` and `reason`,
-are also what other systems are made of (`evaluation/systems.py`).
+was not accepted, from the source alone. Everything in between is kept in a `Trace`. Every system of the tables that
+edits is this function with other options (`evaluation/systems.py`).
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ from PIL import Image
 
 from etchr.editor.batching import EditFailed
 from etchr.mllm.answers import answer_type, extract_answer
+from etchr.mllm.logprobs import token_share
 from etchr.mllm.prompts import answer_prompt, verify_prompt
 from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply, user_message
-from etchr.mllm.verdict import Verdict, parse_verdict
+from etchr.mllm.verdict import NEGATIVE, POSITIVE, Verdict, parse_verdict
 from etchr.sample import EditSample
 
 
@@ -40,6 +42,21 @@ class Proposal:
     seed: int | None = None
     seconds: float = 0.0
     file: Path | None = None  # where it lies as a PNG already
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A proposal and what the verifier made of it."""
+
+    proposal: Proposal
+    verdict: Verdict
+    verdict_text: str
+    score: float  # how sure the verifier is that the edit can be relied on, 0 to 1
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The larger, the better."""
+        return self.verdict is Verdict.ACCEPTED, self.score
 
 
 @dataclass
@@ -73,6 +90,7 @@ class Trace:
     seconds: dict[str, float] = field(default_factory=dict)  # edit, verify, reason, ...: of all such steps together
     finish_reasons: dict[str, str] = field(default_factory=dict)  # of the last call of each step
     usage: dict[str, Usage] = field(default_factory=dict)  # by the model's name
+    attempts: list[Attempt] = field(default_factory=list)  # where several were allowed; the best is the proposal
     unscored: str | None = None  # why there is no result: a call or an edit failed. Never the same as wrong
 
     def spend(self, step: str, seconds: float) -> None:
@@ -81,6 +99,7 @@ class Trace:
 
 
 Propose = Callable[[EditSample], Awaitable[Proposal]]
+Enlarge = Callable[[EditSample, Trace], Image.Image | None]
 
 
 async def edit_verify_reason(
@@ -89,24 +108,60 @@ async def edit_verify_reason(
     verifier: MLLM | None,
     reasoner: MLLM,
     settings: EvrSettings,
+    *,
+    attempts: int = 1,
+    at_once: bool = False,
+    overrule: bool = False,
+    enlarge: Enlarge | None = None,
+    trace: Trace | None = None,
 ) -> Trace:
-    """Run one sample through edit, verify and reason.
+    """Run one sample through edit, verify and reason; `trace`, a new one by default, is filled and returned.
 
-    Without `propose` the answer comes from the source alone; without `verifier` the edit is used as it is. A failed
-    edit or call leaves the trace *unscored*, with all that came before it.
+    Without `propose` the answer comes from the source alone; without `verifier` the edit is used as it is. Of up to
+    `attempts` edits, made one after the other until one is accepted, or all `at_once`, the best by verdict and score
+    counts. With `overrule` the verdict is asked for and the edit used whatever it says. What `enlarge` cuts out of a
+    used edit is shown as well. A failed edit or call leaves the trace *unscored*, with all that came before it.
     """
-    trace = Trace(sample.id, reasoner=reasoner.name)
+    trace = Trace(sample.id) if trace is None else trace
+    trace.reasoner = reasoner.name
     with unscored_on_failure(trace):
-        if propose is not None:
-            trace.proposal = await propose(sample)
-            trace.spend("edit", trace.proposal.seconds)
-        if trace.proposal is not None and verifier is not None:
-            reply = await verify(trace, sample, trace.proposal.image, verifier, settings)
-            trace.verdict_text, trace.verdict = reply.text, parse_verdict(reply.text)
-        wanted = verifier is None or trace.verdict is Verdict.ACCEPTED
-        trace.used_edit = trace.proposal is not None and wanted
-        await reason(trace, sample, reasoner, settings)
+        if propose is not None and verifier is None:
+            trace.proposal = await _proposed(trace, sample, propose)
+        elif propose is not None and verifier is not None:
+            await _edit_and_verify(trace, sample, propose, verifier, settings, attempts, at_once)
+        trusted = verifier is None or overrule or trace.verdict is Verdict.ACCEPTED
+        trace.used_edit = trace.proposal is not None and trusted
+        zoomed = enlarge(sample, trace) if enlarge is not None and trace.used_edit else None
+        await reason(trace, sample, reasoner, settings, zoomed)
     return trace
+
+
+async def _edit_and_verify(
+    trace: Trace,
+    sample: EditSample,
+    propose: Propose,
+    verifier: MLLM,
+    settings: EvrSettings,
+    attempts: int,
+    at_once: bool,
+) -> None:
+    async def attempt() -> Attempt:
+        proposal = await _proposed(trace, sample, propose)
+        return await verify(trace, sample, proposal, verifier, settings)
+
+    tried = list[Attempt]()
+    while len(tried) < attempts and trace.verdict is not Verdict.ACCEPTED:
+        tried += await asyncio.gather(*(attempt() for _ in range(attempts if at_once else 1)))
+        best = max(tried, key=lambda each: each.rank)  # the first of equals
+        trace.proposal, trace.verdict, trace.verdict_text = best.proposal, best.verdict, best.verdict_text
+        trace.attempts = tried if attempts > 1 else []
+
+
+async def _proposed(trace: Trace, sample: EditSample, propose: Propose) -> Proposal:
+    proposal = await propose(sample)
+    trace.proposal = trace.proposal or proposal  # kept if its verification fails
+    trace.spend("edit", proposal.seconds)
+    return proposal
 
 
 @contextmanager
@@ -118,12 +173,19 @@ def unscored_on_failure(trace: Trace) -> Iterator[None]:
         trace.unscored = str(error)
 
 
-async def verify(trace: Trace, sample: EditSample, edit: Image.Image, verifier: MLLM, settings: EvrSettings) -> Reply:
+async def verify(
+    trace: Trace, sample: EditSample, proposal: Proposal, verifier: MLLM, settings: EvrSettings
+) -> Attempt:
     """What the verifier says of an edit; raises `CallFailed`."""
     trace.verifier = verifier.name
     sources = sample.image, *sample.more_images
     prompt = verify_prompt(sample.question, sample.choices, num_sources=len(sources))
-    return await call(trace, "verify", verifier, [user_message(prompt, *sources, edit)], settings)
+    reply = await call(trace, "verify", verifier, [user_message(prompt, *sources, proposal.image)], settings)
+    verdict = parse_verdict(reply.text)
+    score = float(verdict is Verdict.ACCEPTED)
+    if verdict is not Verdict.UNPARSABLE and (share := token_share(reply, POSITIVE, NEGATIVE)) is not None:
+        score = share
+    return Attempt(proposal, verdict, reply.text, score)
 
 
 async def reason(

@@ -19,7 +19,12 @@ from evaluation.records import Record, RunFolder
 from evaluation.scoring import Judge
 from evaluation.systems import FullTrace
 
-STEPS = {field.name for field in fields(Trace)} - {"proposal", "usage", "unscored"}  # that a record has as they are
+STEPS = {field.name for field in fields(Trace)} - {
+    "proposal",
+    "attempts",
+    "usage",
+    "unscored",
+}  # that a record has as they are
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is compared: each system is a way to get from a sample to a trace, made of the steps of `etchr/evr.py`.
+"""What is compared: each system is a way to get from a sample to a trace; most are `evr.edit_verify_reason` varied.
 
 direct       the model answers from the source
 evr          the editor proposes, the model verifies, and answers from the edit or falls back
@@ -15,23 +15,25 @@ interleaved  one model draws and answers: an endpoint whose replies hold picture
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image
 
 from etchr.evr import (
+    Attempt,
     EvrSettings,
     Proposal,
+    Propose,
     Trace,
     call,
     conclude,
-    reason,
+    edit_verify_reason,
     unscored_on_failure,
-    verify,
 )
 from etchr.mllm.answers import answer_type
-from etchr.mllm.logprobs import token_share
 from etchr.mllm.markup import last_box, plain
 from etchr.mllm.prompts import (
     GO_ON,
@@ -46,7 +48,6 @@ from etchr.mllm.prompts import (
 )
 from etchr.mllm.protocol import MLLM, ImagePart, Message, TextPart, user_message
 from etchr.mllm.routing import read_route, route_message
-from etchr.mllm.verdict import NEGATIVE, POSITIVE, Verdict, parse_verdict
 from etchr.router import Route, Router, route_by_rule
 from etchr.sample import EditSample
 from evaluation import tools, zoom
@@ -54,16 +55,6 @@ from evaluation.settings import SystemConfig
 from evaluation.store import EditStore
 
 MAX_PICTURES = 8  # that tools or a unified model may add to a dialogue
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One of several proposals for a sample, and what the verifier made of it."""
-
-    proposal: Proposal
-    verdict: Verdict
-    verdict_text: str
-    score: float  # how sure the verifier is that the edit can be relied on, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,6 @@ class Turn:
 class FullTrace(Trace):
     """A trace, and what the larger systems add to it."""
 
-    attempts: list[Attempt] = field(default_factory=list)  # the one that counts is also the trace's proposal
     turns: list[Turn] = field(default_factory=list)
     routed: Route | None = None  # where the family is not taken from the data
 
@@ -120,104 +110,77 @@ async def run_system(setup: Setup, sample: EditSample) -> FullTrace:
     return trace
 
 
-# ------------------------------------------------------------------------------------------- no edit, or one edit
+# ----------------------------------------------------------------------------- edit, verify, reason, in variations
 
 
 async def direct(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
-    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+    await _edit_verify_reason(setup, sample, trace, None)
 
 
 async def oracle_edit(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
-    assert sample.edit_image is not None
-    await _propose(setup, sample, trace, Proposal(sample.edit_image, "ground truth"))
-    trace.used_edit = True
-    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+    async def propose(sample: EditSample) -> Proposal:
+        assert sample.edit_image is not None
+        return Proposal(sample.edit_image, "ground truth")
+
+    await _edit_verify_reason(setup, sample, trace, propose, overrule=True)
+
+
+async def evr(setup: Setup, sample: EditSample, trace: FullTrace, **options: Any) -> None:
+    """With the options of `edit_verify_reason`; further edits of a sample have the same prompt and other noise."""
+    prompt = await first_prompt(setup, sample, trace)
+    number = itertools.count()
+
+    async def propose(sample: EditSample) -> Proposal:
+        assert prompt is not None
+        return await setup.draw(sample, prompt, next(number))
+
+    await _edit_verify_reason(setup, sample, trace, None if prompt is None else propose, **options)
 
 
 async def always_edit(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
-    prompt = await first_prompt(setup, sample, trace)
-    if prompt is not None:
-        trace.proposal = await setup.draw(sample, prompt)
-        trace.spend("edit", trace.proposal.seconds)
-        trace.used_edit = True
-    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
-
-
-async def evr(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
-    prompt = await first_prompt(setup, sample, trace)
-    if prompt is not None:
-        await _propose(setup, sample, trace, await setup.draw(sample, prompt))
-    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+    await evr(setup, sample, trace, verifier=None)
 
 
 async def crop(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
-    prompt = await first_prompt(setup, sample, trace)
-    zoomed = None
-    if prompt is not None:
-        await _propose(setup, sample, trace, await setup.draw(sample, prompt))
+    def enlarge(sample: EditSample, _: Trace) -> Image.Image | None:
         assert trace.proposal is not None
-        box = zoom.red_box(sample.image, trace.proposal.image) if trace.used_edit else None
-        if box is not None:
-            zoomed = zoom.zoomed(sample.image, box)
-            trace.turns.append(Turn("tool", "the red box, enlarged", zoomed))
-    await reason(trace, sample, setup.models.reasoner, setup.models.settings, zoomed)
+        box = zoom.red_box(sample.image, trace.proposal.image)
+        if box is None:
+            return None
+        zoomed = zoom.zoomed(sample.image, box)
+        trace.turns.append(Turn("tool", "the red box, enlarged", zoomed))
+        return zoomed
 
-
-async def _propose(setup: Setup, sample: EditSample, trace: FullTrace, proposal: Proposal) -> None:
-    """Take a proposal into the trace, verified."""
-    trace.proposal = proposal
-    trace.spend("edit", proposal.seconds)
-    attempt = await _attempt(setup, sample, trace, proposal)
-    trace.verdict, trace.verdict_text = attempt.verdict, attempt.verdict_text
-    trace.used_edit = attempt.verdict is Verdict.ACCEPTED
-
-
-async def _attempt(setup: Setup, sample: EditSample, trace: FullTrace, proposal: Proposal) -> Attempt:
-    reply = await verify(trace, sample, proposal.image, setup.models.verifier, setup.models.settings)
-    verdict = parse_verdict(reply.text)
-    score = float(verdict is Verdict.ACCEPTED)
-    if verdict is not Verdict.UNPARSABLE and (share := token_share(reply, POSITIVE, NEGATIVE)) is not None:
-        score = share
-    return Attempt(proposal, verdict, reply.text, score)
-
-
-# --------------------------------------------------------------------------------------------------- several edits
+    await evr(setup, sample, trace, enlarge=enlarge)
 
 
 async def best_of_n(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
-    prompt = await first_prompt(setup, sample, trace)
-
-    async def attempt(number: int) -> Attempt:
-        assert prompt is not None
-        return await _attempt(setup, sample, trace, await setup.draw(sample, prompt, number))
-
-    if prompt is not None:
-        tried = await asyncio.gather(*(attempt(number) for number in range(setup.config.attempts)))
-        for each in tried:
-            _keep_best(trace, each)
-    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+    await evr(setup, sample, trace, attempts=setup.config.attempts, at_once=True)
 
 
 async def iterate(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
+    if setup.config.prompt == "question":  # which is all that a question-conditioned editor understands
+        await evr(setup, sample, trace, attempts=setup.config.attempts)
+        return
     prompt = await first_prompt(setup, sample, trace)
-    for number in range(setup.config.attempts if prompt is not None else 0):
+
+    async def propose(sample: EditSample) -> Proposal:
+        nonlocal prompt
         assert prompt is not None
-        attempt = await _attempt(setup, sample, trace, await setup.draw(sample, prompt, number))
-        _keep_best(trace, attempt)
-        if attempt.verdict is Verdict.ACCEPTED or number + 1 == setup.config.attempts:
-            break
-        if setup.config.prompt != "question":  # a question is all that a question-conditioned editor understands
-            prompt = await rewrite(setup, sample, trace, attempt)
-    await reason(trace, sample, setup.models.reasoner, setup.models.settings)
+        if trace.attempts:
+            prompt = await rewrite(setup, sample, trace, trace.attempts[-1])
+        return await setup.draw(sample, prompt, len(trace.attempts))
+
+    attempts = setup.config.attempts
+    await _edit_verify_reason(setup, sample, trace, None if prompt is None else propose, attempts=attempts)
 
 
-def _keep_best(trace: FullTrace, attempt: Attempt) -> None:
-    """Note an attempt; the one with the best score counts, the first of equals, and is used if it was accepted."""
-    trace.attempts.append(attempt)
-    trace.spend("edit", attempt.proposal.seconds)
-    best = max(trace.attempts, key=lambda each: (each.verdict is Verdict.ACCEPTED, each.score))
-    trace.proposal, trace.verdict, trace.verdict_text = best.proposal, best.verdict, best.verdict_text
-    trace.used_edit = best.verdict is Verdict.ACCEPTED
+async def _edit_verify_reason(
+    setup: Setup, sample: EditSample, trace: FullTrace, propose: Propose | None, **options: Any
+) -> None:
+    models = setup.models
+    options = {"verifier": models.verifier, "trace": trace} | options
+    await edit_verify_reason(sample, propose, reasoner=models.reasoner, settings=models.settings, **options)
 
 
 # --------------------------------------------------------------------------------------------------------- prompts

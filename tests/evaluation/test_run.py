@@ -7,8 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from etchr.editor.batching import EditBatcher
+from etchr.evr import EvrSettings, Proposal, edit_verify_reason
+from etchr.mllm.answers import is_correct
 from etchr.mllm.protocol import CallFailed, Reply
 from etchr.mllm.settings import ModelConfig
+from etchr.router import Router
 from etchr.sample import write_parquet
 from evaluation.factory import read_tasks
 from evaluation.records import RunFolder
@@ -60,6 +64,29 @@ def test_the_report_holds_the_promised_keys(run, systems):
             assert set(cell) == (CELL if name == "direct" else CELL | {"edit_correct", "edit_used"})
     assert set(report["paired"]) == set(systems) - {"direct"}
     assert all(set(pair) == {"difference", "low", "high", "tasks"} for pair in report["paired"].values())
+
+
+def test_a_number_of_the_table_is_edit_verify_reason(run, systems):
+    async def propose(sample):
+        async with EditBatcher(run.editor, 1) as batcher:
+            return Proposal(
+                (await batcher.edit(sample.image, router.prompt(sample.question, sample.family), 0)).image, ""
+            )
+
+    report, router = run(run.config(systems))["systems"], Router.load()
+    for name, verifier, makes in [("direct", None, None), ("base_evr", run.model, propose), ("always", None, propose)]:
+        for task, cell in report[name]["tasks"].items():
+            samples = [case.sample() for case in CASES if case.task == task]
+            traces = [
+                asyncio.run(edit_verify_reason(sample, makes, verifier, run.model, EvrSettings())) for sample in samples
+            ]
+            right = [
+                is_correct(trace.answer, sample)
+                for trace, sample in zip(traces, samples, strict=True)
+                if trace.unscored is None
+            ]
+            assert cell["pass_at_1"] == round(100 * sum(right) / len(right), 2)
+            assert cell["num_unscored"] == len(samples) - len(right)
 
 
 def test_any_row_may_be_the_one_that_others_are_compared_with(run, systems):
