@@ -6,8 +6,7 @@ Evaluation and training share it, so that they behave alike when they are killed
 import fcntl
 import hashlib
 import json
-import os
-import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,14 +141,27 @@ class JsonLines:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file that appears whole or not at all."""
+    with whole(path) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write what becomes the file `path` at the end of the block, or nothing if the block fails.
+
+    It lies beside `path`, by a name that no other process of any machine uses.
+    """
     part = temporary(path)
-    part.write_bytes(data)
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def temporary(path: Path) -> Path:
-    """Where to write what will be `path`: beside it, by a name that no other process of any machine uses."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
+    """A name beside `path` for what will be it, which no other process of any machine uses."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
 
 
 def _differences(there: Any, here: Any, where: str = "") -> list[str]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from etchr.families import TaskFamily
 from etchr.images import decode_image, encode_png
-from etchr.run_folder import temporary
+from etchr.run_folder import whole
 
 if TYPE_CHECKING:
     import datasets
@@ -137,14 +137,8 @@ def _image(cell: dict[str, Any] | None, decode: Callable[[Any], Any]) -> Any:
 def write_parquet(samples: Iterable[EditSample], path: Path) -> int:
     """Write `samples` to one Parquet file, in constant memory and atomically; the number of rows."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = temporary(path)
-    try:
-        count = _write_groups(samples, part)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    part.replace(path)
-    return count
+    with whole(path) as part:
+        return _write_groups(samples, part)
 
 
 def _write_groups(samples: Iterable[EditSample], part: Path) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from etchr.images import MAX_BYTES
-from etchr.run_folder import temporary
+from etchr.run_folder import whole
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -41,10 +41,8 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> int:
                 raise ValueError(f"{archive} unpacks to {needed:,} bytes more, of which {free:,} are free at {folder}")
             for member, path in tqdm(left, desc=archive.name, unit="picture", leave=False):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                part = temporary(path)
-                with opened.open(member) as source, part.open("wb") as target:
+                with whole(path) as part, opened.open(member) as source, part.open("wb") as target:
                     shutil.copyfileobj(source, target)
-                part.replace(path)
     except DAMAGE as error:
         raise ValueError(f"{archive} is damaged ({error}); remove it and start the same command again") from None
     return len(members)

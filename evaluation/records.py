@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from etchr.images import encode_png
-from etchr.run_folder import JsonLines, temporary, write_atomically
+from etchr.run_folder import JsonLines, whole, write_atomically
 from etchr.run_folder import RunFolder as BaseRunFolder
 from evaluation.store import CallJournal
 
@@ -48,13 +48,11 @@ class RunFolder(BaseRunFolder):
         if there is None:
             write_atomically(path, encode_png(image))
         else:
-            part = temporary(path)
-            part.unlink(missing_ok=True)
-            try:
-                os.link(there, part)
-            except OSError:
-                shutil.copyfile(there, part)
-            part.replace(path)
+            with whole(path) as part:
+                try:
+                    os.link(there, part)
+                except OSError:
+                    shutil.copyfile(there, part)
         return path.relative_to(self.path).as_posix()
 
 

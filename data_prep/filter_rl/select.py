@@ -16,7 +16,7 @@ from etchr.images import ImageHeader, peek_image
 from etchr.mllm.answers import ground_truth
 from etchr.mllm.settings import build_model, model_fingerprint
 from etchr.pages import short
-from etchr.run_folder import RunFolder, write_atomically
+from etchr.run_folder import RunFolder, whole, write_atomically
 from etchr.sample import EditSample, features, find_files, from_row, read_parquet
 from etchr.seeds import hash_seed
 
@@ -182,11 +182,10 @@ def write_rows(table: Any, rows: Sequence[int], path: Path) -> None:
     """Copy rows of a data set into one Parquet file, which appears whole or not at all; no picture is decoded."""
     import pyarrow.parquet as pq
 
-    part, schema = path.with_suffix(".part"), features().arrow_schema
-    with pq.ParquetWriter(part, schema) as writer:
+    schema = features().arrow_schema
+    with whole(path) as part, pq.ParquetWriter(part, schema) as writer:
         for batch in table.select(rows).with_format("arrow").iter(ROWS_AT_ONCE):
             writer.write_table(batch.cast(schema))
-    part.replace(path)
 
 
 def _report(families: dict[str, Counter[str]], left_out: list[dict[str, str]], config: FilterConfig) -> Report:

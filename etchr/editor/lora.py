@@ -5,7 +5,6 @@ An adapter adds `scale * B @ A` to the weight of every linear layer of the trans
 """
 
 import math
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from etchr.editor.lora_files import LORA_FILE, LORA_TARGETS, LoraLayer, LoraWeights, check, read
+from etchr.run_folder import whole
 
 
 def targeted_linears(transformer: nn.Module) -> list[str]:
@@ -180,18 +180,16 @@ def save(
     folder = Path(folder)
     weights = get_peft_model_state_dict(transformer, state_dict=weights, adapter_name=adapter_name)
     weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
-    part = f".{LORA_FILE}.{os.getpid()}.part"
     try:
-        Flux2KleinPipeline.save_lora_weights(
-            folder,
-            transformer_lora_layers=weights,
-            transformer_lora_adapter_metadata=_header(transformer.peft_config[adapter_name]),
-            weight_name=part,
-        )
+        with whole(folder / LORA_FILE) as part:
+            Flux2KleinPipeline.save_lora_weights(
+                folder,
+                transformer_lora_layers=weights,
+                transformer_lora_adapter_metadata=_header(transformer.peft_config[adapter_name]),
+                weight_name=part.name,
+            )
     except SafetensorError as error:
-        (folder / part).unlink(missing_ok=True)
         raise OSError(f"cannot write the adapter to {folder}: {error}") from None
-    os.replace(folder / part, folder / LORA_FILE)
     return folder / LORA_FILE
 
 

@@ -1,7 +1,6 @@
 """Adapters leave the project: as a complete merged klein folder, or as a LoRA file in BFL's names for ComfyUI."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from etchr.editor.lora import check_mergeable, merged_weight, targeted_shapes
 from etchr.editor.lora_files import BFL_PREFIX, LoraLayer, LoraWeights, read
+from etchr.run_folder import temporary, whole
 
 # BFL's name of a layer -> the diffusers layers that it holds, in row order (BFL fuses q, k and v of the double blocks)
 BFL_DOUBLE = {
@@ -57,9 +57,8 @@ def export_bfl(source: str | Path, file: str | Path) -> Path:
     if left:
         raise ValueError(f"BFL's layout has no name for {len(left)} layers of the LoRA, e.g. {sorted(left)[:3]}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part, metadata={"format": "pt"})
-    part.replace(file)
+    with whole(file) as part:
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part, metadata={"format": "pt"})
     return file
 
 
@@ -84,7 +83,7 @@ def merge_folder(
         raise ValueError(f"{out} already holds something; merge into a new folder")
     weights = read(lora)
     check_mergeable(weights, _folder_shapes(base / "transformer"), scale, partial=partial)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    part = temporary(out)
     try:
         part.mkdir(parents=True)
         for name in components:

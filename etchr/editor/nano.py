@@ -37,6 +37,7 @@ from etchr.editor.nano_vae import check_finite, train_vae, warm_then_linear
 from etchr.flow.matching import interpolate, target_velocity
 from etchr.flow.schedule import inference_mu, noise_levels, stratified_sigmas
 from etchr.muon import Muon
+from etchr.run_folder import whole
 from etchr.runtime import Runtime
 from etchr.sample import EditSample, read_parquet
 from etchr.seeds import hash_seed
@@ -125,20 +126,19 @@ def _batch(count: int, batch_size: int, step: int, seed: int) -> Tensor:
 
 
 def _checkpoint(path: Path, state: dict[str, Any], config: NanoConfig, step: int, curve: list[float]) -> None:
-    part = path.with_suffix(".part")
-    torch.save(
-        {
-            "config": asdict(config),
-            "step": step,
-            "curve": curve,
-            "model": state["model"].state_dict(),
-            "average": state["average"],
-            "optimizers": [o.state_dict() for o in state["optimizers"]],
-            "schedules": [s.state_dict() for s in state["schedules"]],
-        },
-        part,
-    )
-    part.replace(path)
+    with whole(path) as part:
+        torch.save(
+            {
+                "config": asdict(config),
+                "step": step,
+                "curve": curve,
+                "model": state["model"].state_dict(),
+                "average": state["average"],
+                "optimizers": [o.state_dict() for o in state["optimizers"]],
+                "schedules": [s.state_dict() for s in state["schedules"]],
+            },
+            part,
+        )
 
 
 def _resume(path: Path | None, state: dict[str, Any], config: NanoConfig) -> tuple[int, list[float]]:

@@ -12,7 +12,7 @@ from etchr.editor import lora, lora_files
 from etchr.editor.card import AdapterCard, write_card
 from etchr.rl.settings import RlConfig
 from etchr.rl.setup import Inputs, Training
-from etchr.run_folder import write_atomically
+from etchr.run_folder import whole, write_atomically
 from etchr.runtime import Runtime
 from etchr.training.card import common_facts
 
@@ -32,9 +32,8 @@ def keep_best(
     if not runtime.is_main or too_few or values.get("val_reward", -1.0) <= best:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{WEIGHTS}.part"
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, part)
-    part.replace(folder / WEIGHTS)
+    with whole(folder / WEIGHTS) as part:
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, part)
     write_atomically(folder / NOTE, json.dumps({"iteration": done, **values}, indent=2).encode() + b"\n")
 
 

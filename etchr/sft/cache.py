@@ -7,7 +7,6 @@ model is refused its folder.
 
 import hashlib
 import json
-import uuid
 import zlib
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from etchr.run_folder import whole, write_atomically
 
 
 class TensorCache(Protocol):
@@ -70,9 +71,7 @@ class DiskCache:
         self._model = hashlib.sha256(text.encode()).hexdigest()
         note = self.folder / "cache.json"
         if not any(path.suffix != ".part" for path in self.folder.iterdir()):
-            part = _part(note)
-            part.write_bytes(text.encode() + b"\n")
-            part.replace(note)
+            write_atomically(note, text.encode() + b"\n")
         elif not note.is_file():
             raise ValueError(f"{self.folder} is not a cache and not empty; choose another data.cache_dir")
         elif note.read_bytes().strip() != text.encode():
@@ -101,22 +100,16 @@ class DiskCache:
         """Write the entry; `OSError` if the disk is full."""
         path = self._path(key)
         path.parent.mkdir(exist_ok=True)
-        part, value = _part(path), value.detach().cpu().contiguous()
+        value = value.detach().cpu().contiguous()
         try:
-            save_file({"value": value}, part, metadata=self._note(key, value))
+            with whole(path) as part:
+                save_file({"value": value}, part, metadata=self._note(key, value))
         except SafetensorError as error:
-            part.unlink(missing_ok=True)
             raise OSError(f"cannot write to the cache {self.folder}: {error}") from None
-        part.replace(path)
 
     def _note(self, key: str, value: Tensor) -> dict[str, str]:
         """What an entry says about itself. A crash may leave a file of the right length filled up with zeros."""
         return {"key": key, "model": self._model, "crc32": f"{zlib.crc32(_bytes(value)):08x}"}
-
-
-def _part(path: Path) -> Path:
-    """Where a writer puts what will be `path`, not shared even with one of the same number on another machine."""
-    return path.with_name(f".{path.stem[:16]}.{uuid.uuid4().hex}.part")
 
 
 def _bytes(value: Tensor) -> Any:
