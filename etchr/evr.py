@@ -2,7 +2,7 @@
 
 The editor proposes an edit, the verifier M accepts or rejects it, and M answers from source and edit, or, when the edit
 was not accepted, from the source alone. Everything in between is kept in a `Trace`. Every system of the tables that
-edits is this function with other options (`evaluation/systems.py`).
+edits is this function with other options (`evaluation/systems/`).
 """
 
 import asyncio

@@ -20,47 +20,13 @@ from evaluation.cost import Prices, read_prices
 from evaluation.factory import Task
 from evaluation.records import RunFolder
 from evaluation.run import check
-from evaluation.settings import ROUTED, EvalConfig, SystemConfig
+from evaluation.settings import EvalConfig, SystemConfig
+from evaluation.systems import SYSTEMS
 from evaluation.tabular import Table, markdown_table
 
 TOKEN_SIDE = 32  # pixels along a side of one picture token
 LETTERS_PER_TOKEN = 4
 REPLY_TOKENS = 300  # of one reply, the reasoning before its box included
-
-
-@dataclass(frozen=True)
-class Calls:
-    """The calls of one sample, at least and at most, and the pictures that go with each: sources, and added ones."""
-
-    least: int
-    most: int
-    edits: int  # at most
-    added: int  # pictures of the editor's size that a call shows beside the sources, at most
-    verify: int = 0  # of the most: those that go to the verifier
-
-
-def calls_of(system: SystemConfig) -> Calls:
-    """What one sample takes in a system."""
-    n, turns = system.attempts, system.turns
-    rewrites = 0 if system.prompt == "question" else n - 1
-    least, most, edits, added, verify = {
-        "direct": (1, 1, 0, 0, 0),
-        "oracle_edit": (2, 2, 0, 1, 1),
-        "evr": (2, 2, 1, 1, 1),
-        "enhancer": (2, 2, 1, 1, 1),
-        "always_edit": (1, 1, 1, 1, 0),
-        "crop": (2, 2, 1, 2, 1),
-        "best_of_n": (n + 1, n + 1, n, 1, n),
-        "iterate": (2, n + 1 + rewrites, n, 1, n),
-        "tool_loop": (1, turns, 0, turns, 0),
-        "interleaved": (1, turns, turns, turns, 0),
-    }[system.kind]
-    if system.kind not in ROUTED:
-        return Calls(least, most, edits, added, verify)
-    routing, writing = int(system.route == "model"), int(system.prompt == "enhanced")  # before the first edit
-    # An uncertain family asks for no edit, and the answer is all that is left.
-    least = 1 if system.route != "label" else least + writing
-    return Calls(routing + least, routing + writing + most, edits, added, verify)
 
 
 @dataclass
@@ -111,7 +77,7 @@ def _row(name: str, kind: str, total: Sum, prices: Prices) -> list[str]:
 
 
 def _sum(config: EvalConfig, name: str, system: SystemConfig, tasks: dict[str, Task]) -> Sum:
-    calls, total = calls_of(system), Sum()
+    calls, total = SYSTEMS[system.kind].calls_of(system), Sum()
     reasoner = system.model or config.reasoner
     verifier = config.verifier or reasoner
     for _, sample in _left(config, name, tasks):
@@ -130,7 +96,8 @@ def _judges(config: EvalConfig, tasks: dict[str, Task]) -> Iterator[tuple[str, M
     """What grading takes, by the role of who grades, over all systems."""
     answers, edits = Sum(), Sum()
     for name, system in config.systems.items():
-        proposes = system.kind in (*ROUTED, "oracle_edit")
+        kind = SYSTEMS[system.kind]
+        proposes = kind.is_routed or kind.needs_truth
         for task, sample in _left(config, name, tasks):
             if config.judge is not None and task.benchmark.may_ask_judge(sample):
                 answers.samples, answers.most = answers.samples + 1, answers.most + 1

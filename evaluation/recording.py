@@ -17,7 +17,7 @@ from evaluation.benchmarks.benchmark import Benchmark
 from evaluation.edit_check import edit_matches
 from evaluation.records import Record, RunFolder
 from evaluation.scoring import Judge
-from evaluation.systems import FullTrace
+from evaluation.systems.base import FullTrace
 
 STEPS = {field.name for field in fields(Trace)} - {
     "proposal",

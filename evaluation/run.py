@@ -33,7 +33,9 @@ from evaluation.scoring import Judge
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 from evaluation.shards import Shard, this_shard
 from evaluation.store import EditStore, JournaledModel
-from evaluation.systems import Models, Setup, edit_prompt, noise_of, run_system
+from evaluation.systems import SYSTEMS, run_system
+from evaluation.systems.base import Models, Setup, noise_of
+from evaluation.systems.prompting import edit_prompt
 from evaluation.unified import UnifiedModel
 
 HOPELESS = 20  # unscored samples without a single scored one, after which a system is given up
@@ -101,7 +103,7 @@ def _check_sample(config: EvalConfig, sample: EditSample, routers: Mapping[str, 
         drawn = system.editor is not None or system.remote is not None
         if drawn and system.prompt != "enhanced" and (system.route == "label" or system.prompt == "instruction"):
             edit_prompt(system, sample, routers[name])
-        if system.kind == "oracle_edit" and sample.edit_image is None:
+        if SYSTEMS[system.kind].needs_truth and sample.edit_image is None:
             raise ValueError(f"system {name} needs ground-truth edits, sample {sample.id!r} has none")
 
 

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from etchr.checks import at_least, one_of
 from etchr.editor.settings import RemoteConfig
 from etchr.mllm.settings import ModelConfig
+from evaluation.systems import SYSTEMS
 
-DRAWING = ("evr", "always_edit", "enhancer", "crop", "iterate", "best_of_n", "interleaved")  # kinds with an editor
-KINDS = ("direct", "oracle_edit", "tool_loop", *DRAWING)
-ROUTED = tuple(kind for kind in DRAWING if kind != "interleaved")  # kinds that a routed family decides for
 PROMPTS = ("question", "instruction", "enhanced")
 ROUTES = ("label", "rule", "model")
 JUDGE_TOKENS = 1024  # of a judge's reply, unless an option says otherwise
@@ -17,7 +15,7 @@ JUDGE_TOKENS = 1024  # of a judge's reply, unless an option says otherwise
 
 @dataclass
 class SystemConfig:
-    """One row of the table; `evaluation/systems.py` says what each kind does."""
+    """One row of the table; `evaluation/systems/` says what each kind does."""
 
     kind: str = "direct"  # direct evr always_edit oracle_edit enhancer crop iterate best_of_n tool_loop interleaved
     editor: str | None = None  # a klein folder, a hub id, or nano: the base editor kept in the repository
@@ -33,7 +31,7 @@ class SystemConfig:
     group: str | None = None  # systems of one group are seeds of one method: the report adds a row of their mean
 
     def __post_init__(self) -> None:
-        one_of("system kind", self.kind, KINDS)
+        one_of("system kind", self.kind, tuple(SYSTEMS))
         one_of("system prompt", self.prompt, PROMPTS)
         one_of("system route", self.route, ROUTES)
         at_least(self, {"attempts": 1, "turns": 1})
@@ -41,18 +39,19 @@ class SystemConfig:
             raise ValueError(f"system min_confidence={self.min_confidence} must lie between 0 and 1")
         if self.kind == "enhancer":  # the name of the paper's row for what is evr with this prompt
             self.prompt = "enhanced"
-        if self.route != "label" and self.kind not in ROUTED:
+        kind = SYSTEMS[self.kind]
+        if self.route != "label" and not kind.is_routed:
             raise ValueError(f"a system of kind {self.kind} asks no route: leave route={self.route} out")
-        if self.router is not None and self.kind not in DRAWING:
+        if self.router is not None and not kind.has_editor:
             raise ValueError(f"a system of kind {self.kind} has no editor to prompt: leave router={self.router} out")
         has_editor = self.editor is not None or self.remote is not None
         if self.editor is not None and self.remote is not None:
             raise ValueError("a system has either an editor or a remote one")
         if self.lora is not None and self.editor is None:
             raise ValueError("a lora needs an editor to go with")
-        if self.kind not in DRAWING and has_editor:
+        if has_editor and not kind.has_editor:
             raise ValueError(f"a system of kind {self.kind} has no editor")
-        if self.kind in DRAWING and not has_editor and not (self.kind == "interleaved" and self.model is not None):
+        if kind.has_editor and not has_editor and not (self.kind == "interleaved" and self.model is not None):
             raise ValueError(f"a system of kind {self.kind} needs an editor")
 
 

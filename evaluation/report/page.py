@@ -16,22 +16,11 @@ from etchr.mllm.settings import ModelConfig
 from etchr.pages import script_json
 from evaluation.factory import Task
 from evaluation.report.sections import SHEET, Section, bars
-from evaluation.settings import DRAWING, EvalConfig, SystemConfig
+from evaluation.settings import EvalConfig, SystemConfig
+from evaluation.systems import SYSTEMS
 from evaluation.tabular import Table, text_of
 
 HERE = Path(__file__).parent
-KINDS = {
-    "direct": "the model answers from the source alone",
-    "evr": "the editor draws an edit, the model verifies it and answers from it, or from the source if it is rejected",
-    "always_edit": "the edit is used without being verified",
-    "oracle_edit": "the ground-truth edit is used: the ceiling",
-    "enhancer": "as evr; the model writes the editor's instruction from the question",
-    "crop": "as evr; what the edit's red box encloses is shown enlarged as well",
-    "iterate": "a rejected edit is tried again; the best attempt counts",
-    "best_of_n": "several edits with different noise; the verifier picks one",
-    "tool_loop": "no editor: the model asks for crops and marks by tool calls",
-    "interleaved": "one model that draws and answers in turns",
-}
 PROMPTS = {
     "question": "asked the question",
     "instruction": "told what to draw, by the sample's own instruction",
@@ -64,8 +53,8 @@ def about(config: EvalConfig, tasks: Mapping[str, Task]) -> dict[str, Any]:
 
 def _system(system: SystemConfig) -> str:
     """A system in words."""
-    words = [KINDS[system.kind]]
-    if system.kind in DRAWING:
+    words = [SYSTEMS[system.kind].about]
+    if SYSTEMS[system.kind].has_editor:
         editor = system.remote.model if system.remote is not None else system.editor and Path(system.editor).name
         words.append(f"editor {editor}" if editor else "")
         words.append(f"with {'/'.join(Path(system.lora).parts[-2:])}" if system.lora else "")

@@ -18,12 +18,12 @@ from evaluation.factory import Task
 from evaluation.records import Record, RunFolder
 from evaluation.report.gallery import Records, check_same
 from evaluation.report.pictures import Pictures
-from evaluation.settings import DRAWING, EvalConfig, SystemConfig
+from evaluation.settings import EvalConfig, SystemConfig
+from evaluation.systems import SYSTEMS
 
 NAME = "sheet.png"  # in the run folder
 MOST = 8  # systems, unless some are asked for
 SIDE, GAP, LABEL, HEAD, CAPTION = 128, 12, 190, 42, 22  # px: of a picture, between, of the text before, above, below
-ONE_EDIT = ("evr", "enhancer", "always_edit", "crop")  # kinds that draw one edit a sample
 WORDS = {"question": "asked", "instruction": "told what to draw", "enhanced": "told by the model"}
 INK, SOFT, GOOD, BAD = "#1c2330", "#626c7d", "#1a7f4b", "#c0362c"
 
@@ -63,14 +63,19 @@ def shown_systems(config: EvalConfig) -> list[str]:
     firsts: dict[str, str] = {}
     groups: set[str] = set()
     for name, system in config.systems.items():
-        if system.kind in ONE_EDIT and system.group not in groups:
+        if _draws_one_edit(system) and system.group not in groups:
             firsts.setdefault(_edits(system), name)
             groups |= {system.group} if system.group else set()
     return list(firsts.values())[:MOST]
 
 
+def _draws_one_edit(system: SystemConfig) -> bool:
+    kind = SYSTEMS[system.kind]
+    return kind.is_routed and kind.calls(system).edits == 1
+
+
 def _prompted(system: SystemConfig) -> str:
-    return WORDS[system.prompt] if system.kind in DRAWING else ""
+    return WORDS[system.prompt] if SYSTEMS[system.kind].has_editor else ""
 
 
 def _edits(system: SystemConfig) -> str:

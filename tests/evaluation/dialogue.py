@@ -11,7 +11,8 @@ from etchr.router import Router
 from etchr.sample import EditSample
 from evaluation.settings import SystemConfig
 from evaluation.store import EditStore
-from evaluation.systems import Models, Setup, run_system
+from evaluation.systems import run_system
+from evaluation.systems.base import Models, Setup
 
 SOURCE = Image.new("RGB", (64, 64), "white")
 TRUTH = Image.new("RGB", (64, 64), "blue")

@@ -114,7 +114,7 @@ def test_rows_beyond_num_samples_do_not_matter(run):
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: SystemConfig("evrr"), "system kind='evrr' must be one of direct, oracle_edit, tool_loop, evr"),
+        (lambda: SystemConfig("evrr"), "system kind='evrr' must be one of direct, evr, always_edit"),
         (lambda: SystemConfig("evr"), "a system of kind evr needs an editor"),
         (lambda: SystemConfig("direct", "nano"), "a system of kind direct has no editor"),
         (

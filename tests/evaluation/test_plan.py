@@ -7,10 +7,16 @@ import pytest
 
 from etchr.mllm.settings import ModelConfig
 from etchr.sample import write_parquet
-from evaluation.plan import calls_of, dry_run
-from evaluation.settings import KINDS, SystemConfig
+from evaluation.plan import dry_run
+from evaluation.settings import SystemConfig
+from evaluation.systems import SYSTEMS
 from tests.evaluation.dialogue import ACCEPT, REJECT, Painter, Scripted, make_sample, run, system
 from tests.evaluation.fakes import Case
+
+
+def calls_of(config):
+    return SYSTEMS[config.kind].calls_of(config)
+
 
 CASES = [Case("maze", str(i)) for i in range(3)]
 
@@ -28,7 +34,7 @@ class Always:
         return (await Scripted(self.text).chat(messages))[:n]
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"interleaved"}))
+@pytest.mark.parametrize("kind", sorted(set(SYSTEMS) - {"interleaved"}))
 @pytest.mark.parametrize("prompt", ["question", "enhanced"])
 def test_the_bounds_hold_for_what_the_systems_do(kind, prompt):
     config = system(kind, prompt=prompt)

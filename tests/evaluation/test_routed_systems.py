@@ -12,7 +12,8 @@ from etchr.run_folder import content_digest
 from evaluation.factory import fingerprint
 from evaluation.settings import EvalConfig, SystemConfig
 from evaluation.store import EditStore
-from evaluation.systems import Models, Setup, run_system
+from evaluation.systems import run_system
+from evaluation.systems.base import Models, Setup
 from tests.evaluation.dialogue import ACCEPT, Painter, Scripted, make_sample, run, system
 
 SEVEN = "\\boxed{7}"

@@ -18,9 +18,8 @@ from etchr.mllm.context_length import (
     main,
     picture_tokens,
 )
-from evaluation import tools, zoom
+from evaluation import systems, tools, zoom
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.settings import KINDS
 
 
 def request(**options):
@@ -77,7 +76,7 @@ def test_several_sources_take_as_many_pictures():
 
 def test_every_benchmark_and_every_kind_of_system_is_known():
     assert set(LARGEST) == set(BENCHMARKS)
-    assert set(SYSTEMS) == {*KINDS, "edit_judge", "rewards"}
+    assert set(SYSTEMS) == {*systems.SYSTEMS, "edit_judge", "rewards"}
     assert request(benchmarks=list(TASKS)).size == tuple(map(int, PROCEDURAL.split("x")))
 
 
