@@ -84,25 +84,25 @@ def ask(
     out: Annotated[Path, typer.Option(help="Folder for the edit and the record.")] = Path("outputs/ask"),
 ) -> None:
     """Edit, verify, reason: answer one question about one picture, with the editor's help where it holds up."""
-    from etchr.evr import EvrSettings, Proposal, edit_verify_reason
+    from etchr.evr import Proposal, edit_verify_reason
     from etchr.images import open_image
-    from etchr.mllm.protocol import opened
+    from etchr.mllm.protocol import Sampling, opened
     from etchr.sample import EditSample
 
     chosen = _EditorChoice(editor, lora, editor_url or [], editor_model, editor_api_key_env, steps, guidance)
 
     async def run() -> "Trace":
-        settings = EvrSettings(seed=seed)
+        sampling = Sampling(seed=seed)
         async with opened(_model(base_url or [], model, api_key_env)) as mllm:  # a dead endpoint is found first
             if (wanted := prompt) is None:
-                return await edit_verify_reason(sample, None, None, mllm, settings)
+                return await edit_verify_reason(sample, None, None, mllm, sampling)
             with chosen.opened() as drawing:
 
                 async def propose(sample: EditSample) -> Proposal:
                     edit = (await asyncio.to_thread(drawing.edit, [sample.image], [wanted], [seed]))[0]
                     return Proposal(edit, drawing.name, wanted, seed)
 
-                return await edit_verify_reason(sample, propose, mllm, mllm, settings)
+                return await edit_verify_reason(sample, propose, mllm, mllm, sampling)
 
     try:
         chosen.check()

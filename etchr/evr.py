@@ -18,18 +18,9 @@ from etchr.editor.batching import EditFailed
 from etchr.mllm.answers import answer_type, extract_answer
 from etchr.mllm.logprobs import token_share
 from etchr.mllm.prompts import answer_prompt, verify_prompt
-from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply, user_message
+from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply, Sampling, user_message
 from etchr.mllm.verdict import NEGATIVE, POSITIVE, Verdict, parse_verdict
 from etchr.sample import EditSample
-
-
-@dataclass(frozen=True)
-class EvrSettings:
-    """How the understanding model is called; the defaults are the paper's (section 5 of the method)."""
-
-    temperature: float = 0.0
-    max_tokens: int = 4096
-    seed: int | None = None  # of the model's sampling
 
 
 @dataclass(frozen=True)
@@ -107,7 +98,7 @@ async def edit_verify_reason(
     propose: Propose | None,
     verifier: MLLM | None,
     reasoner: MLLM,
-    settings: EvrSettings,
+    sampling: Sampling,
     *,
     attempts: int = 1,
     at_once: bool = False,
@@ -128,11 +119,11 @@ async def edit_verify_reason(
         if propose is not None and verifier is None:
             trace.proposal = await _proposed(trace, sample, propose)
         elif propose is not None and verifier is not None:
-            await _edit_and_verify(trace, sample, propose, verifier, settings, attempts, at_once)
+            await _edit_and_verify(trace, sample, propose, verifier, sampling, attempts, at_once)
         trusted = verifier is None or overrule or trace.verdict is Verdict.ACCEPTED
         trace.used_edit = trace.proposal is not None and trusted
         zoomed = enlarge(sample, trace) if enlarge is not None and trace.used_edit else None
-        await reason(trace, sample, reasoner, settings, zoomed)
+        await reason(trace, sample, reasoner, sampling, zoomed)
     return trace
 
 
@@ -141,13 +132,13 @@ async def _edit_and_verify(
     sample: EditSample,
     propose: Propose,
     verifier: MLLM,
-    settings: EvrSettings,
+    sampling: Sampling,
     attempts: int,
     at_once: bool,
 ) -> None:
     async def attempt() -> Attempt:
         proposal = await _proposed(trace, sample, propose)
-        return await verify(trace, sample, proposal, verifier, settings)
+        return await verify(trace, sample, proposal, verifier, sampling)
 
     tried = list[Attempt]()
     while len(tried) < attempts and trace.verdict is not Verdict.ACCEPTED:
@@ -173,14 +164,12 @@ def unscored_on_failure(trace: Trace) -> Iterator[None]:
         trace.unscored = str(error)
 
 
-async def verify(
-    trace: Trace, sample: EditSample, proposal: Proposal, verifier: MLLM, settings: EvrSettings
-) -> Attempt:
+async def verify(trace: Trace, sample: EditSample, proposal: Proposal, verifier: MLLM, sampling: Sampling) -> Attempt:
     """What the verifier says of an edit; raises `CallFailed`."""
     trace.verifier = verifier.name
     sources = sample.image, *sample.more_images
     prompt = verify_prompt(sample.question, sample.choices, num_sources=len(sources))
-    reply = await call(trace, "verify", verifier, [user_message(prompt, *sources, proposal.image)], settings)
+    reply = await call(trace, "verify", verifier, [user_message(prompt, *sources, proposal.image)], sampling)
     verdict = parse_verdict(reply.text)
     score = float(verdict is Verdict.ACCEPTED)
     if verdict is not Verdict.UNPARSABLE and (share := token_share(reply, POSITIVE, NEGATIVE)) is not None:
@@ -189,7 +178,7 @@ async def verify(
 
 
 async def reason(
-    trace: Trace, sample: EditSample, reasoner: MLLM, settings: EvrSettings, zoomed: Image.Image | None = None
+    trace: Trace, sample: EditSample, reasoner: MLLM, sampling: Sampling, zoomed: Image.Image | None = None
 ) -> None:
     """Answer from the source and, if `trace.used_edit`, from the edit and an enlarged part; raises `CallFailed`."""
     sources = sample.image, *sample.more_images
@@ -203,7 +192,7 @@ async def reason(
         zoomed=zoomed is not None,
         num_sources=len(sources),
     )
-    reply = await call(trace, "reason", reasoner, [user_message(prompt, *sources, *added)], settings)
+    reply = await call(trace, "reason", reasoner, [user_message(prompt, *sources, *added)], sampling)
     conclude(trace, sample, reply, reasoner)
 
 
@@ -214,12 +203,10 @@ def conclude(trace: Trace, sample: EditSample, reply: Reply, reasoner: MLLM) -> 
     trace.answer = extract_answer(reply.text, answer_type(sample), sample.choices, truncated=cut)
 
 
-async def call(trace: Trace, step: str, model: MLLM, messages: Sequence[Message], settings: EvrSettings) -> Reply:
+async def call(trace: Trace, step: str, model: MLLM, messages: Sequence[Message], sampling: Sampling) -> Reply:
     """One reply of a model, its time and tokens noted in the trace; raises `CallFailed`."""
     begin = time.perf_counter()
-    replies = await model.chat(
-        messages, temperature=settings.temperature, max_tokens=settings.max_tokens, seed=settings.seed
-    )
+    replies = await model.chat(messages, sampling)
     taken = replies[0].seconds
     trace.spend(step, time.perf_counter() - begin if taken is None else taken)
     trace.finish_reasons[step] = replies[0].finish_reason

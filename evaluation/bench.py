@@ -17,7 +17,7 @@ from PIL import Image
 from etchr.checks import at_least
 from etchr.config import parse_command
 from etchr.families import TaskFamily
-from etchr.mllm.protocol import Message, Reply
+from etchr.mllm.protocol import GREEDY, Message, Reply, Sampling
 from etchr.sample import EditSample, write_parquet
 from evaluation.run import evaluate
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
@@ -69,21 +69,13 @@ class WaitingModel:
         self.config, self._slots = config, asyncio.Semaphore(config.concurrency)
         self.calls = 0
 
-    async def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 4096,
-        seed: int | None = None,
-    ) -> list[Reply]:
+    async def chat(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> list[Reply]:
         async with self._slots:
             self.calls += 1
             text = next(part["text"] for part in messages[0]["content"] if part["type"] == "text")
             draw = Random(f"{self.config.seed} {text}").random()
             await asyncio.sleep(self.config.call_least_s + draw * (self.config.call_most_s - self.config.call_least_s))
-            return [Reply("\\boxed{1}" if "relied on" in text else "\\boxed{7}")] * n
+            return [Reply("\\boxed{1}" if "relied on" in text else "\\boxed{7}")] * sampling.n
 
 
 def main(argv: Sequence[str]) -> None:

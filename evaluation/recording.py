@@ -10,7 +10,7 @@ from PIL import Image
 from etchr.evr import Trace, Usage
 from etchr.images import open_image
 from etchr.mllm.prompts import judge_prompt
-from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply, user_message
+from etchr.mllm.protocol import GREEDY, MLLM, CallFailed, Message, Reply, Sampling, user_message
 from etchr.mllm.verdict import Verdict, parse_verdict
 from etchr.sample import EditSample
 from evaluation.benchmarks.benchmark import Benchmark
@@ -84,7 +84,7 @@ class Recorder:
         prompt = judge_prompt(sample.task, sample.family, sample.question, sample.choices, "both")
         message, judge = user_message(prompt, sample.image, edit), _Metered(self.edit_judge, grading)
         try:
-            replies = await judge.chat([message], max_tokens=self.max_tokens, seed=self.seed)
+            replies = await judge.chat([message], Sampling(max_tokens=self.max_tokens, seed=self.seed))
         except CallFailed as error:
             return {"judged": None, "judge_failed": str(error)}
         verdict = parse_verdict(replies[0].text)
@@ -125,16 +125,8 @@ class _Metered:
     def __init__(self, model: MLLM, usage: dict[str, Usage]) -> None:
         self.name, self._model, self._usage = model.name, model, usage
 
-    async def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 4096,
-        seed: int | None = None,
-    ) -> list[Reply]:
+    async def chat(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> list[Reply]:
         """See `protocol.MLLM`."""
-        replies = await self._model.chat(messages, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        replies = await self._model.chat(messages, sampling)
         self._usage.setdefault(self.name, Usage()).add(replies)
         return replies

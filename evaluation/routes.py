@@ -18,7 +18,7 @@ from tqdm import tqdm
 from etchr.checks import at_least, one_of
 from etchr.config import parse_command
 from etchr.families import TASKS, TaskFamily
-from etchr.mllm.protocol import MLLM, CallFailed, opened
+from etchr.mllm.protocol import MLLM, CallFailed, Sampling, opened
 from etchr.mllm.routing import read_route, route_message
 from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
 from etchr.router import DEFAULT_WORDS, MIN_CONFIDENCE, NO_FAMILY, Route, WordRule, route_by_rule
@@ -195,7 +195,7 @@ async def _ask(model: MLLM, each: LabelledSet, sample: EditSample, max_tokens: i
     unit = sample.meta.get("cluster") or sample.id
     try:
         message = route_message(sample.question, sample.choices, sample.image)
-        replies = await model.chat([message], max_tokens=max_tokens)
+        replies = await model.chat([message], Sampling(max_tokens=max_tokens))
     except CallFailed as error:
         return _routed(each, sample, unit, Route(None, 0.0), str(error))
     return _routed(each, sample, unit, read_route(replies[0]))

@@ -19,9 +19,8 @@ from tqdm import tqdm
 
 from etchr.editor.batching import LOOKAHEAD
 from etchr.editor.protocol import Editor
-from etchr.evr import EvrSettings
 from etchr.mllm.answers import ground_truth
-from etchr.mllm.protocol import MLLM, opened
+from etchr.mllm.protocol import MLLM, Sampling, opened
 from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
 from etchr.router import Router
 from etchr.sample import EditSample
@@ -255,10 +254,10 @@ class _Run:
         if system.kind == "interleaved" and edits is not None:
             reasoner = UnifiedModel(reasoner, edits, router, config.editing.seed)
         verifier = self.own_models.get(name) if config.verifier is None else None
-        settings = EvrSettings(config.temperature, config.max_tokens, config.editing.seed)
+        sampling = Sampling(config.temperature, config.max_tokens, config.editing.seed)
         return Setup(
             system,
-            Models(reasoner, verifier or self.models["verifier"], router, settings, config.editing.seed),
+            Models(reasoner, verifier or self.models["verifier"], router, sampling, config.editing.seed),
             edits,
         )
 
@@ -281,9 +280,9 @@ def _repeated(setup: Setup, repeat: int) -> Setup:
     """The setup of a sample's `repeat`-th run: other noise and, at a temperature, another sampling seed."""
     if not repeat:
         return setup
-    models, settings = setup.models, setup.models.settings
-    if settings.temperature > 0 and settings.seed is not None:
-        models = replace(models, settings=replace(settings, seed=settings.seed + 1000 * repeat))
+    models, sampling = setup.models, setup.models.sampling
+    if sampling.temperature > 0 and sampling.seed is not None:
+        models = replace(models, sampling=replace(sampling, seed=sampling.seed + 1000 * repeat))
     if isinstance(models.reasoner, UnifiedModel):
         models = replace(models, reasoner=models.reasoner.repeated(repeat))
     return replace(setup, models=models, repeat=repeat)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from etchr.mllm.answers import ground_truth
 from etchr.mllm.prompts import grade_prompt
-from etchr.mllm.protocol import MLLM, CallFailed, Reply, user_message
+from etchr.mllm.protocol import MLLM, CallFailed, Reply, Sampling, user_message
 from etchr.mllm.verdict import Verdict, parse_verdict
 from etchr.sample import EditSample
 from evaluation.settings import JUDGE_TOKENS
@@ -61,10 +61,6 @@ class Judge:
 
     async def _reply(self, prompt: str, attempt: int) -> Reply:
         """What the judge says: at temperature 0 first, and when it is asked again at another; raises `CallFailed`."""
-        replies = await self.model.chat(
-            [user_message(prompt)],
-            temperature=RETRY_TEMPERATURE if attempt else 0.0,
-            max_tokens=self.max_tokens,
-            seed=None if self.seed is None else self.seed + attempt,
-        )
+        temperature, seed = RETRY_TEMPERATURE if attempt else 0.0, None if self.seed is None else self.seed + attempt
+        replies = await self.model.chat([user_message(prompt)], Sampling(temperature, self.max_tokens, seed))
         return replies[0]

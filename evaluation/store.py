@@ -23,7 +23,7 @@ from PIL import Image
 from etchr.editor.batching import Edit, EditBatcher
 from etchr.editor.protocol import Editor
 from etchr.images import encode_png, open_image
-from etchr.mllm.protocol import MLLM, Message, Reply
+from etchr.mllm.protocol import GREEDY, MLLM, Message, Reply, Sampling
 from etchr.run_folder import JsonLines, write_atomically
 
 
@@ -94,24 +94,16 @@ class JournaledModel:
         self._identity = json.dumps(identity, sort_keys=True)
         self._locks = Locks()
 
-    async def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 4096,
-        seed: int | None = None,
-    ) -> list[Reply]:
+    async def chat(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> list[Reply]:
         """See `protocol.MLLM`."""
-        asked = [self._identity, n, temperature, max_tokens, seed]
+        asked = [self._identity, sampling.n, sampling.temperature, sampling.max_tokens, sampling.seed]
         key = await asyncio.to_thread(call_key, asked, messages)
         async with self._locks[key]:  # the same question at the same time is one call
             known = await asyncio.to_thread(self.journal.get, key)
             if known is not None:
                 return known
             begin = time.perf_counter()
-            replies = await self.model.chat(messages, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+            replies = await self.model.chat(messages, sampling)
             seconds = time.perf_counter() - begin
             self.journal.put(key, self.name, replies, seconds)
             return [replace(reply, seconds=seconds) for reply in replies]

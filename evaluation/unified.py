@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from etchr.families import TaskFamily
 from etchr.mllm.prompts import EDIT_NOTE
-from etchr.mllm.protocol import MLLM, Message, Reply, user_message
+from etchr.mllm.protocol import GREEDY, MLLM, Message, Reply, Sampling, user_message
 from etchr.router import Router, route_by_rule
 from etchr.seeds import hash_seed
 from evaluation.store import EditStore, pixel_digest
@@ -27,15 +27,7 @@ class UnifiedModel:
         """This model with the noise of a sample's `repeat`-th run."""
         return UnifiedModel(self.reader, self.edits, self.router, self.seed + 1000 * repeat)
 
-    async def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 4096,
-        seed: int | None = None,
-    ) -> list[Reply]:
+    async def chat(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> list[Reply]:
         """See `protocol.MLLM`; raises `EditFailed` too."""
         asked = messages[0]["content"]
         text = next(part["text"] for part in asked if part["type"] == "text")
@@ -46,10 +38,8 @@ class UnifiedModel:
         if not drawn:
             question = question.partition("\n")[0]  # without the options
             family = route_by_rule(question).family or TaskFamily.PERCEPTION
-            prompt, noise = self.router.prompt(question, family), hash_seed(self.seed, seed or 0, pixel_digest(source))
-            made = await self.edits.edit(source, prompt, noise)
-            return [Reply("Let me draw that.", images=(made.edit.image,))] * n
+            noise = hash_seed(self.seed, sampling.seed or 0, pixel_digest(source))
+            made = await self.edits.edit(source, self.router.prompt(question, family), noise)
+            return [Reply("Let me draw that.", images=(made.edit.image,))] * sampling.n
         prompt = f"{EDIT_NOTE}Question: {question}\n{form}"
-        return await self.reader.chat(
-            [user_message(prompt, source, drawn[0])], n=n, temperature=temperature, max_tokens=max_tokens, seed=seed
-        )
+        return await self.reader.chat([user_message(prompt, source, drawn[0])], sampling)

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from etchr.editor.batching import EditBatcher, EditFailed
-from etchr.evr import EvrSettings, Proposal, Trace, Usage, Verdict, edit_verify_reason, parse_verdict
+from etchr.evr import Proposal, Sampling, Trace, Usage, Verdict, edit_verify_reason, parse_verdict
 from etchr.families import TaskFamily
 from etchr.mllm.prompts import EDIT_NOTE
-from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.sample import EditSample
 
 SOURCE, EDIT = Image.new("RGB", (64, 64), "white"), Image.new("RGB", (64, 64), "red")
@@ -24,7 +24,7 @@ class Scripted:
     def __init__(self, *replies):
         self.replies, self.seen = list(replies), []
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         parts = messages[0]["content"]
         self.seen.append(
             (next(p["text"] for p in parts if p["type"] == "text"), [p["image"] for p in parts if p["type"] == "image"])
@@ -40,7 +40,7 @@ async def propose(sample):
 
 
 def run(model, propose=propose, verify=True, **options):
-    return asyncio.run(edit_verify_reason(SAMPLE, propose, model if verify else None, model, EvrSettings(), **options))
+    return asyncio.run(edit_verify_reason(SAMPLE, propose, model if verify else None, model, Sampling(), **options))
 
 
 @pytest.mark.parametrize(

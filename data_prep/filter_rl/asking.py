@@ -16,7 +16,7 @@ from data_prep.filter_rl.verdicts import VIEWS, Candidate, Verdict, Verdicts, by
 from etchr.families import TaskFamily
 from etchr.mllm.answers import answer_type, extract_answer, ground_truth, is_correct
 from etchr.mllm.prompts import grade_prompt
-from etchr.mllm.protocol import MLLM, CallFailed, opened, user_message
+from etchr.mllm.protocol import MLLM, CallFailed, Sampling, opened, user_message
 from etchr.mllm.settings import ModelConfig
 from etchr.mllm.verdict import Verdict as Said
 from etchr.mllm.verdict import parse_verdict
@@ -148,13 +148,8 @@ class _Asking:
         """What M answers, once for each decoding; raises `CallFailed`."""
         images = [sample.image] if view == "raw" or sample.edit_image is None else [sample.image, sample.edit_image]
         count, kind = self.config.num_decodings, answer_type(sample)
-        replies = await model.chat(
-            [user_message(question_prompt(sample, view), *images)],
-            n=count,
-            temperature=self.config.temperature,
-            max_tokens=self.config.max_tokens,
-            seed=seed,
-        )
+        sampling = Sampling(self.config.temperature, self.config.max_tokens, seed, count)
+        replies = await model.chat([user_message(question_prompt(sample, view), *images)], sampling)
         if len(replies) < count:
             raise CallFailed(f"{model.name} gave {len(replies)} of {count} replies")
         return [
@@ -177,7 +172,7 @@ class _Asking:
         """Whether M finds that an answer means the same as the true one; raises `CallFailed` if it does not say."""
         prompt = grade_prompt(sample.question, sample.choices, ground_truth(sample), answer)
         limit = self.config.max_tokens
-        reply, *_ = await model.chat([user_message(prompt)], temperature=0.0, max_tokens=limit, seed=seed)
+        reply, *_ = await model.chat([user_message(prompt)], Sampling(max_tokens=limit, seed=seed))
         if reply.finish_reason == "length":
             raise CallFailed(f"{model.name}: a grade was cut off at max_tokens={limit}")
         if (said := parse_verdict(reply.text)) is Said.UNPARSABLE:

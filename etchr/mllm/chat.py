@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from etchr.endpoints import CallStats, Endpoints, EndpointSettings, Failure
-from etchr.mllm.protocol import Message, Reply
+from etchr.mllm.protocol import GREEDY, Message, Reply, Sampling
 from etchr.mllm.wire import read_content, read_logprobs, token_count, wire_messages
 
 CALL_ARGUMENTS = frozenset(
@@ -83,20 +83,13 @@ class ChatClient:
         """Ask every endpoint for its models, before any expensive work; raises as `Endpoints.check`."""
         await self._endpoints.check()
 
-    async def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 4096,
-        seed: int | None = None,
-    ) -> list[Reply]:
-        """`n` completions of the conversation; `CallFailed` when they are not to be had.
+    async def chat(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> list[Reply]:
+        """`sampling.n` completions of the conversation; `CallFailed` when they are not to be had.
 
-        What a server leaves out is asked for again, with `seed` plus the number of replies so far. At temperature 0
+        What a server leaves out is asked for again, with its seed plus the number of replies so far. At temperature 0
         each completion is a request of its own, because vLLM refuses n > 1 there.
         """
+        n, temperature, max_tokens, seed = sampling.n, sampling.temperature, sampling.max_tokens, sampling.seed
         if n < 1 or max_tokens < 1:
             raise ValueError(f"n and max_tokens must be 1 or more, got n={n}, max_tokens={max_tokens}")
         async with self._endpoints.slots:  # held while encoding and waiting too: that bounds the images in memory

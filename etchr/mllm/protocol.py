@@ -41,21 +41,26 @@ class Reply:
     seconds: float | None = None  # that the call took, where it was made at another time (a run's journal)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How a model's replies are drawn."""
+
+    temperature: float = 0.0
+    max_tokens: int = 4096  # of a reply
+    seed: int | None = None
+    n: int = 1  # replies
+
+
+GREEDY = Sampling()
+
+
 class MLLM(Protocol):
     """An understanding model."""
 
     name: str  # written into every record
 
-    async def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 4096,
-        seed: int | None = None,
-    ) -> list[Reply]:
-        """`n` completions of the conversation; raises `CallFailed` when there is no reply to be had."""
+    async def chat(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> list[Reply]:
+        """`sampling.n` completions of the conversation; raises `CallFailed` when there is no reply to be had."""
         ...
 
 

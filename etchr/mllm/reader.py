@@ -26,7 +26,7 @@ from PIL import Image
 from etchr.families import TASK_FAMILY
 from etchr.mllm.markup import normalise_unicode
 from etchr.mllm.prompts import ROUTE_FAMILY
-from etchr.mllm.protocol import Message, Reply
+from etchr.mllm.protocol import GREEDY, Message, Reply, Sampling
 from etchr.mllm.settings import check_reader
 from etchr.mllm.skills import Finding, look, nothing, recognise
 from etchr.mllm.wishes import wish
@@ -74,15 +74,7 @@ class Reader:
             options.append(f"seed={self.seed}")
         return f"reader({','.join(options)})" if options else "reader"
 
-    async def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 4096,
-        seed: int | None = None,
-    ) -> list[Reply]:
+    async def chat(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> list[Reply]:
         """See `protocol.MLLM`. Equal pictures, text and seed give equal replies."""
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
@@ -91,19 +83,19 @@ class Reader:
         threshold = finding.guess if self.threshold is None else self.threshold
         odds = request.odds(finding, self.error_rate, threshold)
         replies = []
-        for index in range(n):
-            rng = random.Random(f"{self.seed}/{seed}/{index}/{request.digest}")
-            errs = temperature > 0 and rng.random() < self.error_rate
+        for index in range(sampling.n):
+            rng = random.Random(f"{self.seed}/{sampling.seed}/{index}/{request.digest}")
+            errs = sampling.temperature > 0 and rng.random() < self.error_rate
             text = request.reply(finding, threshold, errs, rng)
             words = text.split(" ")
-            cut = len(words) > max_tokens
-            text = " ".join(words[:max_tokens])
+            cut = len(words) > sampling.max_tokens
+            text = " ".join(words[: sampling.max_tokens])
             replies.append(
                 Reply(
                     text=text,
                     finish_reason="length" if cut else "stop",
                     prompt_tokens=len(request.text.split()),
-                    completion_tokens=min(len(words), max_tokens),
+                    completion_tokens=min(len(words), sampling.max_tokens),
                     logprobs=_logprobs(text, odds) if self.logprobs else None,
                 )
             )

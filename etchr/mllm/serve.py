@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from etchr.images import from_data_uri, to_data_uri
-from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, TextPart
+from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, Sampling, TextPart
 from etchr.serving import application, check_model, error_response, limited_body, refusal, shown
 
 MAX_BODY_BYTES = 256 * 2**20  # an 8K image as PNG takes about 60 million bytes in base64
@@ -32,10 +32,7 @@ class _ChatRequest:
     """The body of a chat request, checked."""
 
     messages: list[Message]
-    n: int
-    temperature: float
-    max_tokens: int
-    seed: int | None
+    sampling: Sampling
     top_logprobs: int  # 0: no log-probabilities wanted
 
 
@@ -46,9 +43,7 @@ def build_app(mllm: MLLM, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
         try:
             body = b"".join([chunk async for chunk in limited_body(request, max_body_bytes)])
             call = await asyncio.to_thread(_parse, body, mllm.name)  # decoding images takes seconds
-            replies = await mllm.chat(
-                call.messages, n=call.n, temperature=call.temperature, max_tokens=call.max_tokens, seed=call.seed
-            )
+            replies = await mllm.chat(call.messages, call.sampling)
         except ValueError as error:
             return refusal(error)
         except CallFailed as error:
@@ -81,10 +76,12 @@ def _parse(body: bytes, served: str) -> _ChatRequest:
     wants_logprobs = fields.get("logprobs") is True
     return _ChatRequest(
         messages=_messages(fields.get("messages")),
-        n=_integer(fields, "n", 1, MAX_N) or 1,
-        temperature=DEFAULT_TEMPERATURE if temperature is None else temperature,
-        max_tokens=_integer(fields, limit, 1, 2**31) or 4096,
-        seed=_integer(fields, "seed", -(2**63), 2**63 - 1),
+        sampling=Sampling(
+            temperature=DEFAULT_TEMPERATURE if temperature is None else temperature,
+            max_tokens=_integer(fields, limit, 1, 2**31) or 4096,
+            seed=_integer(fields, "seed", -(2**63), 2**63 - 1),
+            n=_integer(fields, "n", 1, MAX_N) or 1,
+        ),
         top_logprobs=(_integer(fields, "top_logprobs", 0, 100) or 1) if wants_logprobs else 0,
     )
 

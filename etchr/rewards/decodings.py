@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from etchr.mllm.logprobs import token_share
-from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply
+from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply, Sampling
 from etchr.rewards.settings import RewardConfig
 from etchr.seeds import hash_seed
 
@@ -49,13 +49,8 @@ async def _mean(
     for attempt in range(config.retries + 1):
         wanted = count - len(values)
         try:
-            replies = await model.chat(
-                [message],
-                n=wanted,
-                temperature=temperature,
-                max_tokens=config.max_tokens,
-                seed=hash_seed(seed, attempt) % SEED_LIMIT,
-            )
+            drawn = hash_seed(seed, attempt) % SEED_LIMIT
+            replies = await model.chat([message], Sampling(temperature, config.max_tokens, drawn, wanted))
         except CallFailed as error:
             reason = str(error)
             break  # the client has done its own retrying

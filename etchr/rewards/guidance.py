@@ -7,7 +7,7 @@ from PIL import Image
 
 from etchr.mllm.answers import answer_type, extract_answer, ground_truth, is_correct
 from etchr.mllm.prompts import answer_prompt, grade_prompt
-from etchr.mllm.protocol import MLLM, CallFailed, Reply, user_message
+from etchr.mllm.protocol import MLLM, CallFailed, Reply, Sampling, user_message
 from etchr.rewards.correctness import verdict_value
 from etchr.rewards.decodings import SEED_LIMIT, dense_value, mean_value, tail
 from etchr.rewards.settings import RewardConfig
@@ -58,7 +58,7 @@ class _Grader:
         prompt = grade_prompt(self.sample.question, self.sample.choices, self.truth, answer)
         seed, limit = hash_seed(self.seed) % SEED_LIMIT, self.config.max_tokens
         try:
-            replies = await self.reasoner.chat([user_message(prompt)], temperature=0.0, max_tokens=limit, seed=seed)
+            replies = await self.reasoner.chat([user_message(prompt)], Sampling(max_tokens=limit, seed=seed))
         except CallFailed as error:
             return f"an answer could not be graded: {error}"
         if replies[0].finish_reason == "length":

@@ -8,8 +8,9 @@ from PIL import Image
 from etchr.checkpoint import averaged
 from etchr.editor import geometry
 from etchr.editor.klein import KleinEditor
-from etchr.evr import EvrSettings, Proposal, Trace, Verdict, edit_verify_reason
+from etchr.evr import Proposal, Trace, Verdict, edit_verify_reason
 from etchr.mllm.answers import is_correct
+from etchr.mllm.protocol import Sampling
 from etchr.rewards.cache import score_key
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import Score
@@ -28,7 +29,7 @@ class Validation:
         self, config: RlConfig, prompts: Prompts, editor: KleinEditor, pool: RewardPool, runtime: Runtime
     ) -> None:
         self.config, self.prompts, self.editor, self.pool, self.runtime = config, prompts, editor, pool, runtime
-        self.settings = EvrSettings(max_tokens=config.reward.max_tokens)
+        self.sampling = Sampling(max_tokens=config.reward.max_tokens)
         self.chunks = self._chunks()
 
     def __call__(self, run: Training, iteration: int) -> tuple[dict[str, float], Image.Image | None]:
@@ -64,7 +65,7 @@ class Validation:
             return Proposal(edit, self.editor.name)
 
         reasoner = self.pool.rewards.reasoner
-        trace = self.pool.run(edit_verify_reason(sample, propose, reasoner, reasoner, self.settings))
+        trace = self.pool.run(edit_verify_reason(sample, propose, reasoner, reasoner, self.sampling))
         return score, trace
 
     def _values(self, outcomes: list[tuple[EditSample, Score, Trace]]) -> dict[str, float]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from etchr.evr import EvrSettings, Proposal, Trace
-from etchr.mllm.protocol import MLLM
+from etchr.evr import Proposal, Trace
+from etchr.mllm.protocol import MLLM, Sampling
 from etchr.router import Route, Router
 from etchr.sample import EditSample
 
@@ -41,7 +41,7 @@ class Models:
     reasoner: MLLM
     verifier: MLLM
     router: Router
-    settings: EvrSettings
+    sampling: Sampling
     seed: int  # of the edits
 
 

@@ -7,7 +7,7 @@ from evaluation.systems.base import Calls, FullTrace, Kind, Setup
 
 async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
     models = setup.models
-    await edit_verify_reason(sample, None, None, models.reasoner, models.settings, trace=trace)
+    await edit_verify_reason(sample, None, None, models.reasoner, models.sampling, trace=trace)
 
 
 KIND = Kind(

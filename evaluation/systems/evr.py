@@ -19,8 +19,9 @@ async def run(setup: Setup, sample: EditSample, trace: FullTrace, **options: Any
         return await setup.draw(sample, prompt, next(number))
 
     models = setup.models
-    options = {"verifier": models.verifier, "reasoner": models.reasoner, "settings": models.settings} | options
-    await edit_verify_reason(sample, None if prompt is None else propose, **options, trace=trace)
+    options.setdefault("verifier", models.verifier)
+    makes = None if prompt is None else propose
+    await edit_verify_reason(sample, makes, reasoner=models.reasoner, sampling=models.sampling, trace=trace, **options)
 
 
 KIND = Kind(

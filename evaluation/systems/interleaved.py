@@ -12,12 +12,12 @@ from evaluation.systems.dialogue import MAX_PICTURES, said
 
 async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
     kind = answer_type(sample)
-    model, settings = setup.models.reasoner, setup.models.settings
+    model, sampling = setup.models.reasoner, setup.models.sampling
     question = interleave_prompt(sample.question, sample.choices, kind)
     messages = [user_message(question, sample.image, *sample.more_images)]
     pictures = 0
     for _ in range(setup.config.turns):
-        reply = await call(trace, "reason", model, messages, settings)
+        reply = await call(trace, "reason", model, messages, sampling)
         first = reply.images[0] if reply.images else None
         trace.turns += [
             Turn("assistant", reply.text, first),

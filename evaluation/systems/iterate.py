@@ -32,7 +32,7 @@ async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
 
     makes = None if prompt is None else propose
     await edit_verify_reason(
-        sample, makes, models.verifier, models.reasoner, models.settings, attempts=attempts, trace=trace
+        sample, makes, models.verifier, models.reasoner, models.sampling, attempts=attempts, trace=trace
     )
 
 

@@ -12,7 +12,7 @@ async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
 
     models = setup.models
     await edit_verify_reason(
-        sample, propose, models.verifier, models.reasoner, models.settings, overrule=True, trace=trace
+        sample, propose, models.verifier, models.reasoner, models.sampling, overrule=True, trace=trace
     )
 
 

@@ -46,9 +46,9 @@ def edit_prompt(system: "SystemConfig", sample: EditSample, router: Router) -> s
 
 
 async def _route(setup: Setup, sample: EditSample, trace: FullTrace) -> Route:
-    reasoner, settings = setup.models.reasoner, setup.models.settings
+    reasoner, sampling = setup.models.reasoner, setup.models.sampling
     message = route_message(sample.question, sample.choices, sample.image)
-    return read_route(await call(trace, "route", reasoner, [message], settings))
+    return read_route(await call(trace, "route", reasoner, [message], sampling))
 
 
 async def enhance(setup: Setup, sample: EditSample, trace: FullTrace) -> str:
@@ -66,7 +66,7 @@ async def rewrite(setup: Setup, sample: EditSample, trace: FullTrace, attempt: A
 
 
 async def _instruction(setup: Setup, trace: FullTrace, message: Message, otherwise: str) -> str:
-    reply = await call(trace, "instruct", setup.models.reasoner, [message], setup.models.settings)
+    reply = await call(trace, "instruct", setup.models.reasoner, [message], setup.models.sampling)
     trace.turns.append(Turn("instruction", reply.text))
     return (read_instruction(reply.text) or otherwise)[:MAX_INSTRUCTION]
 

@@ -19,7 +19,7 @@ async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
     from evaluation import tools  # which needs scipy
 
     kind = answer_type(sample)
-    reasoner, settings = setup.models.reasoner, setup.models.settings
+    reasoner, sampling = setup.models.reasoner, setup.models.sampling
     rules: Message = {"role": "system", "content": [{"type": "text", "text": TOOLS.format(tools=tools.DESCRIPTION)}]}
     sources = sample.image, *sample.more_images
     question = answer_prompt(sample.question, sample.choices, kind, with_edit=False, num_sources=len(sources))
@@ -27,7 +27,7 @@ async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
     number, most = len(sources), len(sources) + MAX_PICTURES  # pictures in the dialogue
     spent = setup.config.turns == 1  # whether tools are over
     for turn in range(setup.config.turns):
-        reply = await call(trace, "reason", reasoner, messages, settings)
+        reply = await call(trace, "reason", reasoner, messages, sampling)
         trace.turns.append(Turn("assistant", reply.text))
         calls = tools.parse_calls(reply.text)
         if not calls or spent:

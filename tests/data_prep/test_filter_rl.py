@@ -18,11 +18,11 @@ from data_prep.filter_rl.__main__ import main
 from data_prep.filter_rl.asking import HOPELESS
 from data_prep.filter_rl.select import filter_samples
 from data_prep.task import generate
-from etchr.evr import EvrSettings, Proposal, edit_verify_reason
+from etchr.evr import Proposal, Sampling, edit_verify_reason
 from etchr.families import TaskFamily
 from etchr.mllm import answers
 from etchr.mllm.answers import is_correct
-from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.mllm.reader import Reader
 from etchr.mllm.settings import ModelConfig
 from etchr.sample import EditSample, find_files, read_parquet, to_row, write_parquet
@@ -62,19 +62,19 @@ class Fake:
         """In place of `build_model`."""
         return self
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         *pictures, text = messages[0]["content"]
         number = int(text["text"].split("number of ")[1].split("?")[0])
         view = ("grade", "raw", "edit")[len(pictures)]
         self.asked.append((number, view))
         self.texts.append(text["text"])
-        self.seeds.append(seed)
+        self.seeds.append(sampling.seed)
         await asyncio.sleep(0.0005 * (number % 3))  # answers overtake each other
         self.prompt = text["text"]
         reply = self.script(number, view)
         if isinstance(reply, BaseException):
             raise reply
-        return [Reply(text) for text in (reply if isinstance(reply, list) else [reply] * n)]
+        return [Reply(text) for text in (reply if isinstance(reply, list) else [reply] * sampling.n)]
 
 
 def nobody(config):
@@ -120,7 +120,7 @@ def real(tmp_path_factory):
             return Proposal(sample.edit_image, "ground truth")
 
         for view, propose in (("raw", None), ("edit", truth)):
-            trace = await edit_verify_reason(sample, propose, None, Reader(), EvrSettings())
+            trace = await edit_verify_reason(sample, propose, None, Reader(), Sampling())
             right[sample.id, view] = is_correct(trace.answer, sample)
 
     for sample in samples:
@@ -347,9 +347,9 @@ def test_who_grades_decides_the_verdicts_of_free_text_alone(setup):
 
 def test_the_embedded_reader_grades_free_text_by_its_words(setup):
     class Grading(Fake):
-        async def chat(self, messages, **options):
+        async def chat(self, messages, sampling=GREEDY):
             seen = [part for part in messages[0]["content"] if part["type"] == "image"]
-            return await (super() if seen else Reader()).chat(messages, **options)
+            return await (super() if seen else Reader()).chat(messages, sampling)
 
     model = Grading(lambda n, view: "\\boxed{there are 7 cups}" if view == "edit" and n else WRONG)
     assert filter_samples(setup([plain(n, **FREE) for n in range(2)]), model)["total"]["failed"] == 0

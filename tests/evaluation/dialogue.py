@@ -4,9 +4,9 @@ import asyncio
 
 from PIL import Image
 
-from etchr.evr import EvrSettings
+from etchr.evr import Sampling
 from etchr.families import TaskFamily
-from etchr.mllm.protocol import Reply
+from etchr.mllm.protocol import GREEDY, Reply
 from etchr.router import Router
 from etchr.sample import EditSample
 from evaluation.settings import SystemConfig
@@ -39,7 +39,7 @@ class Scripted:
     def __init__(self, *replies, name="scripted"):
         self.replies, self.name, self.asked = list(replies), name, []
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         self.asked.append(messages)
         reply = self.replies.pop(0)
         if isinstance(reply, Exception):
@@ -82,7 +82,7 @@ def run(config, model, sample=None, *, painter=None, verifier=None, folder=None,
     painter = painter or Painter()
 
     async def go():
-        models = Models(model, verifier or model, Router.load(), EvrSettings(temperature, 100, 5), 126)
+        models = Models(model, verifier or model, Router.load(), Sampling(temperature, 100, 5), 126)
         async with EditStore({"editor": "painter"}, lambda: painter, folder, batch_size=4) as edits:
             return await run_system(Setup(config, models, edits, repeat), sample or make_sample())
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from etchr.families import TASK_FAMILY
 from etchr.mllm.prompts import answer_prompt, verify_prompt
-from etchr.mllm.protocol import Reply
+from etchr.mllm.protocol import GREEDY, Reply
 from etchr.sample import EditSample, write_parquet
 
 ACCEPT, REJECT, MUMBLE = "Good. \\boxed{1}", "Bad. \\boxed{0}", "Hm."
@@ -78,7 +78,7 @@ class TableModel:
             ):
                 self._replies[prompt] = step, case.id, reply
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         parts = messages[0]["content"]
         step, key, reply = self._replies[next(part["text"] for part in parts if part["type"] == "text")]
         assert sum(part["type"] == "image" for part in parts) == (1 if step == "source" else 2)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from etchr.images import open_image
+from etchr.mllm.protocol import GREEDY
 from etchr.sample import EditSample, write_parquet
 from evaluation.factory import read_tasks
 from evaluation.records import RunFolder
@@ -167,7 +168,7 @@ def test_hostile_questions_ids_and_categories(new_run):
     class Parrot:
         name = HOSTILE
 
-        async def chat(self, messages, **options):
+        async def chat(self, messages, sampling=GREEDY):
             from etchr.mllm.protocol import Reply
 
             return [Reply("\\boxed{7}")]

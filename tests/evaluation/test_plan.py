@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from etchr.mllm.protocol import GREEDY
 from etchr.mllm.settings import ModelConfig
 from etchr.sample import write_parquet
 from evaluation.plan import dry_run
@@ -29,9 +30,9 @@ class Always:
     def __init__(self, text):
         self.text, self.calls = text, 0
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         self.calls += 1
-        return (await Scripted(self.text).chat(messages))[:n]
+        return (await Scripted(self.text).chat(messages))[: sampling.n]
 
 
 @pytest.mark.parametrize("kind", sorted(set(SYSTEMS) - {"interleaved"}))

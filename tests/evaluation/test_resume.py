@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.mllm.settings import ModelConfig
 from etchr.sample import write_parquet
 from evaluation.__main__ import main
@@ -124,7 +124,7 @@ def test_an_edit_judge_that_failed_is_asked_again_and_nobody_else(new_run):
     class Critic:
         name = "critic"
 
-        async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+        async def chat(self, messages, sampling=GREEDY):
             (question,) = re.findall(r"maze \d", messages[0]["content"][-1]["text"])
             asked.append(question)
             if down["now"] and question != "maze 1":

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from PIL import Image
 
-from etchr.evr import EvrSettings
+from etchr.evr import Sampling
 from etchr.families import TASK_FAMILY, TaskFamily
 from etchr.router import DEFAULT_WORDS, Router
 from etchr.run_folder import content_digest
@@ -74,7 +74,7 @@ def test_a_family_that_the_editor_was_not_trained_for_asks_for_no_edit():
     """A router may know some families only; a question of another one must not stop the run."""
     model, painter = Scripted(SEVEN), Painter()
     router = Router({TaskFamily.CHART: "Box."})
-    models = Models(model, model, router, EvrSettings(0.0, 100, 5), 126)
+    models = Models(model, model, router, Sampling(0.0, 100, 5), 126)
     sample = make_sample(question="Find the shortest path through the maze.")
 
     async def go():

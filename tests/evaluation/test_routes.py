@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from etchr.families import TASK_FAMILY, TaskFamily
-from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.sample import EditSample, write_parquet
 from evaluation.__main__ import main
 from evaluation.routes import RouteConfig, Routed, calibration_error, measure, risks
@@ -184,7 +184,7 @@ class Clerk:
     def __init__(self, replies):
         self.replies, self.asked = replies, []
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         parts = messages[0]["content"]
         assert [part["type"] for part in parts] == ["image", "text"]  # it sees the picture
         question = next(each for each in self.replies if each in parts[1]["text"])

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from etchr.editor.batching import EditBatcher
-from etchr.evr import EvrSettings, Proposal, edit_verify_reason
+from etchr.evr import Proposal, Sampling, edit_verify_reason
 from etchr.mllm.answers import is_correct
-from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.mllm.settings import ModelConfig
 from etchr.router import Router
 from etchr.sample import write_parquet
@@ -78,7 +78,7 @@ def test_a_number_of_the_table_is_edit_verify_reason(run, systems):
         for task, cell in report[name]["tasks"].items():
             samples = [case.sample() for case in CASES if case.task == task]
             traces = [
-                asyncio.run(edit_verify_reason(sample, makes, verifier, run.model, EvrSettings())) for sample in samples
+                asyncio.run(edit_verify_reason(sample, makes, verifier, run.model, Sampling())) for sample in samples
             ]
             right = [
                 is_correct(trace.answer, sample)
@@ -263,7 +263,7 @@ def test_every_repeat_of_the_stand_in_for_a_unified_model_draws_with_other_noise
     class Model:
         name = "any"
 
-        async def chat(self, messages, **options):
+        async def chat(self, messages, sampling=GREEDY):
             return [Reply("\\boxed{7}")]
 
     config = run.config({"both": run.edits("interleaved")}, repeats=3)
@@ -284,8 +284,8 @@ def test_the_judges_calls_are_in_the_report_and_in_no_systems_cost(new_run):
                 config.seed
             ]
 
-        async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
-            limits[self.name] = max_tokens
+        async def chat(self, messages, sampling=GREEDY):
+            limits[self.name] = sampling.max_tokens
             return [Reply(self.text, prompt_tokens=10, completion_tokens=2)]
 
     roles = {"reasoner": ModelConfig(), "judge": ModelConfig(seed=1), "edit_judge": ModelConfig(seed=2)}

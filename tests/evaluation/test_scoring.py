@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.mllm.reader import Reader
 from evaluation.benchmarks.prepared import Mazes
 from evaluation.scoring import Judge, Outcome
@@ -68,9 +68,9 @@ def test_a_judge_that_thinks_may_be_given_more_room():
     class Thinker:
         name = "thinker"
 
-        async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
-            limits.append(max_tokens)
-            cut = max_tokens < 3000
+        async def chat(self, messages, sampling=GREEDY):
+            limits.append(sampling.max_tokens)
+            cut = sampling.max_tokens < 3000
             return [Reply("<think>" if cut else "<think>hm</think>\\boxed{1}", "length" if cut else "stop")]
 
     sample = make_sample(answer="a red bus", meta=TEXT)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from etchr.editor.batching import EditFailed
 from etchr.editor.settings import RemoteConfig
-from etchr.mllm.protocol import CallFailed, Reply, user_message
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply, Sampling, user_message
 from evaluation.factory import edit_identity, hub_commit, kept_identity
 from evaluation.settings import EditingConfig, SystemConfig
 from evaluation.store import CallJournal, EditStore, JournaledModel
@@ -27,12 +27,12 @@ class Counting:
     def __init__(self):
         self.calls, self.fails = 0, False
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         await asyncio.sleep(0)
         if self.fails:
             raise CallFailed("down")
         self.calls += 1
-        return [Reply(f"reply {self.calls}.{i}", "stop", 5, 2, ({"a": -0.5},), (OTHER,)) for i in range(n)]
+        return [Reply(f"reply {self.calls}.{i}", "stop", 5, 2, ({"a": -0.5},), (OTHER,)) for i in range(sampling.n)]
 
 
 def journaled(folder, model, identity=None, rank=0):
@@ -40,7 +40,7 @@ def journaled(folder, model, identity=None, rank=0):
 
 
 def ask(model, text="q", *images, **options):
-    return asyncio.run(model.chat([user_message(text, *(images or (SOURCE,)))], **options))
+    return asyncio.run(model.chat([user_message(text, *(images or (SOURCE,)))], Sampling(**options)))
 
 
 # ----------------------------------------------------------------------------------------------------------- calls

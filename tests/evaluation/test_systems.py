@@ -10,7 +10,7 @@ from PIL import Image
 
 from etchr.boxes import Box, draw_boxes
 from etchr.families import TaskFamily
-from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.mllm.verdict import Verdict
 from evaluation.plan import dry_run
 from evaluation.systems import SYSTEMS
@@ -167,11 +167,11 @@ class Picky(Scripted):
         super().__init__()
         self.verdicts = {sample_seed(126, "s", 0, number) % 251: verdict for number, verdict in enumerate(verdicts)}
 
-    async def chat(self, messages, **options):
+    async def chat(self, messages, sampling=GREEDY):
         text, pictures = messages[0]["content"][-1]["text"], messages[0]["content"][1:-1]
         asked_to_verify = "relied on" in text
         self.replies.append(self.verdicts[pictures[0]["image"].getpixel((0, 0))[0]] if asked_to_verify else SEVEN)
-        return await super().chat(messages, **options)
+        return await super().chat(messages, sampling)
 
 
 def verdict(p, says=1):

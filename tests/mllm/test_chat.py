@@ -23,7 +23,7 @@ from PIL import Image
 
 from etchr.images import from_data_uri
 from etchr.mllm.chat import ChatClient, ChatSettings
-from etchr.mllm.protocol import CallFailed, Reply, user_message
+from etchr.mllm.protocol import CallFailed, Reply, Sampling, user_message
 from tests.mllm.fake_server import MODEL, FakeEndpoint, FakeServer, Step, answer, dead_url, refusal
 
 KEY = "sk-very-secret-0123456789"
@@ -45,7 +45,7 @@ def make_client(*endpoints: FakeEndpoint | str, **options: Any) -> ChatClient:
 def ask(client: ChatClient, text: str = "q", *images: Image.Image, **options: Any) -> list[Reply]:
     async def call() -> list[Reply]:
         async with client:
-            return await client.chat([user_message(text, *images)], **options)
+            return await client.chat([user_message(text, *images)], Sampling(**options))
 
     return asyncio.run(call())
 

@@ -12,7 +12,7 @@ from data_prep.task import generate
 from etchr.families import TASKS
 from etchr.mllm.answers import extract_answer, is_correct
 from etchr.mllm.prompts import answer_prompt, grade_prompt, judge_prompt, verify_prompt
-from etchr.mllm.protocol import user_message
+from etchr.mllm.protocol import Sampling, user_message
 from etchr.mllm.reader import Reader
 
 COUNT = 25
@@ -29,13 +29,13 @@ def made():
 def ask(sample, *images, reader=None, **options):
     kind = sample.meta["answer_type"]
     text = answer_prompt(sample.question, sample.choices, kind, with_edit=len(images) == 2)
-    replies = asyncio.run((reader or Reader()).chat([user_message(text, *images)], **options))
+    replies = asyncio.run((reader or Reader()).chat([user_message(text, *images)], Sampling(**options)))
     return [is_correct(extract_answer(reply.text, kind, sample.choices), sample) for reply in replies]
 
 
 def verdicts(sample, edit, reader=None, **options):
     text = verify_prompt(sample.question, sample.choices)
-    replies = asyncio.run((reader or Reader()).chat([user_message(text, sample.image, edit)], **options))
+    replies = asyncio.run((reader or Reader()).chat([user_message(text, sample.image, edit)], Sampling(**options)))
     return ["\\boxed{1}" in reply.text for reply in replies]
 
 
@@ -131,7 +131,7 @@ def test_an_unknown_question_is_not_answered_and_its_edit_not_trusted(made):
 def test_a_reply_is_cut_at_max_tokens(made):
     sample = made["maze"][0]
     message = user_message(verify_prompt(sample.question, None), sample.image, sample.edit_image)
-    reply = asyncio.run(Reader().chat([message], max_tokens=2))[0]
+    reply = asyncio.run(Reader().chat([message], Sampling(max_tokens=2)))[0]
     assert reply.finish_reason == "length"
     assert len(reply.text.split()) == 2
 
@@ -193,7 +193,7 @@ def test_log_probabilities_can_be_left_out_and_are_certain_where_nothing_is_draw
     assert asyncio.run(Reader(logprobs=False).chat([message]))[0].logprobs is None
     before, _, after = asyncio.run(Reader().chat([message]))[0].logprobs
     assert [*before.values(), *after.values()] == [0.0, 0.0]
-    [cut] = asyncio.run(Reader().chat([message], max_tokens=2))
+    [cut] = asyncio.run(Reader().chat([message], Sampling(max_tokens=2)))
     assert cut.logprobs == ({cut.text: 0.0},)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from etchr.families import TASK_FAMILY, TaskFamily
 from etchr.mllm.prompts import ROUTE_FAMILY
-from etchr.mllm.protocol import Reply
+from etchr.mllm.protocol import Reply, Sampling
 from etchr.mllm.reader import Reader
 from etchr.mllm.routing import read_route, route_message
 from etchr.router import Route
@@ -128,7 +128,7 @@ QUESTIONS = {
 
 def ask(reader, question, **options):
     message = route_message(question, None, Image.new("RGB", (64, 64)))
-    return asyncio.run(reader.chat([message], **options))
+    return asyncio.run(reader.chat([message], Sampling(**options)))
 
 
 @pytest.mark.parametrize("task", QUESTIONS)

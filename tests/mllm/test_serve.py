@@ -14,7 +14,7 @@ from PIL import Image
 
 from etchr.images import to_data_uri
 from etchr.mllm.chat import ChatClient, ChatSettings
-from etchr.mllm.protocol import CallFailed, Message, Reply, user_message
+from etchr.mllm.protocol import GREEDY, CallFailed, Message, Reply, Sampling, user_message
 from etchr.mllm.serve import build_app
 from tests.mllm.fake_server import FakeServer, serving
 
@@ -26,15 +26,7 @@ class EchoModel:
 
     name = "echo"
 
-    async def chat(
-        self,
-        messages: Sequence[Message],
-        *,
-        n: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 4096,
-        seed: int | None = None,
-    ) -> list[Reply]:
+    async def chat(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> list[Reply]:
         heard: list[Any] = [message["role"] for message in messages]
         for part in (part for message in messages for part in message["content"]):
             if part["type"] == "text":
@@ -45,7 +37,10 @@ class EchoModel:
                 pixels = part["image"].tobytes()
                 heard.append([*part["image"].size, part["image"].mode, hashlib.sha256(pixels).hexdigest()])
         texts = [
-            json.dumps([heard, temperature, max_tokens, None if seed is None else seed + index]) for index in range(n)
+            json.dumps(
+                [heard, sampling.temperature, sampling.max_tokens, None if sampling.seed is None else sampling.seed + i]
+            )
+            for i in range(sampling.n)
         ]
         logprobs = ({"yes": -0.25, "no": -1.5}, {".": -9999.0, "!": 0.0})
         return [Reply(text, "length", 12, len(text), logprobs) for text in texts]
@@ -66,7 +61,7 @@ def over_http(url: str, messages: list[Message], **options: Any) -> list[Reply]:
         settings = ChatSettings((f"{url}/v1",), "echo", max_retries=0, top_logprobs=2)
         async with ChatClient(settings) as client:
             await client.check()
-            return await client.chat(messages, **options)
+            return await client.chat(messages, Sampling(**options))
 
     return asyncio.run(call())
 
@@ -107,13 +102,13 @@ CONVERSATION: list[Message] = [
 
 def test_http_and_in_process_give_the_same_reply(url: str) -> None:
     options: dict[str, Any] = {"temperature": 0.5, "max_tokens": 77, "seed": 4}
-    assert over_http(url, CONVERSATION, **options) == asyncio.run(EchoModel().chat(CONVERSATION, **options))
+    assert over_http(url, CONVERSATION, **options) == asyncio.run(EchoModel().chat(CONVERSATION, Sampling(**options)))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_http_and_in_process_give_the_same_samples(url: str, temperature: float) -> None:
     options: dict[str, Any] = {"n": 3, "temperature": temperature, "seed": 4}
-    local = asyncio.run(EchoModel().chat(CONVERSATION, **options))
+    local = asyncio.run(EchoModel().chat(CONVERSATION, Sampling(**options)))
     remote = over_http(url, CONVERSATION, **options)
     assert [reply.text for reply in remote] == [reply.text for reply in local]
     assert sum(reply.completion_tokens or 0 for reply in remote) == sum(reply.completion_tokens or 0 for reply in local)

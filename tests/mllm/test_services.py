@@ -7,7 +7,7 @@ import pytest
 
 from etchr.config import compose
 from etchr.mllm.chat import ChatClient, ChatSettings
-from etchr.mllm.protocol import CallFailed, Reply, user_message
+from etchr.mllm.protocol import CallFailed, Reply, Sampling, user_message
 from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
 from evaluation.settings import EvalConfig
 from tests.mllm.fake_server import MODEL, FakeServer, Step, answer, serving
@@ -24,7 +24,7 @@ def ask(endpoint, extra_body, **options) -> list[Reply]:
     async def call() -> list[Reply]:
         settings = ChatSettings((endpoint.base_url,), MODEL, max_retries=0, extra_body=extra_body)
         async with ChatClient(settings) as client:
-            return await client.chat([user_message("Hello")], **options)
+            return await client.chat([user_message("Hello")], Sampling(**options))
 
     return asyncio.run(call())
 

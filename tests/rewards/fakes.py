@@ -12,7 +12,7 @@ from PIL import Image
 from etchr.families import TaskFamily
 from etchr.mllm import serve
 from etchr.mllm.chat import ChatClient, ChatSettings
-from etchr.mllm.protocol import Reply
+from etchr.mllm.protocol import GREEDY, Reply
 from etchr.mllm.reader import Reader
 from etchr.sample import EditSample
 
@@ -54,18 +54,18 @@ class ScriptedModel:
     name: str = "scripted"
     calls: list[Call] = field(default_factory=list)
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         [message] = messages
         text = "".join(part["text"] for part in message["content"] if part["type"] == "text")
         images = tuple(part["image"] for part in message["content"] if part["type"] == "image")
-        call = Call(text, images, n, temperature, max_tokens, seed)
+        call = Call(text, images, sampling.n, sampling.temperature, sampling.max_tokens, sampling.seed)
         self.calls.append(call)
         await self.think(call)
         entries = self.script[call.kind]
         entry = entries.pop(0) if len(entries) > 1 else entries[0]
         if isinstance(entry, Exception):
             raise entry
-        entry = entry if isinstance(entry, list) else [entry] * n
+        entry = entry if isinstance(entry, list) else [entry] * sampling.n
         return [reply if isinstance(reply, Reply) else Reply(reply) for reply in entry]
 
     async def think(self, call: Call) -> None:

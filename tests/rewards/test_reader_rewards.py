@@ -8,6 +8,7 @@ import pytest
 from data_prep import procedural_tasks
 from data_prep.task import generate
 from etchr.families import TASKS, TaskFamily
+from etchr.mllm.protocol import GREEDY
 from etchr.mllm.reader import Reader
 from etchr.rewards.score import EditRewards, Score
 from etchr.rewards.settings import CorrectnessConfig, GuidanceConfig, RewardConfig
@@ -75,10 +76,10 @@ def test_free_text_is_graded_by_the_reader(made):
     class Talker(ScriptedModel):
         """Answers pictures from its script and leaves the grading to the reader."""
 
-        async def chat(self, messages, **options):
+        async def chat(self, messages, sampling=GREEDY):
             if len(messages[0]["content"]) == 1:
-                return await Reader().chat(messages, **options)
-            return await super().chat(messages, **options)
+                return await Reader().chat(messages, sampling)
+            return await super().chat(messages, sampling)
 
     talker = Talker({"answer": [said]})
     [score] = scores([(sample, sample.edit_image)], talker, num_decodings=4, guidance_weight=1.0)

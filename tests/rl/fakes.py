@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from etchr.mllm.protocol import CallFailed, Reply, user_message
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply, user_message
 from etchr.mllm.reader import Reader
 from tests.rewards.fakes import BreakableServer, Call, ScriptedModel
 
@@ -21,11 +21,11 @@ class RuleModel(ScriptedModel):
         super().__init__()
         self.rule = rule
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         [message] = messages
         text = "".join(part["text"] for part in message["content"] if part["type"] == "text")
         images = tuple(part["image"] for part in message["content"] if part["type"] == "image")
-        call = Call(text, images, n, temperature, max_tokens, seed)
+        call = Call(text, images, sampling.n, sampling.temperature, sampling.max_tokens, sampling.seed)
         self.calls.append(call)
         said = self.rule(call)
         if isinstance(said, Exception):
@@ -61,14 +61,14 @@ class BlindReader(Reader):
         super().__init__(error_rate)
         self.edits: defaultdict[int | None, list[Image.Image]] = defaultdict(list)
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         [message] = messages
         text = "".join(part["text"] for part in message["content"] if part["type"] == "text")
         source, *others, edit = (part["image"] for part in message["content"] if part["type"] == "image")
         assert not others
-        self.edits[seed].append(edit)
+        self.edits[sampling.seed].append(edit)
         blind = user_message(text, source, source)
-        return await super().chat([blind], n=n, temperature=temperature, max_tokens=max_tokens, seed=seed)
+        return await super().chat([blind], sampling)
 
 
 class LateServer(BreakableServer):

@@ -21,7 +21,7 @@ from PIL import Image
 
 from etchr.editor.folder import NANO_BASE
 from etchr.editor.klein import KleinEditor
-from etchr.evr import EvrSettings, Proposal, edit_verify_reason
+from etchr.evr import Proposal, Sampling, edit_verify_reason
 from etchr.mllm.answers import ground_truth
 from etchr.mllm.chat import ChatClient, ChatSettings
 from etchr.mllm.protocol import CallFailed, Reply, user_message
@@ -121,7 +121,7 @@ def chat(client: ChatClient, *images: Image.Image, text: str = "What do you see?
     async def call() -> list[Reply]:
         async with client:
             await client.check()
-            return await client.chat([user_message(text, *images)], **options)
+            return await client.chat([user_message(text, *images)], Sampling(**options))
 
     return asyncio.run(call())
 
@@ -228,7 +228,7 @@ def test_the_nano_editor_proposes_and_the_served_model_verifies_and_answers(serv
         return Proposal(editor.edit([sample.image], [prompt], [1])[0], editor.name, prompt, 1)
 
     async def run():
-        settings = EvrSettings(max_tokens=64)
+        settings = Sampling(max_tokens=64)
         body = [{"structured_outputs": {"regex": TALK + form}} for form in (VERDICT, LETTER)]
         async with served.client(extra_body=body[0]) as verifier, served.client(extra_body=body[1]) as reasoner:
             return [await edit_verify_reason(each, propose, verifier, reasoner, settings) for each in samples]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etchr.mllm.answers import extract_answer, ground_truth
-from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.mllm.reader import Reader
 from etchr.mllm.settings import ModelConfig
 from evaluation.benchmarks.benchmark import LoadOptions
@@ -472,7 +472,7 @@ class Knows:
     def __init__(self, replies):
         self.replies, self.judged = replies, []
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         (text,) = (part["text"] for part in messages[0]["content"] if part["type"] == "text")
         if "Candidate answer:" in text:
             self.judged.append(text)

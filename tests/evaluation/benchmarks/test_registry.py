@@ -6,7 +6,7 @@ import json
 import pytest
 
 from etchr.mllm.prompts import options_block
-from etchr.mllm.protocol import Reply
+from etchr.mllm.protocol import GREEDY, Reply
 from evaluation.benchmarks import BENCHMARKS, find_benchmark
 from evaluation.benchmarks.benchmark import Benchmark
 from evaluation.factory import fingerprint, read_tasks
@@ -63,7 +63,7 @@ class Parrot:
     def __init__(self, replies):
         self.replies = replies
 
-    async def chat(self, messages, *, n=1, temperature=0.0, max_tokens=4096, seed=None):
+    async def chat(self, messages, sampling=GREEDY):
         prompt = next(part["text"] for part in messages[0]["content"] if part["type"] == "text")
         if "Reply \\boxed{1}" in prompt:
             return [Reply("\\boxed{1}")]
