@@ -15,7 +15,7 @@ class NanoConfig:
     out: str = "outputs/nano/base"  # the finished klein folder
     seed: int = 0
     vae_steps: int = 2500
-    decoder_steps: int = 1000  # further ones of the VAE's decoder alone
+    decoder_steps: int = 3000  # further ones of the VAE's decoder alone
     vae_batch_size: int = 32
     vae_lr: float = 4e-3
     steps: int = 12000  # of the transformer
