@@ -90,7 +90,7 @@ class Trace:
 
 
 Propose = Callable[[EditSample], Awaitable[Proposal]]
-Enlarge = Callable[[EditSample, Trace], Image.Image | None]
+Enlarge = Callable[[Image.Image, Image.Image], Image.Image | None]  # of source and edit
 
 
 async def edit_verify_reason(
@@ -122,7 +122,9 @@ async def edit_verify_reason(
             await _edit_and_verify(trace, sample, propose, verifier, sampling, attempts, at_once)
         trusted = verifier is None or overrule or trace.verdict is Verdict.ACCEPTED
         trace.used_edit = trace.proposal is not None and trusted
-        zoomed = enlarge(sample, trace) if enlarge is not None and trace.used_edit else None
+        zoomed = None
+        if enlarge is not None and trace.used_edit and trace.proposal is not None:
+            zoomed = enlarge(sample.image, trace.proposal.image)
         await reason(trace, sample, reasoner, sampling, zoomed)
     return trace
 

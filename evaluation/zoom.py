@@ -8,7 +8,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from etchr.boxes import RED, Box
 
@@ -28,6 +27,8 @@ def red_box(source: Image.Image, edit: Image.Image) -> Box | None:
     A frame is a connected set of pixels that turned red and covers most of the outline of its own bounding rectangle.
     The edit may have another size than the source.
     """
+    from scipy import ndimage  # slow to load, and options name the systems that call this
+
     width, height = source.size
     scale = min(1.0, SIDE / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))

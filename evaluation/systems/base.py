@@ -52,7 +52,7 @@ class Setup:
     config: "SystemConfig"
     models: Models
     edits: "EditStore | None"  # of its editor, if it has one
-    repeat: int = 0  # the how-manieth run of the sample
+    repeat: int = 0  # number of the sample's run, from 0
 
     async def draw(self, sample: EditSample, prompt: str, attempt: int = 0) -> Proposal:
         """The editor's edit; other noise for every sample, repeat and attempt. Raises `EditFailed`."""

@@ -2,21 +2,18 @@
 
 from PIL import Image
 
-from etchr.evr import Trace
 from etchr.sample import EditSample
+from evaluation import zoom
 from evaluation.systems import evr
 from evaluation.systems.base import Calls, FullTrace, Kind, Setup, Turn
 
 
 async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
-    from evaluation import zoom  # which needs scipy
-
-    def enlarge(sample: EditSample, _: Trace) -> Image.Image | None:
-        assert trace.proposal is not None
-        box = zoom.red_box(sample.image, trace.proposal.image)
+    def enlarge(source: Image.Image, edit: Image.Image) -> Image.Image | None:
+        box = zoom.red_box(source, edit)
         if box is None:
             return None
-        zoomed = zoom.zoomed(sample.image, box)
+        zoomed = zoom.zoomed(source, box)
         trace.turns.append(Turn("tool", "the red box, enlarged", zoomed))
         return zoomed
 

@@ -1,23 +1,18 @@
 """The model asks for crops and marks by tool calls, up to a number of turns; there is no editor (`tools.py`)."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from etchr.evr import call, conclude
 from etchr.mllm.answers import answer_type
 from etchr.mllm.prompts import TOOL_RESULT, TOOLS, TOOLS_SPENT, answer_prompt
 from etchr.mllm.protocol import ImagePart, Message, TextPart, user_message
 from etchr.sample import EditSample
+from evaluation import tools
 from evaluation.systems.base import Calls, FullTrace, Kind, Setup, Turn
 from evaluation.systems.dialogue import MAX_PICTURES, said
 
-if TYPE_CHECKING:
-    from evaluation.tools import ToolCall
-
 
 async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
-    from evaluation import tools  # which needs scipy
-
     kind = answer_type(sample)
     reasoner, sampling = setup.models.reasoner, setup.models.sampling
     rules: Message = {"role": "system", "content": [{"type": "text", "text": TOOLS.format(tools=tools.DESCRIPTION)}]}
@@ -42,14 +37,12 @@ async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
 
 
 async def _use_tools(
-    calls: list["ToolCall"], sample: EditSample, trace: FullTrace, number: int, most: int
+    calls: list[tools.ToolCall], sample: EditSample, trace: FullTrace, number: int, most: int
 ) -> list[TextPart | ImagePart]:
     """What goes back to the model: the picture of every call, numbered on from `number`, or what is wrong with it.
 
     Calls after the picture `most` are not made: the model is told then that tools are over.
     """
-    from evaluation import tools
-
     content: list[TextPart | ImagePart] = []
     for each in calls:
         if number >= most:
