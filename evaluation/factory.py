@@ -11,13 +11,14 @@ from etchr.editor.folder import check_folder, named_folder
 from etchr.editor.protocol import Editor
 from etchr.families import TASKS
 from etchr.mllm import prompts
+from etchr.mllm.judge import JUDGE_TOKENS
 from etchr.mllm.settings import model_fingerprint
 from etchr.router import DEFAULT_ROUTER, DEFAULT_WORDS, Router
 from etchr.run_folder import content_digest
 from etchr.sample import EditSample
 from evaluation.benchmarks import find_benchmark
 from evaluation.benchmarks.benchmark import Benchmark, LoadOptions, Samples
-from evaluation.settings import JUDGE_TOKENS, EditingConfig, EvalConfig, SystemConfig
+from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 
 
 @dataclass(frozen=True)

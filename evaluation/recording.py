@@ -9,14 +9,14 @@ from PIL import Image
 
 from etchr.evr import Trace, Usage
 from etchr.images import open_image
+from etchr.mllm.judge import Judge
 from etchr.mllm.prompts import judge_prompt
 from etchr.mllm.protocol import GREEDY, MLLM, CallFailed, Message, Reply, Sampling, user_message
-from etchr.mllm.verdict import Verdict, parse_verdict
+from etchr.mllm.verdict import accepts
 from etchr.sample import EditSample
 from evaluation.benchmarks.benchmark import Benchmark
 from evaluation.edit_check import edit_matches
 from evaluation.records import Record, RunFolder
-from evaluation.scoring import Judge
 from evaluation.systems.base import FullTrace
 
 STEPS = {field.name for field in fields(Trace)} - {
@@ -50,8 +50,8 @@ class Recorder:
         correct, parts, said, unscored = None, {}, None, trace.unscored
         if unscored is None:
             judge = self.judge and replace(self.judge, model=_Metered(self.judge.model, grading))
-            outcome = await benchmark.score(sample, trace.answer, judge, trace.answer_text)
-            correct, parts, said, unscored = outcome.correct, outcome.parts, outcome.judged, outcome.why
+            grade = await benchmark.score(sample, trace.answer, judge, trace.answer_text)
+            correct, parts, said, unscored = grade.right, grade.parts, grade.said, grade.why
         return {
             "system": system,
             "task": benchmark.name,
@@ -87,8 +87,7 @@ class Recorder:
             replies = await judge.chat([message], Sampling(max_tokens=self.max_tokens, seed=self.seed))
         except CallFailed as error:
             return {"judged": None, "judge_failed": str(error)}
-        verdict = parse_verdict(replies[0].text)
-        return {"judged": None if verdict is Verdict.UNPARSABLE else verdict is Verdict.ACCEPTED, "judge_failed": None}
+        return {"judged": accepts(replies[0].text), "judge_failed": None}
 
     def _pictures(
         self, system: str, name: str, sample: EditSample, trace: FullTrace

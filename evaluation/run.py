@@ -20,6 +20,7 @@ from tqdm import tqdm
 from etchr.editor.batching import LOOKAHEAD
 from etchr.editor.protocol import Editor
 from etchr.mllm.answers import ground_truth
+from etchr.mllm.judge import Judge
 from etchr.mllm.protocol import MLLM, Sampling, opened
 from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
 from etchr.router import Router
@@ -28,7 +29,6 @@ from evaluation import factory
 from evaluation.factory import Task
 from evaluation.recording import Recorder
 from evaluation.records import Record, RecordFile, RunFolder, is_whole
-from evaluation.scoring import Judge
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 from evaluation.shards import Shard, this_shard
 from evaluation.store import EditStore, JournaledModel
@@ -160,7 +160,7 @@ class _Run:
             self.recorder = Recorder(
                 self.folder,
                 {key: known.digest for key, known in self.checked.items()},
-                None if judge is None else Judge(judge, config.judge_max_tokens, seed),
+                None if judge is None else Judge(judge, config.judge_max_tokens, seed, "judge_max_tokens"),
                 self.models.get("edit_judge"),
                 seed,
                 config.max_tokens,

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from etchr.checks import at_least, one_of
 from etchr.editor.settings import RemoteConfig
+from etchr.mllm.judge import JUDGE_TOKENS
 from etchr.mllm.settings import ModelConfig
 from evaluation.systems import SYSTEMS
 
 PROMPTS = ("question", "instruction", "enhanced")
 ROUTES = ("label", "rule", "model")
-JUDGE_TOKENS = 1024  # of a judge's reply, unless an option says otherwise
 
 
 @dataclass

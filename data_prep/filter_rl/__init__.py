@@ -11,6 +11,7 @@ a wrong answer.
 from dataclasses import dataclass, field
 
 from etchr.checks import at_least, lookup, one_of
+from etchr.mllm.judge import GRADERS
 from etchr.mllm.settings import ModelConfig
 
 
@@ -31,13 +32,14 @@ class FilterConfig:
     temperature: float = 0.0  # of the decodings (paper: 0); num_decodings above 1 needs one above 0
     max_tokens: int = 4096  # of a reply
     seed: int = 0  # of the decodings
-    grade: str = "auto"  # auto: rules, and free text that they find wrong by a second, text-only call; rules; model
+    grade: str = "auto"  # auto: rules, and free text that they find wrong by a second, text-only call; text: all free
+    # text by that call; model: all answers by it; rules: rules alone
     concurrency: int = 32  # samples in flight
     retries: int = 2  # further rounds over the samples whose calls failed, after the client's own retries
 
     def __post_init__(self) -> None:
         one_of("split", self.split, ("train", "val", "test"))
-        one_of("grade", self.grade, ("auto", "rules", "model"))
+        one_of("grade", self.grade, GRADERS)
         at_least(self, {"num_decodings": 1, "max_tokens": 1, "concurrency": 1, "retries": 0})
         for name, most in (("max_raw", 1), ("min_edit", 1), ("temperature", 2)):
             if not 0 <= lookup(self, name) <= most:

@@ -1,8 +1,7 @@
 """Asking the understanding model M what is not known of the candidates yet.
 
-A question is put as Edit-Verify-Reason puts it (`etchr.evr`) and graded by the same rules (`etchr.mllm.answers`), free
-text also by M itself, as in the guidance reward. A reply without a readable answer is wrong there and here. A call that
-failed gives no verdict.
+A question is put as Edit-Verify-Reason puts it (`etchr.evr`) and graded by the one grader (`etchr.mllm.judge`), whose
+judge is M itself. A reply without a readable answer is wrong there and here. A call that failed gives no verdict.
 """
 
 import asyncio
@@ -12,20 +11,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from data_prep.filter_rl import FilterConfig
-from data_prep.filter_rl.verdicts import VIEWS, Candidate, Verdict, Verdicts, by_model, question_prompt
+from data_prep.filter_rl.verdicts import VIEWS, Candidate, Verdict, Verdicts, question_prompt
 from etchr.families import TaskFamily
-from etchr.mllm.answers import answer_type, extract_answer, ground_truth, is_correct
-from etchr.mllm.prompts import grade_prompt
+from etchr.mllm.answers import answer_type, extract_answer
+from etchr.mllm.judge import Judge, grade_all
 from etchr.mllm.protocol import MLLM, CallFailed, Sampling, opened, user_message
 from etchr.mllm.settings import ModelConfig
-from etchr.mllm.verdict import Verdict as Said
-from etchr.mllm.verdict import parse_verdict
 from etchr.pages import short
 from etchr.sample import EditSample, from_row
-from etchr.seeds import hash_seed
+from etchr.seeds import server_seed
 
 HOPELESS = 40  # calls in a row that fail for the first time, after which the run stops
-SEED_LIMIT = 2**31  # some servers keep seeds in 32 bits
 
 BuildModel = Callable[[ModelConfig], MLLM]
 
@@ -131,9 +127,13 @@ class _Asking:
             if key in self.verdicts:
                 return True
             try:
-                seed = hash_seed(self.config.seed, key) % SEED_LIMIT
+                seed = server_seed(self.config.seed, key)
                 answers = await self._answers(model, sample, view, seed)
-                right = await self._right(model, sample, answers, seed)
+                judge = Judge(model, self.config.max_tokens, seed)
+                grades = await grade_all(answers, sample, judge, self.config.grade)
+                for grade in grades.values():
+                    if grade.right is None:
+                        raise CallFailed(f"an answer could not be graded: {grade.why}")
             except CallFailed as error:
                 self.reason = short(error)
                 if key not in self.verdicts.failed:  # one that failed before may well do so again
@@ -141,7 +141,8 @@ class _Asking:
                     self.silent += 1
                 return False
             self.replies, self.silent = self.replies + 1, 0
-            self.verdicts.put(key, candidate.id, view=view, right=sum(right[each] for each in answers), answers=answers)
+            right = sum(bool(grades[answer].right) for answer in answers)
+            self.verdicts.put(key, candidate.id, view=view, right=right, answers=answers)
             return True
 
     async def _answers(self, model: MLLM, sample: EditSample, view: str, seed: int) -> list[str | None]:
@@ -156,28 +157,6 @@ class _Asking:
             extract_answer(reply.text, kind, sample.choices, truncated=reply.finish_reason == "length")
             for reply in replies[:count]
         ]
-
-    async def _right(
-        self, model: MLLM, sample: EditSample, answers: Sequence[str | None], seed: int
-    ) -> dict[str | None, bool]:
-        """Of each different answer whether it is right; raises `CallFailed` if M is to say and does not."""
-        right = {answer: is_correct(answer, sample) for answer in answers}
-        if by_model(sample, self.config.grade):
-            for answer, agrees in right.items():
-                if answer is not None and (self.config.grade == "model" or not agrees):
-                    right[answer] = await self._agrees(model, sample, answer, seed)
-        return right
-
-    async def _agrees(self, model: MLLM, sample: EditSample, answer: str, seed: int) -> bool:
-        """Whether M finds that an answer means the same as the true one; raises `CallFailed` if it does not say."""
-        prompt = grade_prompt(sample.question, sample.choices, ground_truth(sample), answer)
-        limit = self.config.max_tokens
-        reply, *_ = await model.chat([user_message(prompt)], Sampling(max_tokens=limit, seed=seed))
-        if reply.finish_reason == "length":
-            raise CallFailed(f"{model.name}: a grade was cut off at max_tokens={limit}")
-        if (said := parse_verdict(reply.text)) is Said.UNPARSABLE:
-            raise CallFailed(f"{model.name}: no verdict in {reply.text[-60:]!a}, which was to grade an answer")
-        return said is Said.ACCEPTED
 
     def _hopeless(self) -> ValueError:
         return ValueError(

@@ -13,8 +13,9 @@ from typing import Any
 
 from data_prep.filter_rl import FilterConfig
 from etchr.families import TaskFamily
-from etchr.mllm import answers, markup, verdict
+from etchr.mllm import answers, judge, markup, verdict
 from etchr.mllm.answers import answer_type
+from etchr.mllm.judge import may_ask
 from etchr.mllm.prompts import GRADE, MAX_GRADED, answer_prompt
 from etchr.mllm.settings import model_fingerprint
 from etchr.run_folder import JsonLines
@@ -59,11 +60,6 @@ def _source_digest(*modules: ModuleType) -> str:
     return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:16]
 
 
-def by_model(sample: EditSample, grade: str) -> bool:
-    """Whether M may have to say if an answer to the sample is right."""
-    return grade == "model" or (grade == "auto" and answer_type(sample) == "text")
-
-
 def verdict_keys(sample: EditSample, pictures: dict[str, bytes], alike: dict[str, Any], grade: str) -> dict[str, str]:
     """Of each view a digest of all that decides its verdict; samples of one content share them.
 
@@ -79,8 +75,8 @@ def verdict_keys(sample: EditSample, pictures: dict[str, bytes], alike: dict[str
             "graded": [answer_type(sample), sample.answer, sample.choices, sample.meta.get("grid")],
             **alike,
         }
-        if by_model(sample, grade):
-            content["graded_by"] = [grade, GRADE, MAX_GRADED, _source_digest(verdict, markup)]
+        if may_ask(sample, grade):
+            content["graded_by"] = [grade, GRADE, MAX_GRADED, _source_digest(judge, verdict, markup)]
         keys[view] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
     return keys
 

@@ -39,3 +39,9 @@ def parse_verdict(text: str) -> Verdict:
     if word in _POSITIVE:
         return Verdict.ACCEPTED
     return Verdict.REJECTED if word in _NEGATIVE else Verdict.UNPARSABLE
+
+
+def accepts(text: str) -> bool | None:
+    """Whether the verdict in a reply is positive; None without one."""
+    verdict = parse_verdict(text)
+    return None if verdict is Verdict.UNPARSABLE else verdict is Verdict.ACCEPTED

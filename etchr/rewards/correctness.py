@@ -6,7 +6,7 @@ from PIL import Image
 
 from etchr.mllm.prompts import judge_prompt
 from etchr.mllm.protocol import MLLM, Reply, user_message
-from etchr.mllm.verdict import NEGATIVE, POSITIVE, Verdict, parse_verdict
+from etchr.mllm.verdict import NEGATIVE, POSITIVE, accepts
 from etchr.rewards.decodings import dense_value, mean_value, tail
 from etchr.rewards.settings import RewardConfig
 from etchr.sample import EditSample
@@ -33,5 +33,5 @@ async def _verdicts(replies: Sequence[Reply]) -> list[float | str]:
 
 def verdict_value(reply: Reply) -> float | str:
     """1 or 0, or why the reply is neither."""
-    verdict = parse_verdict(reply.text)
-    return f"no verdict in {tail(reply)}" if verdict is Verdict.UNPARSABLE else float(verdict is Verdict.ACCEPTED)
+    accepted = accepts(reply.text)
+    return f"no verdict in {tail(reply)}" if accepted is None else float(accepted)

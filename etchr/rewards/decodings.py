@@ -5,10 +5,9 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from etchr.mllm.logprobs import token_share
 from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply, Sampling
 from etchr.rewards.settings import RewardConfig
-from etchr.seeds import hash_seed
+from etchr.seeds import server_seed
 
 Read = Callable[[Sequence[Reply]], Awaitable[Sequence[float | str]]]  # of each reply its value, or why it has none
-SEED_LIMIT = 2**31  # some servers keep seeds in 32 bits, and vLLM adds the decoding's index
 
 
 async def mean_value(model: MLLM, message: Message, read: Read, config: RewardConfig, seed: int) -> float:
@@ -49,8 +48,8 @@ async def _mean(
     for attempt in range(config.retries + 1):
         wanted = count - len(values)
         try:
-            drawn = hash_seed(seed, attempt) % SEED_LIMIT
-            replies = await model.chat([message], Sampling(temperature, config.max_tokens, drawn, wanted))
+            sampling = Sampling(temperature, config.max_tokens, server_seed(seed, attempt), wanted)
+            replies = await model.chat([message], sampling)
         except CallFailed as error:
             reason = str(error)
             break  # the client has done its own retrying

@@ -1,18 +1,17 @@
 """The guidance reward: the share of M's decodings that answer the question right when M is given the edit."""
 
-import asyncio
 from collections.abc import Sequence
 
 from PIL import Image
 
-from etchr.mllm.answers import answer_type, extract_answer, ground_truth, is_correct
-from etchr.mllm.prompts import answer_prompt, grade_prompt
-from etchr.mllm.protocol import MLLM, CallFailed, Reply, Sampling, user_message
-from etchr.rewards.correctness import verdict_value
-from etchr.rewards.decodings import SEED_LIMIT, dense_value, mean_value, tail
+from etchr.mllm.answers import answer_type, extract_answer, ground_truth
+from etchr.mllm.judge import Grade, Judge, grade_all
+from etchr.mllm.prompts import answer_prompt
+from etchr.mllm.protocol import MLLM, Reply, user_message
+from etchr.rewards.decodings import dense_value, mean_value, tail
 from etchr.rewards.settings import RewardConfig
 from etchr.sample import EditSample
-from etchr.seeds import hash_seed
+from etchr.seeds import server_seed
 
 
 async def guidance(reasoner: MLLM, sample: EditSample, edit: Image.Image, config: RewardConfig, seed: int) -> float:
@@ -25,42 +24,22 @@ async def guidance(reasoner: MLLM, sample: EditSample, edit: Image.Image, config
     if config.guidance.dense and kind == "option" and sample.choices:
         letters = {chr(ord("A") + index) for index in range(len(sample.choices))}
         return await dense_value(reasoner, message, {truth}, letters - {truth}, config, seed)
-    grader = _Grader(reasoner, sample, truth, config, seed)
+    judge = Judge(reasoner, config.max_tokens, server_seed(seed))
+    grades: dict[
+        str | None, Grade
+    ] = {}  # of what was answered before: decodings that are asked for again may repeat it
 
     async def read(replies: Sequence[Reply]) -> list[float | str]:
-        return await asyncio.gather(*(grader.grade(reply) for reply in replies))
+        answers = [extract_answer(reply.text, kind, sample.choices) for reply in replies]
+        new = [answer for answer in answers if answer is not None and answer not in grades]
+        grades.update(await grade_all(new, sample, judge, config.guidance.grade))
+        return [
+            f"no {kind} answer in {tail(reply)}" if answer is None else _value(grades[answer])
+            for reply, answer in zip(replies, answers, strict=True)
+        ]
 
     return await mean_value(reasoner, message, read, config, seed)
 
 
-class _Grader:
-    """Says of the replies to one edit whether they are right; of equal answers it asks the model once."""
-
-    def __init__(self, reasoner: MLLM, sample: EditSample, truth: str, config: RewardConfig, seed: int) -> None:
-        self.reasoner, self.sample, self.truth, self.config, self.seed = reasoner, sample, truth, config, seed
-        self.kind = answer_type(sample)
-        how = config.guidance.grade
-        self.by_model = how == "model" or (how == "auto" and self.kind == "text")
-        self._asked: dict[str, asyncio.Task[float | str]] = {}
-
-    async def grade(self, reply: Reply) -> float | str:
-        """1 or 0, or why the reply is neither: it holds no answer, or its answer could not be graded."""
-        answer = extract_answer(reply.text, self.kind, self.sample.choices)
-        if answer is None:
-            return f"no {self.kind} answer in {tail(reply)}"
-        if not self.by_model:
-            return float(is_correct(answer, self.sample))
-        if answer not in self._asked:
-            self._asked[answer] = asyncio.create_task(self._ask(answer))
-        return await self._asked[answer]
-
-    async def _ask(self, answer: str) -> float | str:
-        prompt = grade_prompt(self.sample.question, self.sample.choices, self.truth, answer)
-        seed, limit = hash_seed(self.seed) % SEED_LIMIT, self.config.max_tokens
-        try:
-            replies = await self.reasoner.chat([user_message(prompt)], Sampling(max_tokens=limit, seed=seed))
-        except CallFailed as error:
-            return f"an answer could not be graded: {error}"
-        if replies[0].finish_reason == "length":
-            return f"a grade was cut off at max_tokens={limit}"
-        return verdict_value(replies[0])
+def _value(grade: Grade) -> float | str:
+    return f"an answer could not be graded: {grade.why}" if grade.right is None else float(grade.right)

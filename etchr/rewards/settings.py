@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from etchr.checks import one_of
+from etchr.mllm.judge import GRADERS
 from etchr.mllm.settings import ModelConfig
 
 
@@ -11,12 +12,13 @@ class GuidanceConfig:
     """How the guidance reward asks."""
 
     view: str = "both"  # what M sees: both (source and edit) or edit (the edit alone)
-    grade: str = "auto"  # auto: rules, but free text by a second text-only call; rules; model (all by that call)
+    grade: str = "auto"  # auto: rules, and free text that they find wrong by a second, text-only call; text: all free
+    # text by that call (paper); model: all answers by it (released); rules: rules alone
     dense: bool = False  # option questions: probability of the right letter instead of a share of decodings
 
     def __post_init__(self) -> None:
         one_of("guidance.view", self.view, ("both", "edit"))
-        one_of("guidance.grade", self.grade, ("auto", "rules", "model"))
+        one_of("guidance.grade", self.grade, GRADERS)
 
 
 @dataclass

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from etchr.images import decode_image
-from etchr.mllm.answers import answer_type, extract_answer, is_correct
+from etchr.mllm.answers import answer_type, extract_answer
+from etchr.mllm.judge import Grade, Judge, grade, may_ask
 from etchr.mllm.markup import last_box, plain
 from etchr.sample import EditSample
 from evaluation.benchmarks.files import header, no_picture
-from evaluation.scoring import Judge, Outcome
 
 Decode = Callable[[bytes], Any]  # encoded bytes -> a picture, or its header
 
@@ -98,21 +98,17 @@ class Benchmark(ABC):
 
     async def score(
         self, sample: EditSample, answer: str | None, judge: Judge | None, reply: str | None = None
-    ) -> Outcome:
+    ) -> Grade:
         """What an extracted answer is worth, None being an answer that could not be found: it is wrong.
 
         By the one grader; free text that it finds different from the truth is put to the judge, if there is one. The
         whole `reply` is for rules that read it in a way of their own.
         """
-        answer = answer_or_refusal(sample, answer, reply)
-        right = is_correct(answer, sample)
-        if right or answer is None or judge is None or answer_type(sample) != "text":
-            return Outcome(right)
-        return await judge.compare(sample, answer)
+        return await grade(answer_or_refusal(sample, answer, reply), sample, judge)
 
     def may_ask_judge(self, sample: EditSample) -> bool:
         """Whether `score` may call the judge, if there is one; a dry run counts by it."""
-        return self.needs_judge or answer_type(sample) == "text"
+        return self.needs_judge or may_ask(sample, "auto")
 
     def identity(self) -> dict[str, Any]:
         """What decides an outcome beside the sample and the answer: the modules that this benchmark's class is in."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from etchr.families import TaskFamily
 from etchr.mllm.answers import ground_truth
+from etchr.mllm.judge import Grade, Judge
 from etchr.mllm.markup import normalise_unicode
 from etchr.rows import inside, text
 from etchr.sample import EditSample
@@ -39,7 +40,6 @@ from evaluation.benchmarks.files import (
     wanted_columns,
     word,
 )
-from evaluation.scoring import Judge, Outcome
 
 TOLERANCE = 0.05
 LAYOUTS = (("query", "label", "human_or_machine"), ("question", "answer", "type"))  # of Parquet files, beside image
@@ -149,14 +149,14 @@ class ChartQA(Benchmark):
 
     async def score(
         self, sample: EditSample, answer: str | None, judge: Judge | None, reply: str | None = None
-    ) -> Outcome:
+    ) -> Grade:
         """By both rules; None is wrong."""
         answer = answer_or_refusal(sample, answer, reply)
         if answer is None:
-            return Outcome(False, {"strict": False, "normalised": False})
+            return Grade(False, {"strict": False, "normalised": False})
         # An answer loses its full stop and double spaces when it is read; so must the truth, "U.S." for example.
         strict = relaxed(answer, sample.answer) or answer.lower() == ground_truth(sample).lower()
-        return Outcome(strict, {"strict": strict, "normalised": normalised(answer, sample.answer, sample.question)})
+        return Grade(strict, {"strict": strict, "normalised": normalised(answer, sample.answer, sample.question)})
 
 
 def relaxed(answer: str, truth: str) -> bool:

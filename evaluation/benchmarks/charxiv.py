@@ -16,6 +16,7 @@ from typing import Any
 
 from etchr.families import TaskFamily
 from etchr.mllm.answers import ground_truth
+from etchr.mllm.judge import Grade, Judge
 from etchr.mllm.markup import after_thinking
 from etchr.rows import text
 from etchr.sample import EditSample
@@ -24,7 +25,6 @@ from evaluation.benchmarks.benchmark import Benchmark, Decode, HubFiles, LazySam
 from evaluation.benchmarks.charxiv_authors import AuthorsWords, read_score
 from evaluation.benchmarks.charxiv_words import KINDS, TEMPLATES, Grading, OwnWords, Place, Words
 from evaluation.benchmarks.files import ParquetRows, digest, embedded, naming, picture, read_json, wanted_columns
-from evaluation.scoring import Judge, Outcome
 
 SOURCE = "princeton-nlp/CharXiv"
 QUESTIONS_PER_FIGURE = 4
@@ -113,7 +113,7 @@ class CharXiv(Benchmark):
 
     async def score(
         self, sample: EditSample, answer: str | None, judge: Judge | None, reply: str | None = None
-    ) -> Outcome:
+    ) -> Grade:
         """By the judge, of whom `rule` says what it sees. The authors' prompt takes the answer out of the reply.
 
         In our words it sees the answer alone or, of a reply that puts none into a box, the end.
@@ -126,11 +126,11 @@ class CharXiv(Benchmark):
         else:
             candidate = answer or ""
         if not candidate:
-            return Outcome(False)
+            return Grade(False)
         if not authors and says_the_same(candidate, ground_truth(sample), sample.meta["category"]):
-            return Outcome(True)
+            return Grade(True)
         if judge is None:
-            return Outcome(None, why=f"{self.title} is graded by a model, and there is none")
+            return Grade(None, why=f"{self.title} is graded by a model, and there is none")
         before, after = sample.meta["grading"]
         if authors:
             return await judge.verdict(before + candidate + after, read_score)

@@ -15,11 +15,11 @@ from typing import Any
 from etchr.choices import chosen_letter, read_options
 from etchr.families import TaskFamily
 from etchr.mllm.answers import is_correct
+from etchr.mllm.judge import Grade, Judge
 from etchr.rows import text
 from etchr.sample import EditSample
 from evaluation.benchmarks.benchmark import Benchmark, Decode, HubFiles, LazySamples, LoadOptions, Samples
 from evaluation.benchmarks.files import content_ids, digest, naming, picture, read_objects
-from evaluation.scoring import Judge, Outcome
 
 REPO = "lidingm/ViewSpatial-Bench"
 FILE = "ViewSpatial-Bench.json"
@@ -116,10 +116,10 @@ class ViewSpatial(Benchmark):
 
     async def score(
         self, sample: EditSample, answer: str | None, judge: Judge | None, reply: str | None = None
-    ) -> Outcome:
+    ) -> Grade:
         """By the letter; and by the authors' reading of the reply, where there is one."""
         parts = {} if reply is None else {"official": official_letter(reply) == sample.answer}
-        return Outcome(is_correct(answer, sample), parts)
+        return Grade(is_correct(answer, sample), parts)
 
 
 def official_letter(reply: str) -> str | None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from etchr.mllm.prompts import EDIT_NOTE
-from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.rewards.guidance import guidance
 from etchr.rewards.settings import GuidanceConfig, RewardConfig
 from tests.rewards.fakes import BAD, EDIT, GOOD, SOURCE, ScriptedModel, make_sample, tokens
@@ -129,12 +129,19 @@ def test_free_text_is_graded_by_a_text_only_call_once_per_answer():
 
 @pytest.mark.parametrize("grade", [MUMBLE, Reply(GOOD, finish_reason="length"), CallFailed("no grader")])
 def test_an_answer_that_cannot_be_graded_is_missing(grade):
-    said = [["\\boxed{cat}", "\\boxed{dog}", "\\boxed{dog}", "\\boxed{dog}"], ["\\boxed{dog}"]]
-    model = ScriptedModel({"answer": said, "grade": [grade, BAD]})
+    """Its decoding is asked for again; what was graded before is not graded twice."""
+
+    class Grading(ScriptedModel):
+        async def chat(self, messages, sampling=GREEDY):
+            self.script["grade"] = [grade if "answer: tabby" in messages[0]["content"][-1]["text"] else BAD]
+            return await super().chat(messages, sampling)
+
+    said = [["\\boxed{tabby}", "\\boxed{dog}", "\\boxed{dog}", "\\boxed{dog}"], ["\\boxed{dog}"]]
+    model = Grading({"answer": said})
     assert ask(model, make_sample("cat", "text")) == 0.0
-    assert len(model.of("grade")) == 2  # the dog of the second request was graded in the first
+    assert sum("answer: dog" in call.text for call in model.of("grade")) == 1
     with pytest.raises(CallFailed, match=r"0 of 4 .*(no verdict|no grader|cut off)"):
-        ask(ScriptedModel({"answer": ["\\boxed{cat}"], "grade": [grade]}), make_sample("cat", "text"))
+        ask(Grading({"answer": ["\\boxed{tabby}"]}), make_sample("cat", "text"))
 
 
 def test_who_grades_can_be_chosen():

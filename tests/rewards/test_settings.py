@@ -32,7 +32,7 @@ def test_a_value_that_makes_no_sense_is_named(options, sentence):
 def test_unknown_words_are_answered_by_the_known_ones():
     with pytest.raises(ValueError, match=r"guidance.view='truth' must be one of both, edit"):
         GuidanceConfig(view="truth")
-    with pytest.raises(ValueError, match=r"guidance.grade='llm' must be one of auto, rules, model"):
+    with pytest.raises(ValueError, match=r"guidance.grade='llm' must be one of auto, rules, text, model"):
         GuidanceConfig(grade="llm")
     with pytest.raises(ValueError, match=r"correctness.view='source' must be one of both, edit, truth"):
         CorrectnessConfig(view="source")

@@ -96,7 +96,7 @@ def official(prediction: str, target: str) -> bool:
 def test_both_rules(question, truth, boxed, strict, normalised):
     sample = EditSample("c", "chart", "chartqa", None, question, truth, meta={"answer_type": "text"})
     found = outcome(CHARTQA, sample, f"I read the chart. \\boxed{{{boxed}}}")
-    assert (found.parts, found.correct) == ({"strict": strict, "normalised": normalised}, strict)
+    assert (found.parts, found.right) == ({"strict": strict, "normalised": normalised}, strict)
     assert ground_truth(sample)
 
 
@@ -112,7 +112,7 @@ def test_the_strict_rule_is_the_one_that_everybody_uses(truth, reply):
 def test_a_reply_without_an_answer_is_wrong(reply):
     sample = EditSample("c", "chart", "chartqa", None, VALUE, "6.7", meta={"answer_type": "text"})
     found = outcome(CHARTQA, sample, reply)
-    assert (found.correct, found.parts) == (False, {"strict": False, "normalised": False})
+    assert (found.right, found.parts) == (False, {"strict": False, "normalised": False})
 
 
 # ---------------------------------------------------------------------------------------------------------- layouts

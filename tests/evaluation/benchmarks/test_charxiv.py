@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from etchr.mllm.answers import extract_answer, ground_truth
+from etchr.mllm.judge import Grade, Judge
 from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.mllm.reader import Reader
 from etchr.mllm.settings import ModelConfig
@@ -17,7 +18,6 @@ from evaluation.benchmarks.charxiv import CharXivDescriptive, CharXivReasoning, 
 from evaluation.benchmarks.charxiv_authors import AuthorsWords, read_score
 from evaluation.benchmarks.charxiv_words import RUBRICS, TEMPLATES, OwnWords, filled
 from evaluation.run import evaluate
-from evaluation.scoring import Judge, Outcome
 from evaluation.settings import EvalConfig, SystemConfig
 from tests.evaluation.benchmarks import charxiv_files as files
 from tests.evaluation.benchmarks.published import BIG_TEXT
@@ -256,7 +256,7 @@ def test_what_is_right_without_a_judge(answer, reference, category, same):
 )
 def test_a_verdict_or_no_score(folder, replies, correct):
     outcome, asked = score(DQ, load(DQ, folder)["charxiv_dq-3-1"], "OPT", *replies)
-    assert (outcome.correct, len(asked)) == (correct, len(replies))
+    assert (outcome.right, len(asked)) == (correct, len(replies))
     assert (outcome.why is None) == (correct is not None)
 
 
@@ -264,8 +264,8 @@ def test_the_judge_is_not_asked_about_the_reference_itself_nor_about_nothing(fol
     for benchmark in (DQ, RQ):
         for sample in load(benchmark, folder).values():
             said = extract_answer(f"\\boxed{{{sample.answer}}}", "text")
-            assert score(benchmark, sample, said) == (Outcome(True), [])
-            assert score(benchmark, sample, None) == (Outcome(False), [])
+            assert score(benchmark, sample, said) == (Grade(True), [])
+            assert score(benchmark, sample, None) == (Grade(False), [])
 
 
 @pytest.mark.parametrize(
@@ -281,14 +281,14 @@ def test_a_reply_without_a_box_is_put_to_the_judge_as_the_authors_do(folder, rep
     sample = load(DQ, folder)["charxiv_dq-3-1"]
     assert extract_answer(reply, "text") is None
     outcome, asked = score(DQ, sample, None, *["\\boxed{1}"] * (seen is not None), reply=reply)
-    assert (outcome.correct, len(asked)) == (seen is not None, int(seen is not None))
+    assert (outcome.right, len(asked)) == (seen is not None, int(seen is not None))
     assert all(seen in text and "Perhaps W" not in text for text in asked)
 
 
 def test_without_a_judge_other_answers_are_unscored(folder):
     sample = load(RQ, folder)["charxiv_rq-3"]
     outcome = asyncio.run(RQ.score(sample, "iCaRL", None))
-    assert outcome.correct is None
+    assert outcome.right is None
     assert "graded by a model" in outcome.why
     assert RQ.needs_judge
     assert DQ.needs_judge
@@ -315,12 +315,12 @@ def test_the_judge_sees_question_rubric_and_both_answers_on_a_line_each(folder):
 def test_the_embedded_reader_can_judge(folder):
     sample = load(RQ, folder)["charxiv_rq-3"]
     for said, right in (("the Joint-CNN model", True), ("iCaRL", False), ("not Joint-CNN", False)):
-        assert asyncio.run(RQ.score(sample, said, Judge(Reader()))).correct is right
+        assert asyncio.run(RQ.score(sample, said, Judge(Reader()))).right is right
 
 
 def test_an_exponent_survives_on_its_way_to_the_judge(folder):
     sample = load(DQ, folder)["charxiv_dq-240-2"]
-    assert score(DQ, sample, extract_answer("\\boxed{10⁻³}", "text"))[0] == Outcome(True)
+    assert score(DQ, sample, extract_answer("\\boxed{10⁻³}", "text"))[0] == Grade(True)
     _, (prompt,) = score(DQ, sample, extract_answer("\\boxed{10⁻⁵}", "text"), "\\boxed{0}")
     assert "Candidate answer: 10^-5\n" in prompt
 
@@ -339,7 +339,7 @@ def test_questions_and_grading_prompts_in_the_authors_words(folder, tmp_path):
     outcome, (prompt,) = score(
         DQ, samples["charxiv_dq-3-2"], "0.1", '{"extract_answer_T1": "0.1", "score_T1": 1}', reply=said
     )
-    assert outcome.correct is True
+    assert outcome.right is True
     assert prompt == (
         "\n1 to grade, keys [['extract_answer_T1', 'score_T1']].\nAsked: Q8?\n"
         f"\nRubric quant: \\lambda {{x}}\nT1:\nResponse 1: {said}\nGround Truth 1: 0.10\n\n"
@@ -349,7 +349,7 @@ def test_questions_and_grading_prompts_in_the_authors_words(folder, tmp_path):
     assert samples["charxiv_rq-17"].question == "How do they run?  two"  # blanks and all
     assert samples["charxiv_rq-999"].question == "By how much? four * 2 places."
     outcome, (prompt,) = score(RQ, samples["charxiv_rq-999"], "9.2", '{"score": 0}', reply="9.2 <|question|>")
-    assert outcome.correct is False
+    assert outcome.right is False
     assert prompt == '\nGrade this.\nRules 4 {"score": 0}\n* By how much?\n* 9.17\n* 9.2 <|question|>\nend'
 
 
@@ -358,9 +358,9 @@ def test_in_the_authors_words_every_reply_is_judged_and_nothing_is_wrong(folder,
     sample = samples["charxiv_rq-3"]
     assert len(score(RQ, sample, "Joint-CNN", '{"score": 1}', reply="Joint-CNN")[1]) == 1
     assert len(score(RQ, sample, None, '{"score": 1}', reply="no box, but Joint-CNN")[1]) == 1
-    assert score(RQ, sample, None, reply="") == (Outcome(False), [])
+    assert score(RQ, sample, None, reply="") == (Grade(False), [])
     outcome, asked = score(RQ, sample, "x", "I cannot grade", '{"score": -1}', "{}", reply="x")
-    assert (outcome.correct, len(asked)) == (None, 3)
+    assert (outcome.right, len(asked)) == (None, 3)
 
 
 def test_what_stands_beside_the_constants_may_be_missing_with_a_warning(folder, tmp_path, caplog):

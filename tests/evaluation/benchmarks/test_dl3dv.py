@@ -41,9 +41,9 @@ def load(folder, *rows, name="test-00000.parquet"):
 def test_candidates_and_answers_are_read_in_every_usual_form(tmp_path, written, answer):
     sample = load(tmp_path, ROW | {"candidates": written, "answer": answer})[0]
     assert (sample.choices, sample.answer) == (("a tree", "a bin", "a wall"), "B")
-    assert outcome(DL3DV, sample, "\\boxed{B}").correct
-    assert outcome(DL3DV, sample, "It is \\boxed{\\text{a bin}}").correct
-    assert not outcome(DL3DV, sample, "\\boxed{A. a tree}").correct
+    assert outcome(DL3DV, sample, "\\boxed{B}").right
+    assert outcome(DL3DV, sample, "It is \\boxed{\\text{a bin}}").right
+    assert not outcome(DL3DV, sample, "\\boxed{A. a tree}").right
 
 
 def test_a_list_column_is_a_list_of_candidates(tmp_path):

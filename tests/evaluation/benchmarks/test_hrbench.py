@@ -76,7 +76,7 @@ def test_the_mean_over_rows_is_the_published_score(tmp_path):
     samples = load(made, tmp_path)
     for seed in range(5):
         replies = np.random.default_rng(seed).choice(list("ABCD"), len(made))
-        right = [outcome(FOUR, samples[i], f"\\boxed{{{reply}}}").correct for i, reply in enumerate(replies)]
+        right = [outcome(FOUR, samples[i], f"\\boxed{{{reply}}}").right for i, reply in enumerate(replies)]
         kinds = [samples[i].meta["category"] for i in range(len(made))]
         official = published_score(made, replies)
         assert np.mean(right) == pytest.approx(official["all"])

@@ -90,9 +90,9 @@ def test_every_format_gives_the_same_samples(folder, kind):
     assert "family_is_unknown" not in way.meta
     assert (count.choices, count.answer, count.meta["family_is_unknown"]) == (None, "7", True)
     assert {"category", "cluster"} & set(count.meta) == set()
-    assert outcome(benchmark, way, "\\boxed{B}").correct
-    assert outcome(benchmark, count, "\\boxed{7.0}").correct
-    assert not outcome(benchmark, count, "\\boxed{8}").correct
+    assert outcome(benchmark, way, "\\boxed{B}").right
+    assert outcome(benchmark, count, "\\boxed{7.0}").right
+    assert not outcome(benchmark, count, "\\boxed{8}").right
     assert samples.peek(1).image.size == (50, 30)
 
 
@@ -122,10 +122,10 @@ def test_what_holds_for_all_samples_is_said_once_and_columns_are_renamed(folder)
 def test_a_refusal_is_right_where_it_is_the_truth(folder):
     rows = [{"image": "pictures/a.png", "question": "Who?", "answer": answer} for answer in ("Not sure", "Ann")]
     benchmark, samples = load(folder, samples=rows)
-    refused = [outcome(benchmark, samples[i], "\\boxed{Not sure}").correct for i in range(2)]
-    named = [outcome(benchmark, samples[i], "\\boxed{Ann}").correct for i in range(2)]
+    refused = [outcome(benchmark, samples[i], "\\boxed{Not sure}").right for i in range(2)]
+    named = [outcome(benchmark, samples[i], "\\boxed{Ann}").right for i in range(2)]
     assert (refused, named) == ([True, False], [False, True])
-    assert outcome(benchmark, samples[0], "").correct is False
+    assert outcome(benchmark, samples[0], "").right is False
 
 
 @pytest.mark.parametrize("choices", [["left", "right"], ["A. left", "B. right"], "(A) left\n(B) right", [1, 2.0]])

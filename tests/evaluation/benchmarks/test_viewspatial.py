@@ -95,14 +95,14 @@ REPLIES = [  # reply, right by its letter, right as the authors read it (the tru
 def test_a_reply_is_scored_by_its_letter_and_as_the_authors_read_it(tmp_path, reply, right, official):
     sample = load(write(tmp_path / "vs", ROW))[0]
     found = outcome(PERSON, sample, reply)
-    assert (found.correct, found.parts) == (right, {"official": official})
+    assert (found.right, found.parts) == (right, {"official": official})
 
 
 def test_two_options_are_two_options(tmp_path):
     sample = load(write(tmp_path / "vs", ROW | {"choices": "A. right\nB. left"}))[0]
     assert sample.choices == ("right", "left")
     assert PERSON.chance(sample) == 0.5
-    assert not outcome(PERSON, sample, "\\boxed{C}").correct
+    assert not outcome(PERSON, sample, "\\boxed{C}").right
 
 
 # ---------------------------------------------------------------------------------------------------------- pictures

@@ -47,9 +47,9 @@ def test_a_letter_is_right_where_the_authors_index_0_is(tmp_path):
         assert [OPTIONS[place] for place in order] == list(sample.choices)
         for letter, place in zip("ABCD", order, strict=False):
             official = place == 0  # the option that the authors' likelihood must choose
-            assert outcome(VSTAR, sample, f"It is \\boxed{{{letter}}}").correct is official
-            assert outcome(VSTAR, sample, f"The answer is: {OPTIONS[place]}").correct is official
-        assert outcome(VSTAR, sample, "I cannot see it.").correct is False
+            assert outcome(VSTAR, sample, f"It is \\boxed{{{letter}}}").right is official
+            assert outcome(VSTAR, sample, f"The answer is: {OPTIONS[place]}").right is official
+        assert outcome(VSTAR, sample, "I cannot see it.").right is False
         assert VSTAR.chance(sample) == 1 / len(order)
 
 
@@ -109,7 +109,7 @@ def test_a_question_whose_boxes_lie_elsewhere_is_still_a_question(tmp_path, boxe
     sample = load(tmp_path)[0]
     assert sample.edit_image is None
     assert ("lies outside" in sample.meta.get("edit_is_missing", "")) == bool(boxes)
-    assert outcome(VSTAR, sample, f"\\boxed{{{sample.answer}}}").correct
+    assert outcome(VSTAR, sample, f"\\boxed{{{sample.answer}}}").right
 
 
 def test_pixels_are_not_read_before_a_sample_is_asked_for(tmp_path):
@@ -152,8 +152,8 @@ def test_the_list_of_questions_is_read_in_its_own_order(tmp_path):
     assert sample.question == "What is the color of the cup?"
     assert sample.choices == ("red", "blue, as A. said", "green", "white")
     assert (sample.answer, sample.edit_image, sample.meta["option_order"]) == ("B", None, "as published")
-    assert outcome(VSTAR, sample, "\\boxed{B}").correct
-    assert not outcome(VSTAR, sample, "\\boxed{A}").correct
+    assert outcome(VSTAR, sample, "\\boxed{B}").right
+    assert not outcome(VSTAR, sample, "\\boxed{A}").right
 
 
 @pytest.mark.parametrize(
