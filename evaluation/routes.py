@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from etchr.checks import at_least, one_of
+from etchr.concurrent import for_each
 from etchr.config import parse_command
 from etchr.families import TASKS, TaskFamily
 from etchr.mllm.protocol import MLLM, CallFailed, Sampling, opened
@@ -168,24 +169,18 @@ async def by_model(
     journal = CallJournal(folder / "calls")
     jobs = [(each, index) for each in sets for index in range(each.count)]
     done: list[Routed | None] = [None] * len(jobs)
-    waiting = iter(range(len(jobs)))
     try:
         async with opened(build(config.reasoner)) as opened_model:
             model = JournaledModel(opened_model, model_fingerprint(config.reasoner), journal)
             with tqdm(total=len(jobs), unit="question") as bar:
 
-                async def worker() -> None:
-                    for number in waiting:
-                        each, index = jobs[number]
-                        sample = await asyncio.to_thread(each.samples.__getitem__, index)
-                        done[number] = await _ask(model, each, sample, config.max_tokens)
-                        bar.update()
+                async def ask(number: int) -> None:
+                    each, index = jobs[number]
+                    sample = await asyncio.to_thread(each.samples.__getitem__, index)
+                    done[number] = await _ask(model, each, sample, config.max_tokens)
+                    bar.update()
 
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(config.concurrency, len(jobs))):
-                        group.create_task(worker())
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+                await for_each(ask, range(len(jobs)), config.concurrency)
     finally:
         journal.close()
     return [each for each in done if each is not None]

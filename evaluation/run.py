@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from etchr.concurrent import for_each
 from etchr.editor.batching import LOOKAHEAD
 from etchr.editor.protocol import Editor
 from etchr.mllm.answers import ground_truth
@@ -219,18 +220,11 @@ class _Run:
                 tqdm(total=done + len(jobs), initial=done, unit="sample", disable=self.shard.quiet)
             )
             progress = _Progress(bar, scored=[name for name in names if self._has_scored(name)])
-            waiting = iter(jobs)
 
-            async def worker() -> None:
-                for job in waiting:
-                    await self._run_job(job, setups[job.system], files[job.system], progress)
+            async def run(job: Job) -> None:
+                await self._run_job(job, setups[job.system], files[job.system], progress)
 
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for _ in range(min(workers, len(jobs))):
-                        group.create_task(worker())
-            except ExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+            await for_each(run, jobs, workers)
 
     async def _run_job(self, job: Job, setup: Setup, file: RecordFile, progress: "_Progress") -> None:
         async with self.room.taken(self.checked[job.task.samples.ids[job.index]].pixels):

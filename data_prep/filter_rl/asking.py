@@ -12,6 +12,7 @@ from typing import Any
 
 from data_prep.filter_rl import FilterConfig
 from data_prep.filter_rl.verdicts import VIEWS, Candidate, Verdict, Verdicts, question_prompt
+from etchr.concurrent import for_each
 from etchr.families import TaskFamily
 from etchr.mllm.answers import answer_type, extract_answer
 from etchr.mllm.judge import Judge, grade_all
@@ -90,25 +91,19 @@ class _Asking:
 
     async def _round(self, model: MLLM, left: list[Candidate], bar: Any) -> list[Candidate]:
         """Ask about what is left, `concurrency` at a time; the samples that a call failed of, in their order."""
-        waiting, failed = iter(left), []
+        failed: list[Candidate] = []
 
-        async def worker() -> None:
-            for candidate in waiting:
-                if self.quotas.has_room(candidate) and not await self._sample(model, candidate):
-                    failed.append(candidate)
-                    bar.set_postfix(failed=len(failed), refresh=False)
-                    if self.silent >= HOPELESS:
-                        raise self._hopeless()
-                else:
-                    self.quotas.note(candidate)
-                    bar.update()
+        async def ask(candidate: Candidate) -> None:
+            if self.quotas.has_room(candidate) and not await self._sample(model, candidate):
+                failed.append(candidate)
+                bar.set_postfix(failed=len(failed), refresh=False)
+                if self.silent >= HOPELESS:
+                    raise self._hopeless()
+            else:
+                self.quotas.note(candidate)
+                bar.update()
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self.config.concurrency, len(left))):
-                    group.create_task(worker())
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await for_each(ask, left, self.config.concurrency)
         return sorted(failed, key=lambda candidate: candidate.place)
 
     async def _sample(self, model: MLLM, candidate: Candidate) -> bool:

@@ -1,6 +1,5 @@
 """What a kind of system is, and what it works with."""
 
-import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from etchr.evr import Proposal, Trace
 from etchr.mllm.protocol import MLLM, Sampling
 from etchr.router import Route, Router
 from etchr.sample import EditSample
+from etchr.seeds import hash_seed
 
 if TYPE_CHECKING:
     from evaluation.settings import SystemConfig
@@ -102,5 +102,4 @@ def noise_of(sample: EditSample) -> str:
 
 def sample_seed(seed: int, sample_id: str, repeat: int = 0, attempt: int = 0) -> int:
     """A sample's own noise: the same whatever else runs, and another one for every sample, repeat and attempt."""
-    name = "/".join(map(str, (seed, sample_id, *((repeat, attempt) if repeat or attempt else ()))))
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+    return hash_seed(seed, sample_id, repeat, attempt)
