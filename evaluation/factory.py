@@ -19,6 +19,7 @@ from etchr.sample import EditSample
 from evaluation.benchmarks import find_benchmark
 from evaluation.benchmarks.benchmark import Benchmark, LoadOptions, Samples
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
+from evaluation.systems import SYSTEMS
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def fingerprint(config: EvalConfig, tasks: dict[str, Task]) -> dict[str, Any]:
             systems[name]["model"] = model_fingerprint(system.model)
         if system.router is not None:
             systems[name]["router"] = meta_prompts(system.router)
-        if system.route == "rule" or system.kind == "interleaved":  # the stand-in for a unified model routes by it too
+        if system.route == "rule" or SYSTEMS[system.kind].by_rule:
             systems[name]["rule"] = content_digest(DEFAULT_WORDS)
     editing = asdict(config.editing)
     del editing["batch_size"], editing["cache"]

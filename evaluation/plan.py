@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from etchr.editor.geometry import MAX_PIXELS, fit_size
-from etchr.mllm.context_length import picture_tokens
 from etchr.mllm.prompts import ANSWER, VERIFY, grade_prompt, judge_prompt
 from etchr.mllm.settings import ModelConfig
 from etchr.mllm.wire import capped_size
 from etchr.sample import EditSample
 from evaluation import factory
+from evaluation.context_length import picture_tokens
 from evaluation.cost import Prices, read_prices
 from evaluation.factory import Task
 from evaluation.records import RunFolder

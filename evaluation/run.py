@@ -36,7 +36,6 @@ from evaluation.store import EditStore, JournaledModel
 from evaluation.systems import SYSTEMS, run_system
 from evaluation.systems.base import Models, Setup, noise_of
 from evaluation.systems.prompting import edit_prompt
-from evaluation.unified import UnifiedModel
 
 HOPELESS = 20  # unscored samples without a single scored one, after which a system is given up
 
@@ -245,8 +244,6 @@ class _Run:
         config = self.config
         system, router = config.systems[name], factory.router_of(config, config.systems[name])
         reasoner: MLLM = self.own_models.get(name, self.models["reasoner"])
-        if system.kind == "interleaved" and edits is not None:
-            reasoner = UnifiedModel(reasoner, edits, router, config.editing.seed)
         verifier = self.own_models.get(name) if config.verifier is None else None
         sampling = Sampling(config.temperature, config.max_tokens, config.editing.seed)
         return Setup(
@@ -277,8 +274,6 @@ def _repeated(setup: Setup, repeat: int) -> Setup:
     models, sampling = setup.models, setup.models.sampling
     if sampling.temperature > 0 and sampling.seed is not None:
         models = replace(models, sampling=replace(sampling, seed=sampling.seed + 1000 * repeat))
-    if isinstance(models.reasoner, UnifiedModel):
-        models = replace(models, reasoner=models.reasoner.repeated(repeat))
     return replace(setup, models=models, repeat=repeat)
 
 

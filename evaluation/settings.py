@@ -37,9 +37,8 @@ class SystemConfig:
         at_least(self, {"attempts": 1, "turns": 1})
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"system min_confidence={self.min_confidence} must lie between 0 and 1")
-        if self.kind == "enhancer":  # the name of the paper's row for what is evr with this prompt
-            self.prompt = "enhanced"
         kind = SYSTEMS[self.kind]
+        self.prompt = kind.prompt or self.prompt
         if self.route != "label" and not kind.is_routed:
             raise ValueError(f"a system of kind {self.kind} asks no route: leave route={self.route} out")
         if self.router is not None and not kind.has_editor:
@@ -51,7 +50,7 @@ class SystemConfig:
             raise ValueError("a lora needs an editor to go with")
         if has_editor and not kind.has_editor:
             raise ValueError(f"a system of kind {self.kind} has no editor")
-        if kind.has_editor and not has_editor and not (self.kind == "interleaved" and self.model is not None):
+        if kind.has_editor and not has_editor and not (kind.may_draw and self.model is not None):
             raise ValueError(f"a system of kind {self.kind} needs an editor")
 
 

@@ -23,10 +23,6 @@ class UnifiedModel:
         self.reader, self.edits, self.router, self.seed = reader, edits, router, seed
         self.name = f"unified({reader.name})"
 
-    def repeated(self, repeat: int) -> "UnifiedModel":
-        """This model with the noise of a sample's `repeat`-th run."""
-        return UnifiedModel(self.reader, self.edits, self.router, self.seed + 1000 * repeat)
-
     async def chat(self, messages: Sequence[Message], sampling: Sampling = GREEDY) -> list[Reply]:
         """See `protocol.MLLM`; raises `EditFailed` too."""
         asked = messages[0]["content"]

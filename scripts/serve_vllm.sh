@@ -4,4 +4,4 @@
 # vLLM comes with `.venv/bin/pip install -e '.[serve]'`; vllm=PATH names one that is installed elsewhere.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-exec python -m etchr.mllm.vllm_server "$@"
+exec python -m evaluation.vllm_server "$@"

@@ -88,6 +88,7 @@ class Benchmark(ABC):
     get: str  # how the data are had: a command, or where and how much
     rule: str  # of scoring, in one sentence
     hub: HubFiles | None = None  # what `python -m evaluation download` fetches
+    largest: tuple[int, int]  # px, width x height, of a picture; a server of the model must be ready for it
     expected: int | None = None  # published number of samples
     needs_judge: bool = False
     draws_options: bool = False  # whether `LoadOptions.option_seed` decides how questions are put

@@ -68,6 +68,7 @@ class ChartQA(Benchmark):
 
     name, title = "chartqa", "ChartQA"
     licence = "GPL-3.0"
+    largest = (2048, 2048)
     get = "python -m evaluation download chartqa"
     rule = (
         "strict: relaxed accuracy, within 5 % if answer and truth both parse as numbers ('7%' as 0.07), else equal but "

@@ -54,6 +54,7 @@ class CharXiv(Benchmark):
     """What both sets of questions share."""
 
     place = "charxiv"
+    largest = (2048, 2048)
     licence = "questions CC BY-SA 4.0; the figures belong to the papers' authors"
     hub = HubFiles(SOURCE, ("val.parquet",))
     needs_judge = True

@@ -32,6 +32,7 @@ class DL3DV2k(Benchmark):
     """The whole set."""
 
     name, title = "dl3dv_2k", "DL3DV-2k"
+    largest = (3840, 2160)
     licence = "MIT; the videos are under DL3DV-10K's terms"
     get = "python -m evaluation download dl3dv_2k"
     rule = "the letter of the right candidate"

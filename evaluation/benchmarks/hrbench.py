@@ -47,6 +47,7 @@ class HRBench(Benchmark):
     expected = 800
 
     def __init__(self, size: str) -> None:
+        self.largest = {"4k": (4096, 4096), "8k": (7680, 4320)}[size]
         self.name, self.title, self.file = f"hrbench_{size}", f"HR-Bench {size.upper()}", f"hr_bench_{size}"
         self.get = f"python -m evaluation download {self.name}"
         self.hub = HubFiles("DreamMr/HR-Bench", (f"{self.file}.parquet",))

@@ -39,6 +39,7 @@ class Prepared(Benchmark):
 class Procedural(Prepared):
     """One of the six procedural tasks, in `<data>/<task>/test.parquet`."""
 
+    largest = (512, 512)
     licence = "Apache-2.0"
     rule = "the grader of the rewards: letters, numbers, executed moves, orders of pieces"
 
@@ -60,6 +61,7 @@ class Mazes(Prepared):
     """200 mazes in the paper's look."""
 
     name, title = "mazes", "Maze"
+    largest = (1024, 1024)
     licence = "Apache-2.0"
     get = "python -m data_prep mazes split=test seed=2026 num_mazes=200 out=BENCHMARKS"
     rule = "the moves are executed: they must lead over free cells and end on the goal"
@@ -70,6 +72,7 @@ class Lakes(Prepared):
     """200 maps of gymnasium's Frozen Lake, of 4 to 8 tiles a side: of 3 there are too few to hold some out."""
 
     name, title = "lakes", "Frozen Lake"
+    largest = (1024, 1024)
     licence = "Apache-2.0; tiles from gymnasium, MIT"
     get = "python -m data_prep lakes split=test seed=2026 num_lakes=200 smallest=4 out=BENCHMARKS"
     rule = Mazes.rule
@@ -80,6 +83,7 @@ class CocoJigsaw(Prepared):
     """200 puzzles of COCO photographs."""
 
     name, title, place = "coco_jigsaw", "COCO jigsaw", "jigsaws"
+    largest = (640, 640)
     licence = "the photographs': COCO's are under Flickr's terms"
     get = "python -m data_prep jigsaws split=test seed=2026 num_items=200 photos=coco/val2017 out=BENCHMARKS"
     rule = "all four pieces must be in order"

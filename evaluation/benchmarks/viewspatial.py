@@ -61,6 +61,7 @@ class ViewSpatial(Benchmark):
 
     def __init__(self, name: str, title: str, types: tuple[str, ...], expected: int) -> None:
         self.name, self.title, self.types, self.expected = name, title, types, expected
+        self.largest = (640, 640) if types == (PERSON_DIRECTION,) else (2048, 2048)  # COCO's, or ScanNet's too
         self.get = f"python -m evaluation download {name}"
         self.hub = HubFiles(REPO, (FILE, *(ARCHIVES[:1] if types == (PERSON_DIRECTION,) else ARCHIVES)))
 

@@ -47,6 +47,7 @@ class VStar(Benchmark):
     """The two categories of the published table."""
 
     name, title = "vstar", "V*Bench"
+    largest = (4096, 4096)  # where Qwen3-VL's own processor begins to scale down: the largest one is not published
     licence = "none stated; the photographs are SA-1B's and COCO's"
     get = "python -m evaluation download vstar"
     rule = (

@@ -74,6 +74,16 @@ class Calls:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What the longest request of a system shows beside the sources."""
+
+    edits: int = 0
+    crops: int = 0
+    whole: int = 0  # pictures as large as a source: ground-truth edits
+    tools: bool = False  # drawings as large as a source, and replies, of all earlier turns
+
+
+@dataclass(frozen=True)
 class Kind:
     """A kind of system. Adding one is a file like those beside this, and a line in `SYSTEMS`."""
 
@@ -83,6 +93,10 @@ class Kind:
     has_editor: bool = True
     is_routed: bool = True  # the first edit's prompt is that of `prompting.first_prompt`
     needs_truth: bool = False  # a ground-truth edit of every sample
+    may_draw: bool = False  # a model of its own may stand in the editor's place
+    by_rule: bool = False  # the word rule decides what is drawn, whatever the route
+    prompt: str | None = None  # the only one that it has
+    shows: Shown = Shown(edits=1)
 
     def calls_of(self, system: "SystemConfig") -> Calls:
         """What one sample takes, all included."""

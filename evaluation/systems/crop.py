@@ -5,7 +5,7 @@ from PIL import Image
 from etchr.sample import EditSample
 from evaluation import zoom
 from evaluation.systems import evr
-from evaluation.systems.base import Calls, FullTrace, Kind, Setup, Turn
+from evaluation.systems.base import Calls, FullTrace, Kind, Setup, Shown, Turn
 
 
 async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
@@ -24,4 +24,5 @@ KIND = Kind(
     about="as evr; what the edit's red box encloses is shown enlarged as well",
     run=run,
     calls=lambda _: Calls(2, 2, 1, 2, 1),
+    shows=Shown(edits=1, crops=1),
 )

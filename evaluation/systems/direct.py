@@ -2,7 +2,7 @@
 
 from etchr.evr import edit_verify_reason
 from etchr.sample import EditSample
-from evaluation.systems.base import Calls, FullTrace, Kind, Setup
+from evaluation.systems.base import Calls, FullTrace, Kind, Setup, Shown
 
 
 async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
@@ -16,4 +16,5 @@ KIND = Kind(
     calls=lambda _: Calls(1, 1, 0, 0),
     has_editor=False,
     is_routed=False,
+    shows=Shown(),
 )

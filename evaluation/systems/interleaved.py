@@ -8,11 +8,16 @@ from etchr.mllm.protocol import user_message
 from etchr.sample import EditSample
 from evaluation.systems.base import Calls, FullTrace, Kind, Setup, Turn
 from evaluation.systems.dialogue import MAX_PICTURES, said
+from evaluation.unified import UnifiedModel
 
 
 async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
     kind = answer_type(sample)
     model, sampling = setup.models.reasoner, setup.models.sampling
+    if setup.edits is not None:
+        noise = setup.models.seed + 1000 * setup.repeat
+        model = UnifiedModel(model, setup.edits, setup.models.router, noise)
+        trace.reasoner = model.name
     question = interleave_prompt(sample.question, sample.choices, kind)
     messages = [user_message(question, sample.image, *sample.more_images)]
     pictures = 0
@@ -35,4 +40,6 @@ KIND = Kind(
     run=run,
     calls=lambda system: Calls(1, system.turns, system.turns, system.turns),
     is_routed=False,
+    may_draw=True,
+    by_rule=True,  # of the stand-in for a unified model
 )

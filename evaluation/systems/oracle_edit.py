@@ -2,7 +2,7 @@
 
 from etchr.evr import Proposal, edit_verify_reason
 from etchr.sample import EditSample
-from evaluation.systems.base import Calls, FullTrace, Kind, Setup
+from evaluation.systems.base import Calls, FullTrace, Kind, Setup, Shown
 
 
 async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
@@ -23,4 +23,5 @@ KIND = Kind(
     has_editor=False,
     is_routed=False,
     needs_truth=True,
+    shows=Shown(whole=1),
 )

@@ -8,7 +8,7 @@ from etchr.mllm.prompts import TOOL_RESULT, TOOLS, TOOLS_SPENT, answer_prompt
 from etchr.mllm.protocol import ImagePart, Message, TextPart, user_message
 from etchr.sample import EditSample
 from evaluation import tools
-from evaluation.systems.base import Calls, FullTrace, Kind, Setup, Turn
+from evaluation.systems.base import Calls, FullTrace, Kind, Setup, Shown, Turn
 from evaluation.systems.dialogue import MAX_PICTURES, said
 
 
@@ -66,4 +66,5 @@ KIND = Kind(
     calls=lambda system: Calls(1, system.turns, 0, system.turns),
     has_editor=False,
     is_routed=False,
+    shows=Shown(tools=True),
 )

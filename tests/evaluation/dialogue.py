@@ -7,6 +7,7 @@ from PIL import Image
 from etchr.evr import Sampling
 from etchr.families import TaskFamily
 from etchr.mllm.protocol import GREEDY, Reply
+from etchr.mllm.settings import ModelConfig
 from etchr.router import Router
 from etchr.sample import EditSample
 from evaluation.settings import SystemConfig
@@ -84,10 +85,15 @@ def run(config, model, sample=None, *, painter=None, verifier=None, folder=None,
     async def go():
         models = Models(model, verifier or model, Router.load(), Sampling(temperature, 100, 5), 126)
         async with EditStore({"editor": "painter"}, lambda: painter, folder, batch_size=4) as edits:
-            return await run_system(Setup(config, models, edits, repeat), sample or make_sample())
+            has_editor = config.editor is not None or config.remote is not None
+            return await run_system(
+                Setup(config, models, edits if has_editor else None, repeat), sample or make_sample()
+            )
 
     return asyncio.run(go())
 
 
 def system(kind, **options):
+    if kind == "interleaved":  # a model that draws itself
+        return SystemConfig(kind, model=ModelConfig(), **options)
     return SystemConfig(kind, None if kind in ("direct", "oracle_edit", "tool_loop") else "nano", **options)

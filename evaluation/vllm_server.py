@@ -24,7 +24,8 @@ from types import FrameType
 
 from etchr.checks import at_least
 from etchr.config import parse_command
-from etchr.mllm.context_length import LARGEST, SYSTEMS, Request, RequestConfig, longest_request
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.context_length import KINDS, Request, RequestConfig, longest_request
 
 POLL_S = 0.5
 STOP_S = 20.0  # that a server has to end by itself
@@ -301,7 +302,7 @@ def main(argv: Sequence[str]) -> None:
         prog="serve_vllm.sh MODEL",
         description="Serve an understanding model with vLLM, one server per GPU, and print the options that reach it.\n"
         "Flags of vLLM's own come last: serve_vllm.sh MODEL key=value ... -- --quantization fp8\n"
-        f"Benchmarks: {', '.join(LARGEST)}, and the procedural tasks.\nKinds of system: {', '.join(SYSTEMS)}.",
+        f"Benchmarks: {', '.join(BENCHMARKS)}, and the procedural tasks.\nKinds of system: {', '.join(KINDS)}.",
     )
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup

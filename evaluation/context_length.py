@@ -1,6 +1,6 @@
 """How long a request to an understanding model gets: what a server must be started with so that pictures go in whole.
 
-`python -m etchr.mllm.context_length key=value ...` prints the numbers; `vllm_server.py` starts servers with them. Every
+`python -m evaluation.context_length key=value ...` prints the numbers; `vllm_server.py` starts servers with them. Every
 bound is from above. A picture larger than was said is scaled down by the model's processor; a request that is too long
 all the same is refused by the server, in words, and its sample is unscored.
 """
@@ -13,56 +13,24 @@ from dataclasses import dataclass, field
 
 from etchr.checks import at_least
 from etchr.config import parse_command
-
-# Width x height to be prepared for. 4096x4096 is where Qwen3-VL's own processor begins to scale down, and stands for
-# photographs whose largest one is not published; charts have room as well.
-LARGEST = {
-    "vstar": "4096x4096",
-    "hrbench_4k": "4096x4096",
-    "hrbench_8k": "7680x4320",
-    "chartqa": "2048x2048",
-    "charxiv_dq": "2048x2048",
-    "charxiv_rq": "2048x2048",
-    "mazes": "1024x1024",
-    "lakes": "1024x1024",
-    "coco_jigsaw": "640x640",
-    "viewspatial": "640x640",
-    "viewspatial_all": "2048x2048",
-    "dl3dv_2k": "3840x2160",
-}
-PROCEDURAL = "512x512"  # maze, chart, ... of `data_prep`
+from etchr.families import TASKS
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks.prepared import Procedural
+from evaluation.systems import SYSTEMS
+from evaluation.systems.base import Shown
+from evaluation.tools import MAX_CALLS
 
 LEAST_TOKENS = 128  # of a picture: small ones are enlarged, to 65,536 pixels by Qwen3-VL
 EDIT_TOKENS = 34**2  # of an edit of a megapixel, sides rounded up to whole tokens
 CROP_TOKENS = 32**2  # of an enlarged part, 1024 pixels a side at most
-CALLS_PER_TURN = 3  # tools that one reply may use
 TEXT_TOKENS = 2048  # of question, options, prompt and chat template
 STEP = 1024  # lengths are rounded up to a multiple
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the longest request of a system shows beside the sources."""
-
-    edits: int = 0
-    crops: int = 0
-    whole: int = 0  # pictures as large as a source: ground-truth edits
-    tools: bool = False  # drawings as large as a source, and replies, of all earlier turns
-
-
-SYSTEMS = {
-    "direct": Shown(),
-    "oracle_edit": Shown(whole=1),
-    "evr": Shown(edits=1),
-    "always_edit": Shown(edits=1),
-    "enhancer": Shown(edits=1),
-    "iterate": Shown(edits=1),
-    "best_of_n": Shown(edits=1),
-    "interleaved": Shown(edits=1),
-    "crop": Shown(edits=1, crops=1),
-    "tool_loop": Shown(tools=True),
-    "edit_judge": Shown(edits=1, whole=1),  # source, edit and ground truth
-    "rewards": Shown(edits=1, whole=1),  # the same three, in Stage II
+# What is asked beside the systems: of source, edit and ground truth.
+KINDS = {name: kind.shows for name, kind in SYSTEMS.items()} | {
+    "edit_judge": Shown(edits=1, whole=1),
+    "rewards": Shown(edits=1, whole=1),  # in Stage II
 }
 
 
@@ -84,10 +52,10 @@ class RequestConfig:
     def __post_init__(self) -> None:
         at_least(self, {"num_sources": 1, "turns": 1, "max_tokens": 1, "token_side": 1, "own_max_pixels": 1024})
         for system in self.systems:
-            if system not in SYSTEMS:
-                raise ValueError(f"no kind of system {system!r}; there are: {', '.join(SYSTEMS)}")
+            if system not in KINDS:
+                raise ValueError(f"no kind of system {system!r}; there are: {', '.join(KINDS)}")
         if not self.systems:
-            raise ValueError(f"no systems; there are: {', '.join(SYSTEMS)}")
+            raise ValueError(f"no systems; there are: {', '.join(KINDS)}")
 
 
 @dataclass(frozen=True)
@@ -116,15 +84,15 @@ def longest_request(config: RequestConfig) -> Request:
     `ValueError` for an unknown benchmark, a size that is none, and a request that is longer than the model can read.
     """
     sizes = [parse_size(size) for size in config.images]
-    names = config.benchmarks or ([] if sizes else list(LARGEST))
-    sizes += [parse_size(largest(name)) for name in names]
+    names = config.benchmarks or ([] if sizes else list(BENCHMARKS))
+    sizes += [largest(name) for name in names]
     size = max(sizes, key=lambda each: picture_tokens(each, config.token_side))
     limit = config.own_max_pixels
     raised = max(width * height for width, height in sizes) if config.whole else limit
     source = max(LEAST_TOKENS, picture_tokens(size, config.token_side))
     if not config.whole:
         source = min(source, limit // config.token_side**2)
-    lengths, counts = zip(*(_length(SYSTEMS[name], source, config) for name in config.systems), strict=True)
+    lengths, counts = zip(*(_length(KINDS[name], source, config) for name in config.systems), strict=True)
     length = math.ceil(max(lengths) / STEP) * STEP
     if length > config.model_max_tokens:
         raise ValueError(
@@ -138,7 +106,7 @@ def longest_request(config: RequestConfig) -> Request:
 def _length(shown: Shown, source: int, config: RequestConfig) -> tuple[int, int]:
     """Tokens and pictures of a system's longest request, its reply included."""
     earlier = config.turns - 1 if shown.tools else 0
-    large = config.num_sources + shown.whole + CALLS_PER_TURN * earlier
+    large = config.num_sources + shown.whole + MAX_CALLS * earlier
     pictures = large * source + shown.edits * EDIT_TOKENS + shown.crops * CROP_TOKENS
     return pictures + TEXT_TOKENS + (1 + earlier) * config.max_tokens, large + shown.edits + shown.crops
 
@@ -157,16 +125,14 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def largest(name: str) -> str:
-    """The size that a benchmark needs; `ValueError` that lists them all if there is no such benchmark."""
-    from etchr.families import TASKS
-
+def largest(name: str) -> tuple[int, int]:
+    """The largest picture of a benchmark; `ValueError` that lists them all if there is no such benchmark."""
     if name in TASKS:
-        return PROCEDURAL
-    if name not in LARGEST:
-        known = ", ".join((*TASKS, *LARGEST))
+        return Procedural.largest
+    if name not in BENCHMARKS:
+        known = ", ".join((*TASKS, *BENCHMARKS))
         raise ValueError(f"no benchmark {name!r}; there are: {known}; for other data give images=[WIDTHxHEIGHT]")
-    return LARGEST[name]
+    return BENCHMARKS[name].largest
 
 
 def main(argv: Sequence[str]) -> None:
@@ -175,9 +141,9 @@ def main(argv: Sequence[str]) -> None:
         RequestConfig,
         config_name=None,
         argv=argv,
-        prog="python -m etchr.mllm.context_length",
+        prog="python -m evaluation.context_length",
         description="The longest request of a run: what a server of the understanding model must be started with.\n"
-        f"Benchmarks: {', '.join(LARGEST)}, and the procedural tasks.\nKinds of system: {', '.join(SYSTEMS)}.",
+        f"Benchmarks: {', '.join(BENCHMARKS)}, and the procedural tasks.\nKinds of system: {', '.join(KINDS)}.",
     )
     try:
         print(longest_request(config).describe())

@@ -5,21 +5,19 @@ from PIL import Image
 
 from etchr.editor.geometry import fit_size
 from etchr.families import TASKS
-from etchr.mllm.context_length import (
-    CALLS_PER_TURN,
+from evaluation import systems, zoom
+from evaluation.benchmarks import BENCHMARKS
+from evaluation.context_length import (
     EDIT_TOKENS,
-    LARGEST,
-    PROCEDURAL,
+    KINDS,
     STEP,
-    SYSTEMS,
     TEXT_TOKENS,
     RequestConfig,
     longest_request,
     main,
     picture_tokens,
 )
-from evaluation import systems, tools, zoom
-from evaluation.benchmarks import BENCHMARKS
+from evaluation.tools import DESCRIPTION
 
 
 def request(**options):
@@ -48,8 +46,8 @@ def test_the_numbers_of_one_request_by_hand():
 
 
 def test_the_largest_of_several_sizes_and_systems_counts():
-    alone = [request(benchmarks=[name], systems=[system]) for name in ("hrbench_4k", "lakes") for system in SYSTEMS]
-    both = request(benchmarks=["lakes", "hrbench_4k"], systems=list(SYSTEMS))
+    alone = [request(benchmarks=[name], systems=[system]) for name in ("hrbench_4k", "lakes") for system in KINDS]
+    both = request(benchmarks=["lakes", "hrbench_4k"], systems=list(KINDS))
     assert both.max_model_len == max(each.max_model_len for each in alone)
     assert both.num_images == max(each.num_images for each in alone)
 
@@ -75,9 +73,10 @@ def test_several_sources_take_as_many_pictures():
 
 
 def test_every_benchmark_and_every_kind_of_system_is_known():
-    assert set(LARGEST) == set(BENCHMARKS)
-    assert set(SYSTEMS) == {*systems.SYSTEMS, "edit_judge", "rewards"}
-    assert request(benchmarks=list(TASKS)).size == tuple(map(int, PROCEDURAL.split("x")))
+    for name, benchmark in BENCHMARKS.items():
+        assert request(benchmarks=[name], model_max_tokens=10**6).size == benchmark.largest
+    assert set(KINDS) == {*systems.SYSTEMS, "edit_judge", "rewards"}
+    assert request(benchmarks=list(TASKS)).size == (512, 512)
 
 
 @pytest.mark.parametrize("size", [(4096, 256), (3840, 2160), (2250, 1500), (1040, 1008), (7680, 4320), (1000, 1001)])
@@ -88,18 +87,13 @@ def test_no_edit_and_no_crop_is_larger_than_assumed(size):
         assert picture_tokens(zoom.zoomed(source, box).size) <= 1024
 
 
-def test_the_tools_of_one_reply_are_as_many_as_assumed():
-    assert CALLS_PER_TURN == tools.MAX_CALLS
-
-
 def test_the_room_for_text_holds_the_longest_prompts():
     from etchr.mllm import prompts
 
     question, options = "What is it? " * 60, ["An option of some length"] * 6
     longest = [
         prompts.rewrite_prompt(question, options, "x" * prompts.MAX_INSTRUCTION, "y " * 10000),
-        prompts.TOOLS.format(tools=tools.DESCRIPTION)
-        + prompts.answer_prompt(question, options, "moves", with_edit=True),
+        prompts.TOOLS.format(tools=DESCRIPTION) + prompts.answer_prompt(question, options, "moves", with_edit=True),
         prompts.route_prompt(question, options),
         prompts.judge_prompt("view3d", "view3d", question, options, "truth"),
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from etchr.mllm.vllm_server import find_gpus, main, share_gpus
+from evaluation.vllm_server import find_gpus, main, share_gpus
 
 ROOT = Path(__file__).parents[2]
 FAKE = Path(__file__).parent / "fake_vllm.py"
@@ -21,7 +21,7 @@ PATIENCE_S = 60
 
 
 class Launch:
-    """A running `python -m etchr.mllm.vllm_server`, and what it has said so far."""
+    """A running `python -m evaluation.vllm_server`, and what it has said so far."""
 
     def __init__(self, folder: Path, model: str, *words: str, before: Sequence[str] = (), **variables: str) -> None:
         program = folder / "vllm"
@@ -29,7 +29,7 @@ class Launch:
         program.chmod(0o755)
         self.logs, self.port = folder / "logs", free_port()
         options = [f"vllm={program}", f"logs={self.logs}", f"port={self.port}"]
-        command = [*before, sys.executable, "-m", "etchr.mllm.vllm_server", model, *options, *words]
+        command = [*before, sys.executable, "-m", "evaluation.vllm_server", model, *options, *words]
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""} | variables
         self._output = (folder / "said").open("w+")
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=self._output, stderr=self._output)
