@@ -179,6 +179,9 @@ def fingerprint(config: RlConfig, inputs: Inputs) -> dict[str, Any]:
     options["reward"]["judge"] = model_fingerprint(reward.judge or reward.reasoner)
     for name in ("overlap", "max_missing", "retries"):
         del options["reward"][name]
+    for name in ("guidance", "correctness"):
+        if options["reward"][name]["kind"] == name:  # goes unsaid, as it did when there was no other
+            del options["reward"][name]["kind"]
     return options
 
 
