@@ -82,7 +82,8 @@ class Inputs:
     def rows(self, iteration: int) -> np.ndarray:
         """The prompts (P,) of an iteration, over all processes."""
         epoch, index = divmod(iteration, self.plan.batches_per_epoch)
-        return self.plan.epoch(epoch)[index]
+        rows: np.ndarray = self.plan.epoch(epoch)[index]
+        return rows
 
 
 @dataclass
