@@ -10,8 +10,11 @@ from data_prep.perception import Perception
 from data_prep.task import ProceduralTask
 from data_prep.view3d import View3D
 
+PROCEDURAL: dict[str, type[ProceduralTask]] = {
+    kind.name: kind for kind in (Perception, Chart, Maze, FrozenLake, Jigsaw, View3D)
+}
+
 
 def procedural_tasks(photos: Path | None = None) -> dict[str, ProceduralTask]:
-    """The six procedural tasks by name; jigsaw cuts its pieces from the folder `photos` where one is given."""
-    tasks = (Perception(), Chart(), Maze(), FrozenLake(), Jigsaw(photos), View3D())
-    return {task.name: task for task in tasks}
+    """The procedural tasks by name; jigsaw cuts its pieces from the folder `photos` where one is given."""
+    return {name: Jigsaw(photos) if kind is Jigsaw else kind() for name, kind in PROCEDURAL.items()}

@@ -65,7 +65,7 @@ def make_all(names: Iterable[str], config: DataConfig) -> None:
     from tqdm import tqdm
 
     todo = []
-    for name in sorted(names, key=HEAVIEST_FIRST.index):
+    for name in sorted(names, key=lambda name: (*HEAVIEST_FIRST, name).index(name)):
         if config.lengths is not None:
             check_lengths(procedural_tasks()[name], config.lengths)
         if is_made(name, config):

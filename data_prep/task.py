@@ -63,9 +63,9 @@ class ProceduralTask(ABC):
     def target(self, scene: Scene, rng: random.Random) -> Target:
         """The target of a random question about the scene."""
 
-    @abstractmethod
     def any_target(self, scene: Scene, rng: random.Random) -> Target:
         """A target that an explicit instruction may name, whether or not a question would."""
+        return self.target(scene, rng)
 
     def path_target(self, scene: Scene, length: int, rng: random.Random) -> Target | None:
         """The target of an instruction to draw a path of exactly `length` moves; None if the scene has none."""

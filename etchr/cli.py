@@ -45,7 +45,7 @@ Family = Annotated[
 MinConfidence = Annotated[
     float, typer.Option(help=f"Of a family that {AUTO} guesses; below it no edit is asked for.", min=0, max=1)
 ]
-EditorPath = Annotated[str, typer.Option("--editor", help="A klein folder, a hub id such as org/name, or nano.")]
+EditorPath = Annotated[str, typer.Option("--editor", help="A klein folder, a hub id (org/name), nano or unedited.")]
 Lora = Annotated[str | None, typer.Option(help="LoRA file or folder for the editor.")]
 RouterPath = Annotated[Path, typer.Option("--router", help="YAML with the meta-prompt of each family.")]
 Seed = Annotated[int, typer.Option(help="Seed of the edit's noise.", min=0, max=2**63 - 1)]
@@ -290,9 +290,9 @@ class _EditorChoice:
                 raise ValueError("--editor-url stands in the place of --editor and --lora; give one or the other")
             self._remote()
             return
-        from etchr.editor.folder import check_folder, named_folder
+        from etchr.editor import check_editor
 
-        check_folder(named_folder(self.editor))
+        check_editor(self.editor, self.lora)
         if self.lora is not None and not Path(self.lora).exists():
             raise ValueError(f"no LoRA at {self.lora}")
 
@@ -300,7 +300,9 @@ class _EditorChoice:
     def opened(self) -> Iterator["Editor"]:
         """The editor, ready for use; endpoints have answered."""
         if not self.urls:
-            yield self.load()
+            from etchr.editor import load_editor
+
+            yield load_editor(self.editor, self.lora, num_inference_steps=self.steps, guidance_scale=self.guidance)
             return
         from etchr.editor.remote import RemoteEditor
 
@@ -308,7 +310,7 @@ class _EditorChoice:
             yield editor
 
     def load(self, **options: Any) -> "KleinEditor":
-        """The editor's weights, on this machine."""
+        """A klein's weights, on this machine."""
         from etchr.editor.folder import named_folder
         from etchr.editor.klein import KleinEditor
 

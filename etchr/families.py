@@ -30,4 +30,4 @@ TASK_FAMILY: dict[str, TaskFamily] = {
     "jigsaw": TaskFamily.JIGSAW,
     "view3d": TaskFamily.VIEW3D,
 }
-TASKS = tuple(TASK_FAMILY)
+TASKS = TASK_FAMILY.keys()  # a view: a task that is added to the dict is a task everywhere

@@ -4,10 +4,12 @@ import hashlib
 import inspect
 import json
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from etchr.editor.folder import check_folder, named_folder
+from etchr import editor as editors
+from etchr.editor.folder import named_folder
 from etchr.editor.protocol import Editor
 from etchr.families import TASKS
 from etchr.mllm import prompts
@@ -36,7 +38,7 @@ class Task:
 
 def check_editor(system: SystemConfig) -> None:
     """`ValueError` if a system's editor or its LoRA is plainly none; nothing is loaded."""
-    check_folder(named_folder(str(system.editor)))
+    editors.check_editor(str(system.editor), system.lora)
     if system.lora is not None and not Path(system.lora).exists():
         raise ValueError(f"no LoRA at {system.lora}; train one first, as scripts/quickstart.sh does, or give another")
 
@@ -48,10 +50,8 @@ def build_editor(system: SystemConfig, editing: EditingConfig) -> Editor:
 
         remote = system.remote if editing.max_pixels is None else replace(system.remote, max_pixels=editing.max_pixels)
         return RemoteEditor.connect(remote, editing.num_inference_steps, editing.guidance_scale)
-    from etchr.editor.klein import KleinEditor
-
-    return KleinEditor.load(
-        named_folder(str(system.editor)),
+    return editors.load_editor(
+        str(system.editor),
         lora=system.lora,
         batch_size=editing.batch_size,
         num_inference_steps=editing.num_inference_steps,
@@ -69,7 +69,12 @@ def edit_identity(system: SystemConfig, editing: EditingConfig) -> dict[str, Any
     if system.remote is not None:
         remote = {key: getattr(system.remote, key) for key in ("model", "max_pixels", "extra_body")}
         return {"remote": remote, **chosen}
-    weights = {"editor": content_digest(Path(named_folder(str(system.editor)))) or system.editor}
+    name = str(system.editor)
+    if name in editors.EDITORS:
+        found = find_spec(editors.EDITORS[name].split(":")[0])
+        code = found and found.origin and content_digest(Path(found.origin))
+        return {"editor": name, "code": code, **chosen}
+    weights = {"editor": content_digest(Path(named_folder(name))) or name}
     return {**weights, "lora": system.lora and content_digest(Path(system.lora)), **chosen}
 
 

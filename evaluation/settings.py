@@ -18,7 +18,7 @@ class SystemConfig:
     """One row of the table; `evaluation/systems/` says what each kind does."""
 
     kind: str = "direct"  # direct evr always_edit oracle_edit enhancer crop iterate best_of_n tool_loop interleaved
-    editor: str | None = None  # a klein folder, a hub id, or nano: the base editor kept in the repository
+    editor: str | None = None  # a klein folder, a hub id, nano (the kept base) or a name in etchr/editor/__init__.py
     lora: str | None = None  # an adapter file or folder for the editor
     remote: RemoteConfig | None = None  # an images-edit endpoint in the place of a local editor
     prompt: str = "question"  # question: meta-prompt and question; instruction: the sample's own; enhanced: M writes it

@@ -136,16 +136,18 @@ class KleinEditor:
 
     @property
     def device(self) -> torch.device:
-        return self.transformer.x_embedder.weight.device  # diffusers' own property looks through all hooks
+        weight: Tensor = self.transformer.x_embedder.weight
+        return weight.device  # diffusers' own property looks through all hooks
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.transformer.dtype
+        dtype: torch.dtype = self.transformer.dtype
+        return dtype
 
     @property
     def pixel_side(self) -> int:
         """Pixels along one side of a latent token: the VAE's factor times the 2x2 patch."""
-        return 2 ** len(self.vae.config.block_out_channels)
+        return 1 << len(self.vae.config.block_out_channels)
 
     # ------------------------------------------------------------------------------------- tensor-level pieces
 
@@ -198,9 +200,10 @@ class KleinEditor:
     @torch.no_grad()
     def decode(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Latent tokens (B, N, C) to pixels (B, 3, H, W), nominally in [-1, 1]."""
-        latents = tokens.transpose(1, 2).unflatten(2, (grid.height, grid.width))
+        latents = tokens.transpose(1, 2).reshape(*tokens.shape[::2], grid.height, grid.width)
         mean, std = self._latent_statistics(latents)
-        return self.vae.decode(unpatchify(latents * std + mean).to(self.vae.dtype), return_dict=False)[0]
+        pixels: Tensor = self.vae.decode(unpatchify(latents * std + mean).to(self.vae.dtype), return_dict=False)[0]
+        return pixels
 
     def _latent_statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         norm = self.vae.bn
@@ -283,7 +286,7 @@ def velocity(
     of `text`. Differentiable. `transformer` is only called, so it may be wrapped (DDP).
     """
     ids = torch.cat([image_ids(grid, 0), image_ids(condition_grid, CONDITION_TIME)])
-    output = transformer(
+    output: Tensor = transformer(
         hidden_states=torch.cat([latents, condition], dim=1).to(text.dtype),
         timestep=sigma.to(text.device, text.dtype),
         encoder_hidden_states=text,

@@ -28,13 +28,14 @@ def inference_sigmas(scheduler: FlowMatchEulerDiscreteScheduler, num_tokens: int
     """
     grid = torch.linspace(1.0, 1.0 / num_steps, num_steps).tolist()
     scheduler.set_timesteps(sigmas=grid, mu=compute_empirical_mu(num_tokens, num_steps))
-    return scheduler.sigmas.to(torch.float32).cpu()
+    sigmas: Tensor = scheduler.sigmas
+    return sigmas.to(torch.float32).cpu()
 
 
 def inference_mu(scheduler: FlowMatchEulerDiscreteScheduler, num_tokens: int, num_steps: int) -> float:
     """The mu with which `shift_sigmas` turns evenly spaced levels into those of `inference_sigmas`."""
     if scheduler.config.use_dynamic_shifting:
-        return compute_empirical_mu(num_tokens, num_steps)
+        return float(compute_empirical_mu(num_tokens, num_steps))
     return math.log(scheduler.config.shift)
 
 

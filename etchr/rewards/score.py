@@ -9,8 +9,7 @@ from PIL import Image
 
 from etchr.mllm.protocol import MLLM, CallFailed
 from etchr.mllm.settings import build_model
-from etchr.rewards.correctness import correctness
-from etchr.rewards.guidance import guidance
+from etchr.rewards import find
 from etchr.rewards.settings import RewardConfig
 from etchr.sample import EditSample
 from etchr.seeds import hash_seed
@@ -64,6 +63,7 @@ class EditRewards:
         """
         config, alpha = self.config, self.config.guidance_weight
         first, second = hash_seed(seed, 1), hash_seed(seed, 2)  # unrelated draws where M and J are one model
+        guidance, correctness = find(config.guidance.kind), find(config.correctness.kind)
         guided, correct = await asyncio.gather(
             _attempt("guidance", alpha, lambda: guidance(self.reasoner, sample, edit, config, first)),
             _attempt("correctness", 1 - alpha, lambda: correctness(self.judge, sample, edit, config, second)),

@@ -5,18 +5,21 @@ from dataclasses import dataclass, field
 from etchr.checks import one_of
 from etchr.mllm.judge import GRADERS
 from etchr.mllm.settings import ModelConfig
+from etchr.rewards import REWARDS
 
 
 @dataclass
 class GuidanceConfig:
     """How the guidance reward asks."""
 
+    kind: str = "guidance"  # the reward, by its name in etchr/rewards/__init__.py
     view: str = "both"  # what M sees: both (source and edit) or edit (the edit alone)
     grade: str = "auto"  # auto: rules, and free text that they find wrong by a second, text-only call; text: all free
     # text by that call (paper); model: all answers by it (released); rules: rules alone
     dense: bool = False  # option questions: probability of the right letter instead of a share of decodings
 
     def __post_init__(self) -> None:
+        one_of("guidance.kind", self.kind, tuple(REWARDS))
         one_of("guidance.view", self.view, ("both", "edit"))
         one_of("guidance.grade", self.grade, GRADERS)
 
@@ -25,10 +28,12 @@ class GuidanceConfig:
 class CorrectnessConfig:
     """How the correctness reward asks."""
 
+    kind: str = "correctness"  # likewise
     view: str = "both"  # what J sees: both (source and edit), edit (alone) or truth (source, edit, ground-truth edit)
     dense: bool = False  # probability of the positive verdict token instead of a share of decodings
 
     def __post_init__(self) -> None:
+        one_of("correctness.kind", self.kind, tuple(REWARDS))
         one_of("correctness.view", self.view, ("both", "edit", "truth"))
 
 

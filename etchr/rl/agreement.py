@@ -72,7 +72,8 @@ def agreement(found: Sequence[Sequence[Tensor]], view: Callable[[Tensor], Tensor
 def orthogonalised(matrix: Tensor) -> Tensor:
     """The nearest matrix with singular values 1, which is what Muon steps along."""
     left, _, right = torch.linalg.svd(matrix.double(), full_matrices=False)
-    return (left @ right).float()
+    nearest: Tensor = left @ right
+    return nearest.float()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

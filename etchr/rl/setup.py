@@ -82,7 +82,8 @@ class Inputs:
     def rows(self, iteration: int) -> np.ndarray:
         """The prompts (P,) of an iteration, over all processes."""
         epoch, index = divmod(iteration, self.plan.batches_per_epoch)
-        return self.plan.epoch(epoch)[index]
+        rows: np.ndarray = self.plan.epoch(epoch)[index]
+        return rows
 
 
 @dataclass
@@ -179,6 +180,9 @@ def fingerprint(config: RlConfig, inputs: Inputs) -> dict[str, Any]:
     options["reward"]["judge"] = model_fingerprint(reward.judge or reward.reasoner)
     for name in ("overlap", "max_missing", "retries"):
         del options["reward"][name]
+    for name in ("guidance", "correctness"):
+        if options["reward"][name]["kind"] == name:  # goes unsaid, as it did when there was no other
+            del options["reward"][name]["kind"]
     return options
 
 

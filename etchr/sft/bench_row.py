@@ -74,7 +74,7 @@ def measure(num_steps: int) -> dict[str, Any]:
     from etchr.runtime import matmul_rate
 
     row, runtime = _ready["row"], _ready["runtime"]
-    synchronise = torch.cuda.synchronize if row.device == "cuda" else lambda: None
+    synchronise: Callable[[], None] = torch.cuda.synchronize if row.device == "cuda" else lambda: None
     synchronise()
     begin = time.perf_counter()
     for _ in range(num_steps):

@@ -119,7 +119,8 @@ class PairData:
 
     def row(self, index: int) -> dict[str, Any]:
         """The raw Parquet row of pair `index`."""
-        return self.table[int(self.row_numbers[index])]
+        row: dict[str, Any] = self.table[int(self.row_numbers[index])]
+        return row
 
     def buckets(self) -> np.ndarray:
         """A number per pair (R,); pairs of equal target and condition size have equal ones."""
@@ -167,7 +168,7 @@ class MicroBatch:
     failures: list[str] = field(default_factory=list)  # one sentence per pair that could not be read
 
 
-class StepLoader(torch.utils.data.Dataset):
+class StepLoader(torch.utils.data.Dataset[list[MicroBatch]]):
     """step -> the micro-batches of one process."""
 
     def __init__(
@@ -182,7 +183,8 @@ class StepLoader(torch.utils.data.Dataset):
         epoch, index = divmod(step, self.plan.batches_per_epoch)
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, self.plan.epoch(epoch))
-        return self._epoch[1][index]
+        rows: np.ndarray = self._epoch[1][index]
+        return rows
 
     def __getitem__(self, step: int) -> list[MicroBatch]:
         rows = self.rows(step)

@@ -1,7 +1,6 @@
 """Each system's steps: what is asked, what is drawn, which edit counts, what a failure means."""
 
 import dataclasses
-import importlib
 import json
 from math import log
 
@@ -12,12 +11,10 @@ from etchr.boxes import Box, draw_boxes
 from etchr.families import TaskFamily
 from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.mllm.verdict import Verdict
-from evaluation.plan import dry_run
 from evaluation.systems import SYSTEMS
 from evaluation.systems.base import sample_seed
 from evaluation.systems.prompting import read_instruction
 from tests.evaluation.dialogue import ACCEPT, REJECT, SOURCE, TRUTH, Painter, Scripted, make_sample, run, system
-from tests.evaluation.fakes import Case
 
 SEVEN, FIVE = "\\boxed{7}", "\\boxed{5}"
 
@@ -346,32 +343,3 @@ def test_tools_end_after_so_many_pictures():
     trace = run(system("tool_loop", turns=9), model)
     assert [len(pictures) for pictures in model.pictures()] == [1, 4, 7, 9]  # eight beside the source, not ten
     assert (len(model.asked), trace.answer) == (4, None)  # it went on calling after it was told to answer
-
-
-# ------------------------------------------------------------------------------------------------- one of one's own
-
-TRUSTING = '''
-"""Edits are trusted where the question is about charts."""
-
-from evaluation.systems import evr
-from evaluation.systems.base import Calls, Kind
-
-
-async def run(setup, sample, trace):
-    await evr.run(setup, sample, trace, verifier=None if sample.task == "chart" else setup.models.verifier)
-
-
-KIND = Kind(about="charts are trusted", run=run, calls=lambda _: Calls(1, 2, 1, 1, 1))
-'''
-
-
-def test_a_system_is_one_file_and_its_name(new_run, tmp_path, monkeypatch):
-    (tmp_path / "my_trust.py").write_text(TRUSTING)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(SYSTEMS, "trusting", importlib.import_module("my_trust").KIND)
-    run = new_run([Case("chart", "0", verdict=REJECT), Case("maze", "0", source="\\boxed{5}", verdict=REJECT)])
-    config = run.config({"direct": system("direct"), "mine": run.edits("trusting")})
-    assert "| mine | trusting | 2 | 2 | 2 to 4 |" in dry_run(config)
-    tasks = run(config)["systems"]["mine"]["tasks"]
-    assert {task: cell["pass_at_1"] for task, cell in tasks.items()} == {"chart": 100, "maze": 0}
-    assert "charts are trusted" in (run.out / "report.html").read_text()
