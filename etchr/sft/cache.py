@@ -1,8 +1,8 @@
 """Latents and text embeddings that were encoded before: in memory, or on disk across runs.
 
-An entry's key is the content that went in (image bytes and size, or the prompt); a disk cache is claimed by the
-fingerprint of the model that fills it. So a stale entry cannot be read: other content has another key, and another
-model is refused its folder.
+An entry's key is the content that went in (image bytes and size, or the prompt); on disk it lies in a folder named by
+the fingerprint of the model that made it. So a stale entry cannot be read: other content has another key, and another
+model another folder.
 """
 
 import hashlib
@@ -59,26 +59,17 @@ class MemoryCache:
 
 
 class DiskCache:
-    """One safetensors file per entry, whole or absent, so any number of processes may share a folder.
+    """One safetensors file per entry, whole or absent, so any number of processes, runs and models may share a folder.
 
-    Raises `ValueError` if the folder was filled by another model or with other preprocessing.
+    `fingerprint` is what decides the entries: model and preprocessing. It lies beside them as `cache.json`.
     """
 
     def __init__(self, folder: str | Path, fingerprint: dict[str, Any]) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(fingerprint, indent=2, sort_keys=True)
         self._model = hashlib.sha256(text.encode()).hexdigest()
-        note = self.folder / "cache.json"
-        if not any(path.suffix != ".part" for path in self.folder.iterdir()):
-            write_atomically(note, text.encode() + b"\n")
-        elif not note.is_file():
-            raise ValueError(f"{self.folder} is not a cache and not empty; choose another data.cache_dir")
-        elif note.read_bytes().strip() != text.encode():
-            raise ValueError(
-                f"the cache {self.folder} was filled by another model or with other preprocessing; "
-                "choose another data.cache_dir or remove that folder"
-            )
+        self.folder = Path(folder) / self._model[:16]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / "cache.json", text.encode() + b"\n")
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()

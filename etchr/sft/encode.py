@@ -101,7 +101,7 @@ def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
 
 
 def open_caches(kind: str, folder: str, editor: KleinEditor) -> tuple[TensorCache, TensorCache]:
-    """The caches of latents and of text embeddings; `ValueError` if `folder` belongs to another model."""
+    """The caches of latents and of text embeddings."""
     if kind == "memory":
         return MemoryCache(), MemoryCache()
     if kind == "none":

@@ -139,27 +139,13 @@ def test_a_damaged_entry_counts_as_absent_and_is_written_again(tmp_path, damage)
     assert entries(tmp_path) == [path]
 
 
-def test_another_models_folder_is_refused_and_left_as_it_is(tmp_path):
-    DiskCache(tmp_path, {"model": 1}).put("a", torch.zeros(3))
-    with pytest.raises(ValueError, match="was filled by another model or with other preprocessing; choose another"):
-        DiskCache(tmp_path, {"model": 2})
-    assert DiskCache(tmp_path, {"model": 1}).get("a") is not None
-    (tmp_path / "cache.json").write_text("{")
-    with pytest.raises(ValueError, match="was filled by another model"):
-        DiskCache(tmp_path, {"model": 1})
-
-
-def test_a_folder_that_is_no_cache_is_refused(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match=r"is not a cache and not empty; choose another data\.cache_dir"):
-        DiskCache(tmp_path, {})
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_a_cache_that_was_killed_while_it_began_is_one(tmp_path):
-    (tmp_path / ".cache.0123.part").write_text("{")
-    DiskCache(tmp_path, {}).put("a", torch.zeros(3))
-    assert DiskCache(tmp_path, {}).get("a") is not None
+def test_models_share_a_folder_and_no_entry(tmp_path):
+    first, second = DiskCache(tmp_path, {"model": 1}), DiskCache(tmp_path, {"model": 2})
+    first.put("a", torch.zeros(3))
+    assert second.get("a") is None
+    second.put("a", torch.ones(3))
+    assert holds(DiskCache(tmp_path, {"model": 1}), "a", torch.zeros(3))
+    assert holds(DiskCache(tmp_path, {"model": 2}), "a", torch.ones(3))
 
 
 def test_many_writers_of_one_key_leave_whole_files(tmp_path):
