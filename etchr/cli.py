@@ -1,13 +1,14 @@
-"""`etchr ask | edit | serve | merge | export | push`: one command for each thing a user does with a trained editor.
+"""`etchr`, the one entry point: what a user does with a trained editor, and by name every other command.
 
 Nothing heavy is imported before a command needs it, so `--help` answers at once.
 """
 
 import asyncio
 import hashlib
+import importlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+# Commands with `key=value` options of their own: the module whose `main(argv)` is theirs, and what they do. All of them
+# also go by `python -m`, as `accelerate launch -m` wants it.
+COMMANDS = {
+    "data": ("data_prep.__main__", "Make data: procedural tasks, public sources, released sets."),
+    "quality": ("data_prep.quality.__main__", "Measure a data set: counts, duplicates, overlap, a contact sheet."),
+    "filter": ("data_prep.filter_rl.__main__", "Keep the prompts that Stage II can learn from (Eq. 1)."),
+    "sft": ("etchr.sft.__main__", "Stage I, Reasoning Imitation: train the editor's LoRA on edit pairs."),
+    "rl": ("etchr.rl.__main__", "Stage II, Reasoning Enhancement: Pref-GRPO with rewards of a model."),
+    "eval": ("evaluation.__main__", "Compare systems on benchmarks; tables, figures, claims."),
+    "vllm": (
+        "evaluation.vllm_server",
+        "Serve an understanding model with vLLM, ready for the benchmarks' pictures.",
+    ),
+    "reader": ("etchr.mllm.reader", "Serve the embedded reader as an OpenAI-compatible endpoint."),
+    "base": ("etchr.editor.nano", "Build and train a nano base editor."),
+}
+
 
 ImagePath = Annotated[Path, typer.Option("--image", help="Picture file: PNG, JPEG, WebP, ... of any size.")]
 AUTO = "auto"
@@ -377,6 +396,18 @@ def _save(out: Path, image: Path, trace: "Trace", question: str, route: Route) -
 def _stop(error: Exception | str) -> NoReturn:
     typer.echo(f"etchr: {error}", err=True)
     raise typer.Exit(1)
+
+
+def _hand_on(module: str) -> Callable[[typer.Context], None]:
+    def run(context: typer.Context) -> None:
+        importlib.import_module(module).main(context.args)
+
+    return run
+
+
+for _name, (_module, _about) in COMMANDS.items():
+    _words = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(_name, help=_about, add_help_option=False, context_settings=_words)(_hand_on(_module))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from data_prep import procedural_tasks
 from data_prep.task import generate
-from etchr.cli import app
+from etchr.cli import COMMANDS, app
 from etchr.editor import serve
 from etchr.editor.folder import NANO_BASE
 from etchr.editor.klein import KleinEditor
@@ -38,6 +38,17 @@ def chart(tmp_path_factory):
     path = tmp_path_factory.mktemp("chart") / "chart.png"
     sample.image.save(path)
     return sample, path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_goes_by_one_name(name):
+    """With its own options and help, and its own mistakes."""
+    about = COMMANDS[name][1]
+    assert about.split(":")[0].split(".")[0] in " ".join(etchr("--help").output.replace("│", " ").split())
+    done = etchr(name, "--help")
+    assert done.exit_code == 0
+    assert "usage:" in done.output
+    assert etchr(name, "no_such_option=1").exit_code != 0
 
 
 def record(out):

@@ -33,7 +33,7 @@ from etchr.rl.validation import Validation
 from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime, grad_norm
 from etchr.sample import EditSample
-from etchr.seeds import hash_seed
+from etchr.seeds import hash_seed, server_seed
 from etchr.training.base import base_dtype
 from etchr.training.optim import lr_factor
 from etchr.training.start import claim, run_folder
@@ -168,7 +168,7 @@ class Trainer:
 
     def submit(self, iteration: int, sample: EditSample, member: int, edit: Image.Image) -> Future[Score]:
         """Ask for the score of an edit."""
-        seed = hash_seed(self.config.seed, iteration, sample.id, member, "reward") % 2**31
+        seed = server_seed(self.config.seed, iteration, sample.id, member, "reward")
         return self.pool.submit(iteration, score_key(sample.id, edit, seed), sample, edit, seed)
 
     def update(self, iteration: int, update: int, groups: list[Group], scores: Scores, moments: Moments) -> None:

@@ -18,7 +18,7 @@ from etchr.rl.settings import RlConfig
 from etchr.rl.setup import Prompts, Training
 from etchr.runtime import Runtime
 from etchr.sample import EditSample
-from etchr.seeds import hash_seed
+from etchr.seeds import hash_seed, server_seed
 from etchr.training.pictures import even, sheet
 
 
@@ -58,7 +58,7 @@ class Validation:
         return self.editor.edit_batch(sources, text, [hash_seed(self._seed, sample.id) for sample in samples])
 
     def _ask(self, iteration: int, sample: EditSample, edit: Image.Image) -> tuple[Future[Score], Future[Trace]]:
-        seed = hash_seed(self._seed, sample.id, "reward") % 2**31
+        seed = server_seed(self._seed, sample.id, "reward")
         score = self.pool.submit(iteration, score_key(sample.id, edit, seed), sample, edit, seed)
 
         async def propose(_: EditSample) -> Proposal:

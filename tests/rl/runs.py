@@ -17,7 +17,6 @@ from etchr.checkpoint import Checkpoints
 from etchr.config import compose
 from etchr.mllm.protocol import MLLM
 from etchr.rewards.cache import RewardCache, score_key
-from etchr.rewards.decodings import SEED_LIMIT
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards
 from etchr.rl.settings import RlConfig
@@ -26,7 +25,7 @@ from etchr.rl.trainer import Trainer
 from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime
 from etchr.sample import read_parquet
-from etchr.seeds import hash_seed
+from etchr.seeds import hash_seed, server_seed
 from tests.rl.fakes import BlindReader
 
 WORDS = [
@@ -100,12 +99,12 @@ def asked_about(reader: BlindReader, config: RlConfig, pairs: Path) -> dict[tupl
     for path in sorted(pairs.glob("*/*.parquet")):
         for sample in read_parquet(path):
             if path.stem == "val":
-                seeds[(sample.id,)] = hash_seed(config.validation.seed, sample.id, "reward") % SEED_LIMIT
+                seeds[(sample.id,)] = server_seed(config.validation.seed, sample.id, "reward")
                 continue
             for iteration, member in itertools.product(range(config.iterations), range(config.group_size)):
-                seed = hash_seed(config.seed, iteration, sample.id, member, "reward") % SEED_LIMIT
+                seed = server_seed(config.seed, iteration, sample.id, member, "reward")
                 seeds[sample.id, iteration, member] = seed
-    first = {address: hash_seed(hash_seed(seed, 1), 0) % SEED_LIMIT for address, seed in seeds.items()}  # of guidance
+    first = {address: server_seed(hash_seed(seed, 1), 0) for address, seed in seeds.items()}  # of guidance
     return {
         address: Asked(address[0], seeds[address], reader.edits[seed])
         for address, seed in first.items()
