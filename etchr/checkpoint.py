@@ -24,6 +24,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from etchr.run_folder import remove_folder, whole_folder
+
 GATHER = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 LOCAL = StateDictOptions(ignore_frozen_params=True)
 SPREAD = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
@@ -36,6 +38,10 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
+
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint after `step` steps."""
+        return self.folder / f"step_{step:08d}"
 
     def steps(self) -> list[int]:
         """Steps after which there is a complete checkpoint."""
@@ -59,28 +65,23 @@ class Checkpoints:
         files["optimizer"] = _flat(state.get("state", {}))
         if not is_main:
             return
-        for stale in self.folder.glob(".step_*.part"):  # of a run that was killed while it wrote
+        for stale in self.folder.glob(".step_*.part"):  # of a run that was killed and now saves at other steps
             shutil.rmtree(stale, ignore_errors=True)
-        part = self.folder / f".step_{step:08d}.part"
         try:
-            part.mkdir(parents=True)
-            for name, tensors in files.items():
-                save_file({key: value.contiguous() for key, value in tensors.items()}, part / f"{name}.safetensors")
-            note = {"step": step} | ({} if average is None else {"average_updates": average.optimization_step})
-            (part / "state.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
-            final = self.folder / f"step_{step:08d}"
-            shutil.rmtree(final, ignore_errors=True)
-            part.rename(final)
+            with whole_folder(self.path(step)) as part:
+                for name, tensors in files.items():
+                    save_file({key: value.contiguous() for key, value in tensors.items()}, part / f"{name}.safetensors")
+                note = {"step": step} | ({} if average is None else {"average_updates": average.optimization_step})
+                (part / "state.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(part, ignore_errors=True)
             kept = f"the one of step {self.steps()[-1]} is whole" if self.steps() else "there is none yet"
             raise OSError(f"cannot write the checkpoint of step {step} to {self.folder} ({error}); {kept}") from None
         for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.folder / f"step_{old:08d}")
+            remove_folder(self.path(old))
 
     def read(self, step: int, name: str) -> Tensors:
         """One file of a checkpoint: adapter, average or optimizer. `ValueError` if it is damaged."""
-        path = self.folder / f"step_{step:08d}" / f"{name}.safetensors"
+        path = self.path(step) / f"{name}.safetensors"
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
@@ -90,7 +91,7 @@ class Checkpoints:
 
     def _average_updates(self, step: int) -> int:
         """How often the average had been updated, which its decay depends on: once a step, where nothing is said."""
-        path = self.folder / f"step_{step:08d}" / "state.json"
+        path = self.path(step) / "state.json"
         try:
             return int(json.loads(path.read_text(encoding="utf-8")).get("average_updates", step))
         except (OSError, ValueError) as error:
