@@ -34,14 +34,13 @@ ALLOWED = {
     "mllm": {"base", "mllm"},
     "editor": {"base", "flow", "mllm", "editor", "runtime", "muon"},
     "rewards": {"base", "flow", "mllm", "editor", "rewards"},
-    "training": {"base", "flow", "mllm", "editor", "runtime", "muon", "checkpoint", "training"},
+    "training": {"base", "flow", "mllm", "editor", "runtime", "muon", "training"},
     "runtime": {"base"},
     "muon": set(),
-    "checkpoint": {"base"},
     "publish": {"base", "editor", "publish"},
     "evr": {"base", "mllm", "editor"},
-    "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "checkpoint", "training", "sft"},
-    "rl": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "checkpoint", "training", "rl"},
+    "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "training", "sft"},
+    "rl": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "training", "rl"},
     "cli": {"base", "flow", "mllm", "editor", "evr", "publish", "cli"},
 }
 LIGHT = ("torch", "diffusers", "transformers", "peft", "accelerate")
@@ -95,10 +94,10 @@ def test_evaluation_never_sees_a_trainer(module, path):
         assert not name.startswith(("etchr.sft", "etchr.rl", "data_prep", "tests")), f"{module} imports {name}"
 
 
-def test_accelerate_stays_in_the_files_that_know_processes():
+def test_accelerate_stays_in_the_file_that_knows_processes():
     for module, path in modules("etchr"):
         if any(name.split(".")[0] == "accelerate" for name in imports(path)):
-            assert module in {"etchr.runtime", "etchr.checkpoint", "etchr.sft.trainer", "etchr.rl.trainer"}
+            assert module == "etchr.runtime"
 
 
 @pytest.mark.parametrize(
