@@ -6,6 +6,8 @@ Evaluation and training share it, so that they behave alike when they are killed
 import fcntl
 import hashlib
 import json
+import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,19 +151,64 @@ def write_atomically(path: Path, data: bytes) -> None:
 def whole(path: Path) -> Iterator[Path]:
     """Where to write what becomes the file `path` at the end of the block, or nothing if the block fails.
 
-    It lies beside `path`, by a name that no other process of any machine uses.
+    What a process leaves that is killed meanwhile goes with the next try; several at once do not meet.
     """
-    part = temporary(path)
-    try:
+    with _part(path) as part:
         yield part
         part.replace(path)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """`whole` for a folder, empty at first, which takes the place of one at `path`; those above it are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _part(path) as part:
+        part.mkdir()
+        yield part
+        if path.exists():
+            path.rename(part.with_name("before"))
+        part.rename(path)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder if it is there. It is whole until it is gone, wherever this is killed."""
+    if path.is_dir():
+        with _part(path) as part:
+            path.rename(part)
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """A name for what becomes `path`, in a folder beside it that no other process uses and that goes with the block."""
+    room = path.with_name(f".{path.name}.part")
+    lock = _lock(room)
+    if lock is None:
+        room = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+        room.mkdir()
+    try:
+        yield room / f"{path.name}.part"
     finally:
-        part.unlink(missing_ok=True)
+        shutil.rmtree(room, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
-def temporary(path: Path) -> Path:
-    """A name beside `path` for what will be it, which no other process of any machine uses."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+def _lock(room: Path) -> int | None:
+    """A descriptor that keeps the emptied folder for this process while it is open; None if another one has it."""
+    lock = None
+    try:
+        room.mkdir(exist_ok=True)
+        lock = os.open(room, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), room.stat()):  # else it is another one by now
+            for left in room.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            return lock
+    except OSError:  # another process has it, or the file system has no locks
+        pass
+    if lock is not None:
+        os.close(lock)
+    return None
 
 
 def _differences(there: Any, here: Any, where: str = "") -> list[str]:

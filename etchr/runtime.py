@@ -1,14 +1,11 @@
-"""Processes, devices and trackers: the one file that knows ranks. A single process is the simple case of many."""
+"""Processes and devices: the one file that knows ranks. A single process is the simple case of many."""
 
 import os
-import platform
 import resource
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +16,19 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
-
 
 class Runtime:
     """What a trainer needs to know of the processes that train together; made by `accelerate launch`, or just one.
 
     Processes hold copies of the model (DDP) unless accelerate's config says `distributed_type: FSDP`; then each holds a
-    slice (FSDP2). With `autocast` matrix products run in bfloat16 while the adapter's weights, gradients and their
-    exchange between processes stay in fp32, in both cases.
+    slice (FSDP2). An fp32 adapter on a bfloat16 base is trained under autocast: matrix products run in bfloat16 while
+    the adapter's weights, gradients and their exchange between processes stay in fp32, in both cases.
     """
 
-    def __init__(self, device: str = "auto", autocast: bool = False, threads: int = 0) -> None:
+    def __init__(
+        self, device: str = "auto", dtype: str = "float32", adapter_dtype: str = "float32", threads: int = 0
+    ) -> None:
+        """`dtype` of the frozen base: bfloat16, float32; auto: bfloat16 on a GPU, float32 on a CPU."""
         if threads:
             torch.set_num_threads(threads)
         use_cpu = device == "cpu" or not torch.cuda.is_available()
@@ -41,7 +39,8 @@ class Runtime:
         self.num_processes = self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.is_sharded = self.num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP") == "true"
-        self._autocast = autocast
+        self.dtype = dtype if dtype != "auto" else "float32" if use_cpu else "bfloat16"
+        self._autocast = self.dtype == "bfloat16" and adapter_dtype == "float32"
 
     def prepare(self, model: Any) -> Any:
         """The model as these processes train it; build the optimizer afterwards, from the slices that FSDP makes."""
@@ -60,7 +59,7 @@ class Runtime:
         return "FSDP2" if self.is_sharded else "DDP" if self.num_processes > 1 else "one process"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Round every forward pass; does nothing unless it was asked for.
+        """Round every forward pass; does nothing unless the dtypes ask for it.
 
         Nothing is cached: a cast of weights that have changed since, or that was made without gradients, is stale.
         """
@@ -151,68 +150,3 @@ def join_processes() -> tuple[int, int]:
 def wait_for_all() -> None:
     """Return once every process has called this."""
     PartialState().wait_for_everyone()
-
-
-def matmul_rate(device: torch.device, dtype: torch.dtype, size: int | None = None, seconds: float = 0.3) -> float:
-    """Measured FLOP/s of square matrix products: what the hardware gives, to hold a training's FLOPs against."""
-    size = size or (8192 if device.type == "cuda" else 1024)
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, end = float("inf"), time.perf_counter() + seconds
-    while best == float("inf") or time.perf_counter() < end:
-        begin = time.perf_counter()
-        for _ in range(4):
-            a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, (time.perf_counter() - begin) / 4)
-    return 2 * size**3 / best
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Hardware and versions, for whoever reads a number later; nothing that names a machine or a user."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    versions = {package: metadata.version(package) for package in PACKAGES}
-    return {"device": name, "cpus": os.cpu_count(), "threads": torch.get_num_threads(), **versions}
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-class Tracker:
-    """Weights & Biases where it is asked for, in the main process; `metrics.jsonl` is written in any case."""
-
-    def __init__(self, mode: str, project: str, folder: Path, config: dict[str, Any]) -> None:
-        self._run: Any = None
-        if mode != "disabled":
-            import wandb
-
-            name = folder.resolve().name
-            identity = folder / "wandb_id"  # a run that is started again goes on in the same curve
-            if not identity.is_file():
-                identity.write_text(f"{os.urandom(6).hex()}", encoding="utf-8")
-            self._run = wandb.init(
-                project=project,
-                name=name,
-                id=identity.read_text(encoding="utf-8").strip(),
-                resume="allow",
-                dir=str(folder),
-                mode=mode,  # type: ignore[arg-type]
-                config=config,
-                save_code=False,
-            )
-
-    def log(self, step: int, values: dict[str, float], picture: str | None = None) -> None:
-        """Numbers, and a picture file, of a step."""
-        if self._run is not None:
-            import wandb
-
-            pictures = {} if picture is None else {"validation/edits": wandb.Image(picture)}
-            self._run.log({**values, **pictures}, step=step)
-
-    def close(self) -> None:
-        """Flush what is left."""
-        if self._run is not None:
-            self._run.finish()

@@ -33,14 +33,13 @@ ALLOWED = {
     "mllm": {"base", "mllm"},
     "editor": {"base", "flow", "mllm", "editor", "runtime", "muon"},
     "rewards": {"base", "flow", "mllm", "editor", "rewards"},
-    "training": {"base", "flow", "mllm", "editor", "runtime", "muon", "checkpoint", "training"},
+    "training": {"base", "flow", "mllm", "editor", "runtime", "muon", "training"},
     "runtime": {"base"},
     "muon": set(),
-    "checkpoint": {"base"},
     "publish": {"base", "editor", "publish"},
     "evr": {"base", "mllm", "editor"},
-    "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "checkpoint", "training", "sft"},
-    "rl": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "checkpoint", "training", "rl"},
+    "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "training", "sft"},
+    "rl": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "training", "rl"},
     "cli": {"base", "flow", "mllm", "editor", "evr", "publish", "cli"},
 }
 LIGHT = ("torch", "diffusers", "transformers", "peft", "accelerate")
@@ -91,10 +90,10 @@ def may_import(module, name):
     return there not in ("evaluation", *LIGHT) and (there != "etchr" or layer(name) in known)
 
 
-def test_accelerate_stays_in_the_files_that_know_processes():
+def test_accelerate_stays_in_the_file_that_knows_processes():
     for module, path in modules("etchr"):
         if any(name.split(".")[0] == "accelerate" for name in imports(path)):
-            assert module in {"etchr.runtime", "etchr.checkpoint", "etchr.sft.trainer", "etchr.rl.trainer"}
+            assert module == "etchr.runtime"
 
 
 LOADS_WITHOUT_TORCH = [

@@ -2,10 +2,13 @@
 
 import json
 import os
+import shutil
+import time
 
 import pytest
 
-from etchr.run_folder import JsonLines, RunFolder, content_digest, write_atomically
+from etchr.run_folder import JsonLines, RunFolder, content_digest, whole, whole_folder, write_atomically
+from tests.processes import kill_when
 
 # --------------------------------------------------------------------------------------------------------- lines
 
@@ -59,6 +62,53 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["note.json"]
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "new" / "folder"
+    for name in ("old", "new"):
+        with whole_folder(path) as part:
+            (part / name).write_text(name)
+            (part / "sub").mkdir()
+        assert {file.name for file in path.iterdir()} == {name, "sub"}
+        with pytest.raises(FileExistsError), whole_folder(path) as part:
+            shutil.copytree(path, part)
+        assert {file.name for file in path.iterdir()} == {name, "sub"}
+        assert os.listdir(path.parent) == ["folder"]
+
+
+def begin(path, folder):
+    with (whole_folder if folder else whole)(path) as part:
+        (part / "half" if folder else part).write_text("half of it")
+        (path.parent / "begun").touch()
+        time.sleep(600)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_a_killed_process_left_is_used_again(tmp_path, folder):
+    path, begun = tmp_path / "x", tmp_path / "begun"
+    kill_when(begun.is_file, begin, path, folder)
+    begun.unlink()
+    assert not path.exists()
+    assert len(os.listdir(tmp_path)) == 1
+    with (whole_folder if folder else whole)(path) as part:
+        assert not part.exists() or not list(part.iterdir())
+        (part / "new" if folder else part).touch()
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("way", [whole, whole_folder])
+def test_two_writers_of_one_path_do_not_meet(tmp_path, way):
+    path = tmp_path / "x"
+    with way(path) as first:
+        with way(path) as second:
+            assert first != second
+            if way is whole:
+                first.touch()
+                second.touch()
+        assert path.exists()
+        assert first.exists()
+    assert os.listdir(tmp_path) == ["x"]
 
 
 # -------------------------------------------------------------------------------------------------------- claims

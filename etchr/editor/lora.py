@@ -178,12 +178,13 @@ def save(
     if adapter_name not in getattr(transformer, "peft_config", {}):
         raise ValueError(f"the transformer has no adapter {adapter_name!r} to save")
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     weights = get_peft_model_state_dict(transformer, state_dict=weights, adapter_name=adapter_name)
     weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}
     try:
         with whole(folder / LORA_FILE) as part:
             Flux2KleinPipeline.save_lora_weights(
-                folder,
+                part.parent,
                 transformer_lora_layers=weights,
                 transformer_lora_adapter_metadata=_header(transformer.peft_config[adapter_name]),
                 weight_name=part.name,

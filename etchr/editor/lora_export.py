@@ -11,7 +11,7 @@ from torch import Tensor
 
 from etchr.editor.lora import check_mergeable, merged_weight, targeted_shapes
 from etchr.editor.lora_files import BFL_PREFIX, LoraLayer, LoraWeights, read
-from etchr.run_folder import temporary, whole
+from etchr.run_folder import whole, whole_folder
 
 # BFL's name of a layer -> the diffusers layers that it holds, in row order (BFL fuses q, k and v of the double blocks)
 BFL_DOUBLE = {
@@ -83,9 +83,7 @@ def merge_folder(
         raise ValueError(f"{out} already holds something; merge into a new folder")
     weights = read(lora)
     check_mergeable(weights, _folder_shapes(base / "transformer"), scale, partial=partial)
-    part = temporary(out)
-    try:
-        part.mkdir(parents=True)
+    with whole_folder(out) as part:
         for name in components:
             if name != "transformer":
                 shutil.copytree(base / name, part / name)
@@ -93,9 +91,6 @@ def merge_folder(
             for file in base.glob(pattern):
                 shutil.copyfile(file, part / file.name)
         _merge_shards(base / "transformer", part / "transformer", weights, scale)
-        part.replace(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return out
 
 

@@ -15,17 +15,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from etchr.checkpoint import Checkpoints
 from etchr.config import compose, parse_command
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards
+from etchr.rl.inputs import read_inputs
 from etchr.rl.journal import Moments
+from etchr.rl.policy import build_policy
 from etchr.rl.scores import Scores
 from etchr.rl.settings import RlConfig
-from etchr.rl.setup import build, read_inputs
 from etchr.rl.trainer import Trainer
-from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime
+from etchr.training.run import Run
 
 
 @dataclass
@@ -43,21 +43,19 @@ class AgreementConfig:
 
 def gradients(options: RlConfig, rollouts: int) -> list[list[Tensor]]:
     """The gradients of every adapter matrix that has one, for each rollout on one set of prompts."""
-    runtime = Runtime(options.device, False, options.threads)
+    runtime = Runtime(options.device, options.model.dtype, options.adapter.dtype, options.threads)
     inputs = read_inputs(options, runtime)
-    first = inputs.rows(0)
     found = []
     with RewardPool(EditRewards.from_config(options.reward)) as pool, tempfile.TemporaryDirectory() as folder:
-        run = build(options, runtime, inputs)
-        run.editor.transformer.eval()
-        checkpoints = Checkpoints(Path(folder), 1)
-        trainer = Trainer(options, runtime, inputs, run, pool, checkpoints, RunFolder(folder), rollouts)
+        state = build_policy(options, runtime, inputs.base)
+        state.editor.transformer.eval()
+        trainer = Trainer(options, Run(options, runtime, inputs, Path(folder)), state, pool)
         for number in range(rollouts):
-            run.optimizer.zero_grad()
-            run.algorithm.prepare()
-            groups = trainer.sample(number, first)
+            state.optimizer.zero_grad()
+            trainer.algorithm.prepare()
+            groups = trainer.sample(number, inputs.plan.batch(0))
             trainer.accumulate(number, 0, groups, Scores(options, runtime, groups), Moments())
-            found.append([p.grad.clone() for p in run.parameters if p.grad is not None and p.grad.any()])
+            found.append([p.grad.clone() for p in state.parameters if p.grad is not None and p.grad.any()])
     return found
 
 

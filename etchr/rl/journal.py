@@ -1,17 +1,17 @@
 """What Stage II says about itself while it runs: rewards, ratios, times, and pictures with their scores."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from PIL import Image
 
 from etchr.images import encode_png
 from etchr.rl.rollout import Group
 from etchr.rl.scores import Scores
-from etchr.rl.settings import RlConfig
-from etchr.run_folder import RunFolder, write_atomically
+from etchr.run_folder import write_atomically
 from etchr.runtime import Runtime
 from etchr.training.pictures import chart, even, sheet
+from etchr.training.run import Run
 from etchr.training.run_log import RunLog
 
 NUM_GROUPS_SHOWN = 6
@@ -42,9 +42,9 @@ class Moments:
 class Journal(RunLog):
     """The lines of Stage II, one per iteration."""
 
-    def __init__(self, config: RlConfig, runtime: Runtime, folder: RunFolder, start: int) -> None:
-        super().__init__(folder, runtime, config.wandb, asdict(config), start)
-        self.config, self.runtime = config, runtime
+    def __init__(self, run: Run, start: int) -> None:
+        super().__init__(run, start)
+        self.config, self.runtime = run.config, run.runtime
 
     def has_validation(self, step: int) -> bool:
         """Whether a run that goes on has already looked at the held-out prompts after `step` iterations."""

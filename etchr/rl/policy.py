@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from etchr.editor import lora
+from etchr.rl.settings import RlConfig
+from etchr.runtime import Runtime
+from etchr.training.state import REFERENCE, TrainState, build_state
 
-REFERENCE = "reference"  # the frozen copy of the Stage I adapter that the KL is measured against
 
-
-def add_reference(transformer: Any, adapter: str, dtype: torch.dtype) -> None:
-    """A frozen second copy of the Stage I adapter, for the KL where training goes on with that adapter itself."""
-    lora.load(transformer, adapter, adapter_name=REFERENCE, dtype=dtype)
-    transformer.set_adapter("default")
+def build_policy(config: RlConfig, runtime: Runtime, base: str) -> TrainState:
+    """The policy that is trained, over the merged Stage I adapter, and with a frozen copy of what the KL needs."""
+    goes_on = config.objective.kl > 0 and config.adapter.init is not None
+    return build_state(config, runtime, base, merged=config.sft, reference=goes_on)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The trainer of Stage II, Pref-GRPO: sample edits, have them rewarded, move the policy towards the better ones.
 
 What an iteration sees depends on (seed, iteration) alone, so a run that is killed ends as an unbroken one, and so do
-one process and many. What is checked and built before the first iteration is in `setup.py`.
+one process and many.
 """
 
 import logging
@@ -18,25 +18,24 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from etchr.checkpoint import Checkpoints
-from etchr.editor.card import CARD_FILE
 from etchr.rewards.cache import RewardCache, score_key
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards, Score
+from etchr.rl import algorithms
 from etchr.rl.finish import keep_best, write_adapters
+from etchr.rl.inputs import read_inputs
 from etchr.rl.journal import Journal, Moments
-from etchr.rl.rollout import Batch, Group
+from etchr.rl.policy import build_policy
+from etchr.rl.rollout import Batch, Group, Sampler
 from etchr.rl.scores import Scores
 from etchr.rl.settings import RlConfig
-from etchr.rl.setup import Inputs, Training, build, fingerprint, read_inputs
 from etchr.rl.validation import Validation
-from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime, grad_norm
 from etchr.sample import EditSample
 from etchr.seeds import hash_seed, server_seed
-from etchr.training.base import base_dtype
 from etchr.training.optim import lr_factor
-from etchr.training.start import claim, run_folder
+from etchr.training.run import Run, open_run
+from etchr.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -52,61 +51,38 @@ def train(config: RlConfig) -> Path:
     read where that can be known; `TooManyMissing` where the reward models do not answer; `OSError` where the disk is
     full. Checkpoints written before stay whole.
     """
-    autocast = base_dtype(config.model, config.device) == "bfloat16" and config.adapter.dtype == "float32"
-    runtime = Runtime(config.device, autocast, config.threads)
+    runtime = Runtime(config.device, config.model.dtype, config.adapter.dtype, config.threads)
     inputs = read_inputs(config, runtime)
-    total = config.iterations or max(int(config.epochs * inputs.plan.batches_per_epoch), 1)
-    decides = fingerprint(config, inputs)
-    with run_folder(runtime, config.out, inputs.base, decides) as folder:
-        checkpoints = Checkpoints(folder.path / "checkpoints", config.keep_checkpoints)
-        adapter = folder.path / "adapter"
-        if total in checkpoints.steps() and (adapter / CARD_FILE).is_file():
-            log.info("%s is finished", adapter)
-        else:
-            cache = RewardCache(folder.path / "rewards", runtime.rank)
+    with open_run(config, runtime, inputs) as run:
+        if not run.is_finished():
+            cache = RewardCache(run.folder / "rewards", runtime.rank)
             with RewardPool(EditRewards.from_config(config.reward, runtime.rank), cache) as pool:
-                run = build(config, runtime, inputs)
-                claim(runtime, folder, config, decides)
-                Trainer(config, runtime, inputs, run, pool, checkpoints, folder, total).fit()
-            log.info(
-                "edits that the models were asked about: %d, known before: %d, without a score: %d",
-                *astuple(pool.stats),
-            )
-            write_adapters(adapter, config, runtime, inputs, run, total)
-        runtime.close()
-    return adapter
+                state = build_policy(config, runtime, inputs.base)
+                trainer = Trainer(config, run, state, pool)
+                trainer.fit()
+            trainer.write()
+    return run.adapter
 
 
 class Trainer:
     """The loop of a run."""
 
-    def __init__(
-        self,
-        config: RlConfig,
-        runtime: Runtime,
-        inputs: Inputs,
-        run: Training,
-        pool: RewardPool,
-        checkpoints: Checkpoints,
-        folder: RunFolder,
-        total: int,
-    ) -> None:
-        self.config, self.runtime, self.inputs, self.run = config, runtime, inputs, run
-        self.pool, self.checkpoints, self.folder, self.total = pool, checkpoints, folder, total
-        self.lr_factor = lr_factor(config.optim, total * config.updates_per_iteration, runtime.num_processes)
+    def __init__(self, config: RlConfig, run: Run, state: TrainState, pool: RewardPool) -> None:
+        self.config, self.run, self.state, self.pool = config, run, state, pool
+        self.runtime, self.data, self.total = run.runtime, run.inputs.data, run.inputs.total
+        self.sampler = Sampler(state.editor, state.model, config)
+        self.algorithm = algorithms.find(config.objective.kind)(config, self.sampler, state.parameters)
+        self.lr_factor = lr_factor(config.optim, self.total * config.updates_per_iteration, self.runtime.num_processes)
         self.validation: Validation | None = None
-        if inputs.held_out is not None:
-            self.validation = Validation(config, inputs.held_out, run.editor, pool, runtime)
+        if run.inputs.held_out is not None:
+            self.validation = Validation(config, run.inputs.held_out, state, pool, self.runtime)
 
     def fit(self) -> None:
         """From the last checkpoint to the last iteration."""
         run, config = self.run, self.config
-        start = max(self.checkpoints.steps(), default=0)
-        if start:
-            self.checkpoints.restore(start, run.model, run.optimizer, run.average)
-            log.info("going on from iteration %d", start)
-        self.journal = Journal(config, self.runtime, self.folder, start)
-        run.editor.transformer.eval()  # there is no dropout, and sampling and training must agree
+        start = run.begin(self.state)
+        self.journal = Journal(run, start)
+        self.state.editor.transformer.eval()  # there is no dropout, and sampling and training must agree
         (seen,) = self.runtime.sum(float(self.journal.has_validation(start)))  # the main process knows
         if self._looks_at(start) and not seen:
             self._validate(start)
@@ -116,7 +92,7 @@ class Trainer:
             try:
                 self.iterate(iteration)
             except TooManyMissing:
-                if iteration > max(self.checkpoints.steps(), default=start):
+                if iteration > max(run.checkpoints.steps(), default=start):
                     self._save(iteration)
                 raise
             done = iteration + 1
@@ -125,14 +101,19 @@ class Trainer:
             if self._looks_at(done):
                 self._validate(done)
             bar.set_postfix(reward=f"{self.journal.last.get('reward', math.nan):.3f}", refresh=False)
-        run.measures = self.journal.last
         self.journal.close()
+
+    def write(self) -> None:
+        """Write the adapters and their model cards."""
+        told = "edits that the models were asked about: %d, known before: %d, without a score: %d"
+        log.info(told, *astuple(self.pool.stats))
+        write_adapters(self.config, self.run, self.state, self.algorithm, self.journal.last)
 
     def iterate(self, iteration: int) -> None:
         """One rollout and the updates on it."""
         config, moments = self.config, Moments()
         begin = time.perf_counter()
-        self.run.algorithm.prepare()
+        self.algorithm.prepare()
         groups = self.sample(iteration)
         sampled = time.perf_counter()
         scores = Scores(config, self.runtime, groups)
@@ -144,22 +125,21 @@ class Trainer:
             "seconds_waiting": scores.seconds,
             "seconds_training": time.perf_counter() - sampled - scores.seconds,
         }
-        values = moments.values(self.runtime) | self.run.algorithm.stats(self.runtime) | seconds
+        values = moments.values(self.runtime) | self.algorithm.stats(self.runtime) | seconds
         self.journal.iteration(iteration + 1, scores, values, groups)
 
     def sample(self, iteration: int, rows: np.ndarray | None = None) -> list[Group]:
         """This process's groups, of the iteration's prompts or of `rows` (P,); their edits are being scored."""
         config, runtime, groups = self.config, self.runtime, []
-        rows = self.inputs.rows(iteration) if rows is None else rows
+        rows = self.run.inputs.plan.batch(iteration) if rows is None else rows
         for place in range(runtime.rank, len(rows), runtime.num_processes):
             row = int(rows[place])
-            sample = self.inputs.prompts.sample(row)
+            sample = self.data.sample(row)
             ask = partial(self.submit, iteration, sample) if config.reward.overlap else None
             with runtime.autocast():
-                sampler, seed = self.run.sampler, hash_seed(config.seed, iteration, sample.id)
-                prompt = sampler.prompt(sample, self.inputs.prompts.texts[row])
-                plan = self.run.algorithm.plan(sampler.num_steps, seed)
-                groups.append(sampler.group(place, prompt, iteration, plan, ask))
+                prompt = self.sampler.prompt(sample, self.data.prompts[row])
+                plan = self.algorithm.plan(self.sampler.num_steps, hash_seed(config.seed, iteration, sample.id))
+                groups.append(self.sampler.group(place, prompt, iteration, plan, ask))
         if not config.reward.overlap:
             for group in groups:
                 ask = partial(self.submit, iteration, group.prompt.sample)
@@ -173,7 +153,7 @@ class Trainer:
 
     def update(self, iteration: int, update: int, groups: list[Group], scores: Scores, moments: Moments) -> None:
         """One optimizer step on a part of the rollout."""
-        config, run = self.config, self.run
+        config, state = self.config, self.state
 
         # ----- gradient step
         learned = self.accumulate(iteration, update, groups, scores, moments)
@@ -181,29 +161,24 @@ class Trainer:
             self._check_missing(scores)  # before anything is changed
         if not learned:
             return
-        norm = grad_norm(run.parameters, config.optim.clip)
+        norm = grad_norm(state.parameters, config.optim.clip)
         if not math.isfinite(norm):
             raise ValueError(f"the gradient norm is {norm} in iteration {iteration + 1}; lower optim.lr in a new out=")
         lr = config.optim.lr * self.lr_factor(iteration * config.updates_per_iteration + update)
-        for options in run.optimizer.param_groups:
-            options["lr"] = lr
-        run.optimizer.step()
-        run.optimizer.zero_grad()
-        if run.average is not None:
-            run.average.step(run.parameters)
+        state.update(lr)
         # -----
         moments.update(norm, lr)
 
     def accumulate(self, iteration: int, update: int, groups: list[Group], scores: Scores, moments: Moments) -> bool:
         """The gradient of an update, whether there is one. Groups whose edits are all equally good cost nothing."""
-        config, runtime, algorithm, learned = self.config, self.runtime, self.run.algorithm, False
+        config, runtime, algorithm, learned = self.config, self.runtime, self.algorithm, False
         num_edits = config.prompts_per_iteration * config.group_size / config.updates_per_iteration
         for batch, advantage, is_last in self._learnable(update, groups, scores):
             advantage = advantage.to(runtime.device)
             counts = advantage != 0
             num_turns = algorithm.num_turns(batch)
             for turn in range(num_turns):
-                with runtime.accumulating(self.run.model, last=is_last and turn == num_turns - 1):
+                with runtime.accumulating(self.state.model, last=is_last and turn == num_turns - 1):
                     with runtime.autocast():
                         loss = algorithm.loss(batch, turn, advantage, iteration, is_first=update == 0)
                     loss = (loss * counts).sum() / (num_edits * num_turns)
@@ -247,7 +222,7 @@ class Trainer:
         scores.share()
         share = scores.missing_share()
         if share > self.config.reward.max_missing:
-            self.run.optimizer.zero_grad()
+            self.state.optimizer.zero_grad()
             raise TooManyMissing(
                 f"{share:.0%} of a rollout's edits have no score, more than reward.max_missing="
                 f"{self.config.reward.max_missing:g}: {scores.reason()}. Start the same command again when that is "
@@ -259,15 +234,13 @@ class Trainer:
         return self.validation is not None and (done % every == 0 or done == self.total)
 
     def _save(self, done: int) -> None:
-        run = self.run
-        self.checkpoints.save(done, run.model, run.optimizer, run.average, self.runtime.is_main)
+        self.run.save(done, self.state)
         assert self.pool.cache is not None
-        self.pool.cache.prune(min(self.checkpoints.steps(), default=0))
+        self.pool.cache.prune(min(self.run.checkpoints.steps(), default=0))
 
     def _validate(self, done: int) -> None:
         """Rewards and pictures with the weights that would be saved now; the best ones are kept."""
         assert self.validation is not None
-        values, page = self.validation(self.run, done)
-        best = self.folder.path / "best"
-        keep_best(best, self.config, self.run, self.runtime, done, values, self.journal.best())
+        values, page = self.validation(done)
+        keep_best(self.run, self.state, done, values, self.journal.best())
         self.journal.write(done, values, page, "held_out")

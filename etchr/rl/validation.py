@@ -5,9 +5,7 @@ from concurrent.futures import Future
 import torch
 from PIL import Image
 
-from etchr.checkpoint import averaged
 from etchr.editor import geometry
-from etchr.editor.klein import KleinEditor
 from etchr.evr import Proposal, Trace, Verdict, edit_verify_reason
 from etchr.mllm.answers import is_correct
 from etchr.mllm.protocol import Sampling
@@ -15,37 +13,38 @@ from etchr.rewards.cache import score_key
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import Score
 from etchr.rl.settings import RlConfig
-from etchr.rl.setup import Prompts, Training
 from etchr.runtime import Runtime
 from etchr.sample import EditSample
 from etchr.seeds import hash_seed, server_seed
+from etchr.training.data import SampleTable
 from etchr.training.pictures import even, sheet
+from etchr.training.plan import chunks_of_one_size, in_step
+from etchr.training.state import TrainState
 
 
 class Validation:
     """Held-out prompts and how they are looked at; the same at every call."""
 
     def __init__(
-        self, config: RlConfig, prompts: Prompts, editor: KleinEditor, pool: RewardPool, runtime: Runtime
+        self, config: RlConfig, data: SampleTable, state: TrainState, pool: RewardPool, runtime: Runtime
     ) -> None:
-        self.config, self.prompts, self.editor, self.pool, self.runtime = config, prompts, editor, pool, runtime
+        self.config, self.data, self.state, self.pool, self.runtime = config, data, state, pool, runtime
+        self.editor = state.editor
         self.sampling = Sampling(max_tokens=config.reward.max_tokens)
-        self.chunks = self._chunks()
+        rows = even(data.tasks, config.validation.num_samples)
+        self.chunks = chunks_of_one_size(rows, data.sizes, self.editor.batch_size)
 
-    def __call__(self, run: Training, iteration: int) -> tuple[dict[str, float], Image.Image | None]:
+    def __call__(self, iteration: int) -> tuple[dict[str, float], Image.Image | None]:
         """Reward, its parts, verify rate and Pass@1 over the held-out prompts, and a sheet of the first edits.
 
-        The processes share the work; each does equally many forwards, as sharded models need.
+        The processes share the work, and each gets the whole.
         """
         seen: list[tuple[EditSample, Image.Image, Future[Score], Future[Trace]]] = []
-        rounds = -(-len(self.chunks) // self.runtime.num_processes)
-        with averaged(run.model, run.average), self.runtime.autocast(), torch.no_grad():
-            for turn in range(rounds):
-                number = turn * self.runtime.num_processes + self.runtime.rank
-                rows = self.chunks[min(number, len(self.chunks) - 1)]
-                samples = [self.prompts.sample(row) for row in rows]
-                edits = self._edit(samples, [self.prompts.texts[row] for row in rows])
-                if number < len(self.chunks):
+        with self.state.averaged(), self.runtime.autocast(), torch.no_grad():
+            for rows, is_mine in in_step(self.chunks, self.runtime.rank, self.runtime.num_processes):
+                samples = [self.data.sample(row) for row in rows]
+                edits = self._edit(samples, [self.data.prompts[row] for row in rows])
+                if is_mine:
                     for sample, edit in zip(samples, edits, strict=True):
                         seen.append((sample, edit, *self._ask(iteration, sample, edit)))
         values = self._values([(sample, score.result(), trace.result()) for sample, _, score, trace in seen])
@@ -88,7 +87,7 @@ class Validation:
             values |= {name: total / num_scored for name, (total, weight) in parts.items() if weight}
         if num_traces:
             values |= {"val_pass_at_1": right / num_traces, "val_verify_rate": accepted / num_traces}
-        tasks = sorted({self.prompts.tasks[row] for rows in self.chunks for row in rows})
+        tasks = sorted({self.data.tasks[row] for rows in self.chunks for row in rows})
         seen = [sum(sample.task == task for sample, _ in traces) for task in tasks]
         wins = [sum(is_correct(t.answer, sample) for sample, t in traces if sample.task == task) for task in tasks]
         sums = self.runtime.sum(*map(float, seen + wins))
@@ -109,13 +108,3 @@ class Validation:
     @property
     def _seed(self) -> int:
         return self.config.validation.seed
-
-    def _chunks(self) -> list[list[int]]:
-        """The held-out rows in groups of one size, so many as the editor takes at once."""
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for row in even(self.prompts.tasks, self.config.validation.num_samples):
-            width, height = self.prompts.sizes[row]
-            size = geometry.fit_size(width, height, max_pixels=self.editor.settings.max_pixels)
-            by_size.setdefault(size, []).append(row)
-        step = self.editor.batch_size
-        return [same[start : start + step] for same in by_size.values() for start in range(0, len(same), step)]

@@ -166,7 +166,7 @@ def bench(config: BenchConfig, command: str) -> Path:
     """Measure everything the options name and write `table.md` and `results.json`, anew after every group of rows."""
     import torch
 
-    from etchr.runtime import environment
+    from etchr.training.hardware import environment
 
     device = "cuda" if config.device == "auto" and torch.cuda.is_available() else "cpu"
     if config.threads:

@@ -54,8 +54,7 @@ def prepare(row: Row) -> dict[str, Any]:
 
     from etchr.runtime import Runtime
 
-    bf16 = row.dtype == "bfloat16"
-    runtime = Runtime(row.config.device, bf16 and row.config.adapter.dtype == "float32", row.config.threads)
+    runtime = Runtime(row.config.device, row.dtype, row.config.adapter.dtype, row.config.threads)
     torch.manual_seed(0)
     before = runtime.peak_memory_gb()
     build = _frozen_part if row.what in FROZEN_PARTS else _training_step
@@ -71,7 +70,7 @@ def measure(num_steps: int) -> dict[str, Any]:
     """Seconds per step, peak memory so far, and what the hardware gives at this moment."""
     import torch
 
-    from etchr.runtime import matmul_rate
+    from etchr.training.hardware import matmul_rate
 
     row, runtime = _ready["row"], _ready["runtime"]
     synchronise: Callable[[], None] = torch.cuda.synchronize if row.device == "cuda" else lambda: None
@@ -91,8 +90,8 @@ def _training_step(row: Row, runtime: Any) -> Callable[[], None]:
     from etchr.editor.tokens import Grid
     from etchr.runtime import grad_norm
     from etchr.sft.objective import Pairs, draw, pair_noise, sft_loss
-    from etchr.training.base import attach
     from etchr.training.optim import build_optimizer
+    from etchr.training.state import attach
 
     config, dtype = row.config, getattr(torch, row.dtype)
     transformer = _transformer(row.size, row.device, dtype, config.model.quantisation)

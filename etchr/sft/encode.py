@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ from tqdm import tqdm
 from etchr.editor.klein import KleinEditor
 from etchr.editor.tokens import Grid
 from etchr.sft.cache import DiskCache, MemoryCache, NoCache, TensorCache, weights_digest
-from etchr.sft.data import MicroBatch, Picture, Size, StepLoader
+from etchr.sft.data import MicroBatch, Picture, StepLoader
 from etchr.sft.objective import Pairs
-
-T = TypeVar("T")
+from etchr.training.data import Size
+from etchr.training.plan import chunks, chunks_of_one_size
 
 
 class PairEncoder:
@@ -75,11 +75,9 @@ class PairEncoder:
 
     def fill(self, loader: StepLoader, indices: Sequence[int], show: bool) -> None:
         """Put pictures and prompts of these pairs into the caches, in batches that depend on `indices` alone."""
-        by_size: dict[tuple[Size, Size], list[int]] = {}
-        for index in indices:
-            by_size.setdefault(loader.data.sizes[index], []).append(index)
-        chunks = [chunk for same in by_size.values() for chunk in _chunks(same, self.editor.batch_size)]
-        for chunk in tqdm(chunks, "encode pictures", unit="batch", disable=not show):
+        together = self.editor.batch_size
+        same_size = chunks_of_one_size(indices, loader.data.sizes, together)
+        for chunk in tqdm(same_size, "encode pictures", unit="batch", disable=not show):
             batch = loader.read(chunk, chunk)
             pictures = (*batch.targets, *batch.conditions)
             if any(picture.tokens is None for picture in pictures):
@@ -88,16 +86,10 @@ class PairEncoder:
                 self._encode(batch.targets)
                 self._encode(batch.conditions)
         prompts = sorted({loader.data.prompts[index] for index in indices})
-        for group in tqdm(
-            list(_chunks(prompts, self.editor.batch_size)), "encode prompts", unit="batch", disable=not show
-        ):
+        for group in tqdm(chunks(prompts, together), "encode prompts", unit="batch", disable=not show):
             if any(self.texts.get(prompt) is None for prompt in group):
                 for prompt, row in zip(group, self.editor.encode_text(group), strict=True):
                     self.texts.put(prompt, row)
-
-
-def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def open_caches(kind: str, folder: str, editor: KleinEditor) -> tuple[TensorCache, TensorCache]:

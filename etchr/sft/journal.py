@@ -1,41 +1,29 @@
 """What Stage I says about itself while it runs: loss, speed, utilisation."""
 
 import time
-from dataclasses import asdict
 
 import numpy as np
 from PIL import Image
 
 from etchr.editor.flops import StepFlops
 from etchr.editor.klein import KleinEditor
-from etchr.run_folder import RunFolder
-from etchr.runtime import Runtime, matmul_rate
-from etchr.sft.data import PairData
-from etchr.sft.settings import SftConfig
+from etchr.training.hardware import matmul_rate
+from etchr.training.run import Run
 from etchr.training.run_log import RunLog
 
 
 class Journal(RunLog):
     """The lines of Stage I. Times leave validation and checkpoints out."""
 
-    def __init__(
-        self,
-        config: SftConfig,
-        runtime: Runtime,
-        folder: RunFolder,
-        editor: KleinEditor,
-        data: PairData,
-        start: int,
-        total: int,
-    ) -> None:
-        self.config, self.runtime, self.data, self.total = config, runtime, data, total
+    def __init__(self, run: Run, editor: KleinEditor, start: int) -> None:
+        self.config, self.runtime, self.data, self.total = run.config, run.runtime, run.inputs.data, run.inputs.total
         rank = editor.transformer.peft_config["default"].r
         self._editor, self._flops = editor, StepFlops(dict(editor.transformer.config), rank)
         self._side = editor.pixel_side
         self._pair_flops(0)  # the first count takes seconds, which belong to no step
-        self._rate = matmul_rate(runtime.device, editor.dtype) * runtime.num_processes
-        note = {"matmul_tflops_per_process": round(self._rate / runtime.num_processes / 1e12, 4)}
-        super().__init__(folder, runtime, config.wandb, asdict(config), start, note)
+        rate = matmul_rate(self.runtime.device, editor.dtype)
+        self._rate = rate * self.runtime.num_processes
+        super().__init__(run, start, {"matmul_tflops_per_process": round(rate / 1e12, 4)})
         self._begin()
 
     def _begin(self) -> None:

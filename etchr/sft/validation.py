@@ -11,12 +11,14 @@ from etchr.editor import geometry
 from etchr.editor.klein import KleinEditor
 from etchr.flow.schedule import NoiseLevels
 from etchr.runtime import Runtime
-from etchr.sample import EditSample, from_row
-from etchr.sft.data import PairData, StepLoader
+from etchr.sample import EditSample
+from etchr.sft.data import StepLoader
 from etchr.sft.encode import PairEncoder
 from etchr.sft.objective import pair_noise, sft_loss
 from etchr.sft.settings import ValidationConfig
+from etchr.training.data import SampleTable
 from etchr.training.pictures import even, sheet
+from etchr.training.plan import chunks_of_one_size, in_step
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class Validation:
     """Held-out pairs and how they are looked at; the same at every call."""
 
     config: ValidationConfig
-    data: PairData
+    data: SampleTable
     loader: StepLoader
     encoder: PairEncoder
     batch_size: int
@@ -40,19 +42,16 @@ class Validation:
     def loss(self, model: Any, runtime: Runtime) -> dict[str, float]:
         """Mean velocity error at every sigma of the options and over all of them, unweighted.
 
-        The processes share the work; each does equally many forwards, as sharded models need.
+        The processes share the work, and each gets the whole.
         """
-        chunks = self._chunks()
-        rounds = -(-len(chunks) // runtime.num_processes)
+        chunks = chunks_of_one_size(self.indices, self.data.sizes, self.batch_size)
         sums = [0.0] * len(self.config.sigmas)
         count = 0.0
-        for turn in range(rounds):
-            number = turn * runtime.num_processes + runtime.rank
-            chunk = chunks[min(number, len(chunks) - 1)]
+        for chunk, is_mine in in_step(chunks, runtime.rank, runtime.num_processes):
             batch = self.loader.read(chunk, chunk)
             for failure in batch.failures:
                 log.warning("left out of the validation: %s", failure)
-            counts = torch.tensor(batch.counts, dtype=torch.float32) * (number < len(chunks))
+            counts = torch.tensor(batch.counts, dtype=torch.float32) * is_mine
             pairs = self.encoder(batch)
             noise = pair_noise(pairs.target.shape, batch.positions, self.config.seed, 0)
             for index, sigma in enumerate(self.config.sigmas):
@@ -65,14 +64,6 @@ class Validation:
         means = {f"val_loss_{sigma:g}": total / max(count, 1) for sigma, total in zip(sigmas, sums, strict=True)}
         return {"val_loss": sum(means.values()) / len(means), **means} if means else {}
 
-    def _chunks(self) -> list[list[int]]:
-        """The pairs in groups of one size, `batch_size` at most."""
-        by_size: dict[Any, list[int]] = {}
-        for index in self.indices:
-            by_size.setdefault(self.data.sizes[index], []).append(index)
-        size = self.batch_size
-        return [same[start : start + size] for same in by_size.values() for start in range(0, len(same), size)]
-
     def pictures(self, editor: KleinEditor) -> Image.Image | None:
         """A sheet of source, edit and ground truth, one sample a row, edited as at inference."""
         indices = even(self.data.tasks, self.config.num_pictures)
@@ -80,7 +71,7 @@ class Validation:
         prompts: list[str] = []
         for index in indices:
             try:
-                samples.append(from_row(self.data.row(index)))
+                samples.append(self.data.sample(index))
             except ValueError:  # has no weight in the loss either
                 continue
             prompts.append(self.data.prompts[index])

@@ -1,19 +1,13 @@
 """Mixtures: the data sets that a training reads, how often each comes, and how much of a family is used at most."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import yaml
 
 from etchr.families import TaskFamily
-from etchr.sample import find_files, read_parquet
-from etchr.seeds import hash_seed
-
-if TYPE_CHECKING:
-    import datasets
+from etchr.sample import find_files
 
 
 @dataclass(frozen=True)
@@ -62,29 +56,24 @@ def read_mixture(path: str) -> list[DataSet]:
     return sets
 
 
-def training_sets(data: Any) -> list[DataSet]:
-    """The data sets that the options `data` name: those of its mixture, or `data.paths` as a single one."""
-    return read_mixture(data.mixture) if data.mixture is not None else [DataSet(list(data.paths), data.split)]
+def data_sets(data: Any, validation: Any) -> tuple[list[DataSet], list[DataSet]]:
+    """The data sets of the options `data`, a mixture or `data.paths` as a single one, and what `validation` holds out.
 
-
-def about_sets(sets: Sequence[DataSet], places: np.ndarray) -> list[dict[str, Any]]:
-    """What the options of the data sets decide, as JSON; files count by content, and rows by their set."""
-    rows = np.bincount(places, minlength=len(sets)).tolist()
-    return [{**asdict(one), "paths": None, "rows": count} for one, count in zip(sets, rows, strict=True)]
-
-
-def held_out_set(paths: Sequence[str], split: str, sets: Sequence[DataSet]) -> list[DataSet]:
-    """The held-out data: `paths`, or what the training data's folders hold of `split`; `ValueError` if that is nothing.
-
-    A training *file* is not held out, whatever the split is called.
+    Held out are `validation.paths`, or what the training data's folders hold of that split; a training *file* is not,
+    whatever the split is called. Without validation nothing is. Raises `ValueError` for training or held-out data that
+    are not there.
     """
-    folders = [path for one in sets for path in one.paths if Path(path).is_dir()]
-    found = list(paths) or [path for path in folders if _holds(path, split)]
+    sets = read_mixture(data.mixture) if data.mixture is not None else [DataSet(list(data.paths), data.split)]
+    folders = [path for one in sets if find_files(one.paths, one.split) for path in one.paths if Path(path).is_dir()]
+    if not validation.every:
+        return sets, []
+    split = validation.split
+    found = list(validation.paths) or [path for path in folders if _holds(path, split)]
     if not found:
         raise ValueError(
             f"the folders of the training data hold no {split} files; name some with validation.paths=[...]"
         )
-    return [DataSet(found, split)]
+    return sets, [DataSet(found, split)]
 
 
 def _holds(folder: str, split: str) -> bool:
@@ -92,41 +81,3 @@ def _holds(folder: str, split: str) -> bool:
         return bool(find_files([folder], split))
     except ValueError:
         return False
-
-
-@dataclass(frozen=True)
-class Tables:
-    """The rows of several data sets, one after the other."""
-
-    files: list[Path]
-    table: "datasets.Dataset"
-    places: np.ndarray  # (R,) which data set a row belongs to
-
-
-def open_sets(sets: Sequence[DataSet]) -> Tables:
-    """Open the files of all data sets; no picture is read. `ValueError` for one without files, or that is no data."""
-    import datasets
-
-    files, tables, places = [], [], []
-    for number, one in enumerate(sets):
-        for file in find_files(one.paths, one.split):
-            table = read_parquet(file).table
-            files.append(file)
-            tables.append(table)
-            places.append(np.full(len(table), number))
-    return Tables(files, datasets.concatenate_datasets(tables), np.concatenate(places))
-
-
-def repeats(sets: Sequence[DataSet], places: np.ndarray, families: Sequence[str], seed: int) -> np.ndarray:
-    """How often each row (R,) comes in an epoch: the weight of its data set, 0 for those over a cap.
-
-    Which rows of a family are used depends on the seed, the data set's name and its rows of that family alone.
-    """
-    times = np.array([one.weight for one in sets], dtype=float)[places]
-    family_of = np.asarray(families)
-    for number, one in enumerate(sets):
-        for family, cap in one.caps.items():
-            rows = np.flatnonzero((places == number) & (family_of == family))
-            drawn = np.random.default_rng(hash_seed(seed, "cap", one.name, family)).permutation(rows)
-            times[drawn[cap:]] = 0
-    return times

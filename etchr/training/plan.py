@@ -1,20 +1,23 @@
-"""Which pairs a step trains on, and which process takes which: pure functions of seed and step.
+"""Which samples a step trains on, and which process takes which: pure functions of seed and step.
 
 A global batch holds pairs of one size wherever that is possible, so all processes have equal work. One process and many
 see the same global batches; a run that is killed and started again sees the rest of them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 
 from etchr.seeds import hash_seed
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The order of the training pairs. `buckets` (R,) numbers each row's size, `costs` (R,) its pixels."""
+    """The order of the training samples. `buckets` (R,) numbers each row's size, `costs` (R,) its pixels."""
 
     buckets: np.ndarray
     costs: np.ndarray
@@ -22,10 +25,11 @@ class Plan:
     global_batch_size: int
     seed: int
     bucketing: bool = True  # global batches of one size wherever that is possible
+    _last: list[Any] = field(default_factory=lambda: [None, None], init=False, repr=False)  # an epoch that is known
 
     @property
     def batches_per_epoch(self) -> int:
-        """Full global batches in one pass; less than one batch of pairs is left out at its end, others each time."""
+        """Full global batches in one pass; less than one batch of samples is left out at its end, others each time."""
         return self._rows_per_epoch() // self.global_batch_size
 
     def _rows_per_epoch(self) -> int:
@@ -38,6 +42,13 @@ class Plan:
         return [
             (round(part * (rest == part).sum()), np.flatnonzero(rest == part)) for part in np.unique(rest[rest > 0])
         ]
+
+    def batch(self, number: int) -> np.ndarray:
+        """The rows (G,) of a global batch, counted from the start of the training."""
+        epoch, index = divmod(number, self.batches_per_epoch)
+        if self._last[0] != epoch:
+            self._last[:] = epoch, self.epoch(epoch)
+        return self._last[1][index]
 
     def epoch(self, epoch: int) -> np.ndarray:
         """The global batches (batches_per_epoch, G) of one pass over the data, in order."""
@@ -62,6 +73,31 @@ class Plan:
         return rng.permutation(batches)
 
 
+def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """The items in order, `size` at a time."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def of_one_size(rows: Sequence[int], sizes: Sequence[Hashable]) -> list[list[int]]:
+    """The rows apart by their `sizes`, which all rows have, in the order in which each size comes first."""
+    groups: dict[Hashable, list[int]] = {}
+    for row in rows:
+        groups.setdefault(sizes[row], []).append(row)
+    return list(groups.values())
+
+
+def chunks_of_one_size(rows: Sequence[int], sizes: Sequence[Hashable], count: int) -> list[Sequence[int]]:
+    """The rows in groups of one size, `count` at most."""
+    return [chunk for same in of_one_size(rows, sizes) for chunk in chunks(same, count)]
+
+
+def in_step(items: Sequence[T], rank: int, num_processes: int) -> Iterator[tuple[T, bool]]:
+    """This process's items, and whether each counts. Every process gets equally many, as sharded models need."""
+    for start in range(0, len(items), num_processes):
+        number = start + rank
+        yield items[min(number, len(items) - 1)], number < len(items)
+
+
 def share(buckets: Sequence[int], costs: Sequence[int], num_processes: int, batch_size: int) -> list[list[list[int]]]:
     """Micro-batches of every process: positions in the global batch, of one size each, `batch_size` at most.
 
@@ -84,8 +120,4 @@ def _cost(positions: list[int], costs: Sequence[int]) -> int:
 
 
 def _micro_batches(positions: list[int], buckets: Sequence[int], batch_size: int) -> list[list[int]]:
-    batches = []
-    for bucket in dict.fromkeys(buckets[position] for position in positions):
-        same = sorted(position for position in positions if buckets[position] == bucket)
-        batches += [same[start : start + batch_size] for start in range(0, len(same), batch_size)]
-    return batches
+    return [list(chunk) for same in of_one_size(positions, buckets) for chunk in chunks(sorted(same), batch_size)]

@@ -3,36 +3,31 @@
 import json
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from etchr.images import encode_png
-from etchr.run_folder import JsonLines, RunFolder, write_atomically
-from etchr.runtime import Runtime, Tracker, environment
-from etchr.training.settings import WandbConfig
+from etchr.run_folder import JsonLines, write_atomically
+from etchr.training.hardware import environment
+from etchr.training.run import Run
+from etchr.training.tracker import Tracker
 
 
 class RunLog:
     """The main process writes; the others keep silent. What was written after the step `start` is measured again."""
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        runtime: Runtime,
-        wandb: WandbConfig,
-        options: dict[str, Any],
-        start: int,
-        note: dict[str, Any] | None = None,
-    ) -> None:
-        """`note` joins hardware and versions in environment.json; `options` go to wandb, without places of files."""
+    def __init__(self, run: Run, start: int, note: dict[str, Any] | None = None) -> None:
+        """`note` joins hardware and versions in environment.json; the options go to wandb, without places of files."""
+        folder, runtime, wandb = run.folder, run.runtime, run.config.wandb
         self.is_main = runtime.is_main
         self.last: dict[str, float] = {}  # the newest value of every measure
         self.kept: list[dict[str, Any]] = []  # the lines of a run that goes on
-        self.folder = folder.path
-        self._pictures = folder.path / "validation"
-        self._lines = JsonLines(folder.path / "metrics.jsonl")
+        self.folder = folder
+        self._pictures = folder / "validation"
+        self._lines = JsonLines(folder / "metrics.jsonl")
         self._tracker: Tracker | None = None
         if runtime.is_main:
             self.kept = [line for line in self._lines if line["step"] <= start]
@@ -41,8 +36,8 @@ class RunLog:
                 self.last |= line
             about = {"options": sys.argv[1:], "num_processes": runtime.num_processes}
             about |= {"distribution": runtime.distribution, **environment(runtime.device), **(note or {})}
-            write_atomically(folder.path / "environment.json", json.dumps(about, indent=2).encode() + b"\n")
-            self._tracker = Tracker(wandb.mode, wandb.project, folder.path, _shareable(options))
+            write_atomically(folder / "environment.json", json.dumps(about, indent=2).encode() + b"\n")
+            self._tracker = Tracker(wandb.mode, wandb.project, folder, _shareable(asdict(run.config)))
 
     def write(self, step: int, values: dict[str, float], page: Image.Image | None = None, name: str = "") -> None:
         """One line of metrics.jsonl, and a sheet of pictures `validation/[name_]step_*.png`."""

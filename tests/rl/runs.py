@@ -13,19 +13,19 @@ from pathlib import Path
 
 from PIL import Image
 
-from etchr.checkpoint import Checkpoints
 from etchr.config import compose
 from etchr.mllm.protocol import MLLM
 from etchr.rewards.cache import RewardCache, score_key
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards
+from etchr.rl.inputs import read_inputs
+from etchr.rl.policy import build_policy
 from etchr.rl.settings import RlConfig
-from etchr.rl.setup import build, read_inputs
 from etchr.rl.trainer import Trainer
-from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime
 from etchr.sample import read_parquet
 from etchr.seeds import hash_seed, server_seed
+from etchr.training.run import Run
 from tests.rl.fakes import BlindReader
 
 WORDS = [
@@ -49,14 +49,11 @@ def options(tiny, pairs, out, *more) -> RlConfig:
 @contextmanager
 def trainer(config: RlConfig, model: MLLM) -> Iterator[Trainer]:
     """The loop of a run whose edits `model` rewards."""
-    runtime, folder = Runtime(config.device, threads=config.threads), RunFolder(config.out)
-    inputs = read_inputs(config, runtime)
-    checkpoints = Checkpoints(folder.path / "checkpoints", config.keep_checkpoints)
-    cache = RewardCache(folder.path / "rewards", runtime.rank)
+    runtime = Runtime(config.device, threads=config.threads)
+    run = Run(config, runtime, read_inputs(config, runtime), Path(config.out))
+    cache = RewardCache(run.folder / "rewards", runtime.rank)
     with RewardPool(EditRewards(model, model, config.reward), cache) as pool:
-        run = build(config, runtime, inputs)
-        assert config.iterations is not None
-        yield Trainer(config, runtime, inputs, run, pool, checkpoints, folder, config.iterations)
+        yield Trainer(config, run, build_policy(config, runtime, run.inputs.base), pool)
 
 
 def lines(out) -> list[dict]:

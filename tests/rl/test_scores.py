@@ -14,8 +14,8 @@ from etchr.rl.journal import Journal
 from etchr.rl.rollout import Batch, Group
 from etchr.rl.scores import Scores
 from etchr.rl.trainer import TooManyMissing
-from etchr.run_folder import RunFolder
 from etchr.runtime import Runtime
+from etchr.training.run import Run
 from tests.rewards.fakes import make_sample
 from tests.rl.fakes import RIGHT, RuleModel, always, by_seed, failing
 from tests.rl.runs import lines, options, scores, trainer
@@ -139,7 +139,8 @@ def test_it_is_known_without_waiting_that_enough_scores_are_there(make_scores):
 
 def test_a_validation_that_misses_too_many_scores_is_no_best(tiny, pairs, tmp_path):
     config = options(tiny, pairs, tmp_path, "reward.max_missing=0.5")
-    journal = Journal(config, Runtime("cpu", threads=1), RunFolder(tmp_path), 0)
+    inputs: Any = None  # of which a journal writes nothing
+    journal = Journal(Run(config, Runtime("cpu", threads=1), inputs, tmp_path), 0)
     assert journal.best() == float("-inf")
     journal.write(1, {"reward": 0.95})
     journal.write(2, {"val_missing_share": 0.5, "val_reward": 0.3})
@@ -174,10 +175,10 @@ def fit(config, model):
         def note(*_):
             count[torch.is_grad_enabled()] += 1
 
-        loop.run.editor.transformer.register_forward_hook(note)
-        start = [parameter.detach().clone() for parameter in loop.run.parameters]
+        loop.state.editor.transformer.register_forward_hook(note)
+        start = [parameter.detach().clone() for parameter in loop.state.parameters]
         loop.fit()
-        moved = any(not torch.equal(a, b) for a, b in zip(start, loop.run.parameters, strict=True))
+        moved = any(not torch.equal(a, b) for a, b in zip(start, loop.state.parameters, strict=True))
     return count[False], count[True], moved
 
 

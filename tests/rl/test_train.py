@@ -20,10 +20,9 @@ from etchr.editor.tokens import to_pixels
 from etchr.mllm.reader import Reader
 from etchr.mllm.serve import build_app
 from etchr.rl.__main__ import main
-from etchr.rl.finish import write_adapters
+from etchr.rl.inputs import read_inputs
 from etchr.rl.policy import start_policy
 from etchr.rl.settings import RlConfig
-from etchr.rl.setup import read_inputs
 from etchr.rl.trainer import train
 from etchr.sample import read_parquet, write_parquet
 from tests.mllm.fake_server import serving
@@ -56,15 +55,14 @@ def finished(request, tiny, pairs, stage_one, tmp_path_factory):
     more = (*LEARNS, f"{request.param}={stage_one}", "validation.every=2", "pictures_every=2", "optim.ema=0.5")
     with trainer(options(tiny, pairs, out, *more), Reader(0.5)) as loop:
         loop.fit()
-        run = loop.run
-        editor = run.editor
+        state = loop.state
+        editor = state.editor
         with start_policy(editor.transformer):
             reference = velocity_of(editor)
         last = velocity_of(editor)
-        assert run.average is not None
-        run.average.copy_to(run.parameters)  # what is saved
-        averaged = velocity_of(editor)
-        write_adapters(out / "adapter", loop.config, loop.runtime, loop.inputs, run, loop.total)
+        with state.averaged():  # what is saved
+            averaged = velocity_of(editor)
+        loop.write()
     return SimpleNamespace(out=out, kind=request.param, reference=reference, last=last, averaged=averaged)
 
 
@@ -325,7 +323,7 @@ def wide(tmp_path_factory):
         (["sft={stage_one}", "model.quantisation=int8"], r"a quantised base takes no merged adapter"),
         (["data.paths=[nowhere]"], r"no train data at nowhere; make some with: python -m data_prep"),
         (["validation.every=1", "validation.paths=[nowhere]"], r"no val data at nowhere; .*validation.every=0"),
-        (["prompts_per_iteration=50"], r"24 prompts are fewer than prompts_per_iteration=50"),
+        (["prompts_per_iteration=50"], r"24 samples are fewer than prompts_per_iteration=50"),
         (["data.weights.mase=2"], r"data.weights names \['mase'\]; the data hold: chart, perception"),
         (["data.router=nowhere.yaml"], r"no router file at nowhere.yaml"),
     ],

@@ -18,8 +18,8 @@ from etchr.images import encode_png
 from etchr.router import Router
 from etchr.sample import EditSample, features, find_files, to_row
 from etchr.sft.cache import MemoryCache, NoCache
-from etchr.sft.data import PairData, Sizing, StepLoader
-from etchr.training.inputs import prompt_maker
+from etchr.sft.data import Sizing, StepLoader
+from etchr.training.data import SampleTable, prompt_maker
 from etchr.training.mixture import DataSet
 
 ROUTER = Router({family: f"{family}:" for family in TaskFamily})
@@ -59,12 +59,13 @@ def write(path, rows):
 
 
 def load(*paths, split="train", kind="question", sizing=SIZING, bad_rows="stop"):
-    return PairData([DataSet([str(path) for path in paths], split)], prompt_maker(kind, ROUTER), sizing, bad_rows)
+    sets = [DataSet([str(path) for path in paths], split)]
+    return SampleTable(sets, prompt_maker(kind, ROUTER), sizing.of_sample, bad_rows)
 
 
-def loader(data, size=4, rank=0, num_processes=1, batch_size=2, cache=None, seed=0):
+def loader(data, size=4, rank=0, num_processes=1, batch_size=2, cache=None, seed=0, sizing=SIZING):
     plan = data.plan({}, size, seed)
-    return StepLoader(data, plan, cache or NoCache(), rank, num_processes, batch_size)
+    return StepLoader(data, plan, sizing, cache or NoCache(), rank, num_processes, batch_size)
 
 
 def bomb():
@@ -108,8 +109,8 @@ def test_pairs_of_several_sizes_get_buckets(tmp_path):
     sizes = [(64, 48), (48, 64), (64, 48), (70, 50), (192, 144)]
     data = load(write(tmp_path / "x.parquet", [pair(str(i), *size) for i, size in enumerate(sizes)]))
     assert [target for target, _ in data.sizes] == [(64, 48), (48, 64), (64, 48), (64, 48), (96, 80)]
-    assert data.buckets().tolist() == [0, 1, 0, 0, 2]
     plan = data.plan({}, 1, 0)
+    assert plan.buckets.tolist() == [0, 1, 0, 0, 2]
     assert plan.costs.tolist() == [2 * 64 * 48] * 4 + [2 * 96 * 80]  # target and condition
     released = load(tmp_path / "x.parquet", sizing=Sizing("released", 96 * 96))
     assert released.sizes[0] == ((64, 48), (1184, 896))
@@ -130,7 +131,7 @@ def test_pictures_of_a_phone_are_upright(tmp_path):
     row = pair("a") | {"image": cell(sideways(image)), "edit_image": cell(encode_png(image))}
     data = load(write(tmp_path / "x.parquet", [row, pair("b", 64, 32)]))
     assert data.sizes == [((64, 32), (64, 32))] * 2
-    assert data.buckets().tolist() == [0, 0]
+    assert data.plan({}, 1, 0).buckets.tolist() == [0, 0]
     batch = loader(data, 1).read([0], [0])
     for picture in (batch.conditions[0], batch.targets[0]):
         assert picture.pixels.shape == (3, 32, 64)
@@ -233,9 +234,9 @@ def test_plans_that_cannot_be_are_one_sentence(pairs):
     data = load(pairs)
     with pytest.raises(ValueError, match=r"data\.weights names \['charts'\]; the data hold: chart, perception"):
         data.plan({"charts": 2.0, "chart": 1.0}, 4, 0)
-    with pytest.raises(ValueError, match=r"24 training pairs are fewer than one global batch of 25"):
+    with pytest.raises(ValueError, match=r"24 samples are fewer than batch_size=25"):
         data.plan({}, 25, 0)
-    with pytest.raises(ValueError, match=r"12 training pairs are fewer than one global batch of 13"):
+    with pytest.raises(ValueError, match=r"12 samples are fewer than batch_size=13"):
         data.plan({"chart": 0.0}, 13, 0)
     assert data.plan({"chart": 0.0}, 12, 0).batches_per_epoch == 1
     assert data.plan({"chart": 2.0}, 36, 0).batches_per_epoch == 1
@@ -255,7 +256,7 @@ def test_all_processes_together_read_exactly_the_global_batch(pairs, num_process
             for position, prompt, counts in zip(batch.positions, batch.prompts, batch.counts, strict=True)
             if counts
         ]
-        rows = loaders[0].rows(step)
+        rows = loaders[0].plan.batch(step)
         assert sorted(counted) == [(position, data.prompts[row]) for position, row in enumerate(rows)]
         for batch in (batch for mine in batches for batch in mine):
             assert len(batch.positions) <= 2
@@ -267,10 +268,10 @@ def test_all_processes_together_read_exactly_the_global_batch(pairs, num_process
 def test_every_pair_comes_once_in_an_epoch_and_again_in_the_next(pairs):
     each = loader(load(pairs), 8)
     for epoch in (0, 1):
-        rows = Counter(row for step in range(3) for row in each.rows(3 * epoch + step).tolist())
+        rows = Counter(row for step in range(3) for row in each.plan.batch(3 * epoch + step).tolist())
         assert rows == Counter(range(24))
-    assert not np.array_equal(each.rows(0), each.rows(3))
-    assert np.array_equal(each.rows(1), loader(load(pairs), 8).rows(1))  # also after the other epoch
+    assert not np.array_equal(each.plan.batch(0), each.plan.batch(3))
+    assert np.array_equal(each.plan.batch(1), loader(load(pairs), 8).plan.batch(1))  # also after the other epoch
 
 
 def test_a_process_with_fewer_forwards_gets_one_that_does_not_count(tmp_path):
@@ -347,7 +348,7 @@ def test_keys_tell_content_size_and_way_apart(tmp_path):
     path = write(tmp_path / "x.parquet", [same, pair("b", 128, 128)])
 
     def keys(sizing, index=0):
-        batch = loader(load(path, sizing=sizing), 1).read([index], [0])
+        batch = loader(load(path, sizing=sizing), 1, sizing=sizing).read([index], [0])
         return batch.targets[0].key, batch.conditions[0].key
 
     sizings = [Sizing("native", 96 * 96), Sizing("native", 64 * 64), Sizing("released", 96 * 96)]
@@ -360,8 +361,8 @@ def test_a_released_condition_that_went_through_another_size_has_another_key(tmp
     """It is 1024 x 1024 both times, but once enlarged from 64 x 64 and once from 96 x 96."""
     path = write(tmp_path / "x.parquet", [pair("a", 96, 96)])
     small, large = (
-        loader(load(path, sizing=Sizing("released", area)), 1).read([0], [0]).conditions[0]
-        for area in (64 * 64, 96 * 96)
+        loader(load(path, sizing=sizing), 1, sizing=sizing).read([0], [0]).conditions[0]
+        for sizing in (Sizing("released", 64 * 64), Sizing("released", 96 * 96))
     )
     assert small.pixels.shape == large.pixels.shape == (3, 1024, 1024)
     assert not torch.equal(small.pixels, large.pixels)

@@ -13,9 +13,9 @@ from etchr.families import TaskFamily
 from etchr.router import Router
 from etchr.sample import EditSample, write_parquet
 from etchr.sft.cache import MemoryCache, NoCache, weights_digest
-from etchr.sft.data import PairData, Sizing, StepLoader
+from etchr.sft.data import Sizing, StepLoader
 from etchr.sft.encode import PairEncoder, open_caches
-from etchr.training.inputs import prompt_maker
+from etchr.training.data import SampleTable, prompt_maker
 from etchr.training.mixture import DataSet
 
 
@@ -65,8 +65,9 @@ def passes(editor):
 
 def loader_of(path, latents):
     router = Router({family: "" for family in TaskFamily})
-    data = PairData([DataSet([str(path)])], prompt_maker("question", router), Sizing("native", 64 * 64))
-    return StepLoader(data, data.plan({}, 2, 0), latents, 0, 1, 2)
+    sizing = Sizing("native", 64 * 64)
+    data = SampleTable([DataSet([str(path)])], prompt_maker("question", router), sizing.of_sample)
+    return StepLoader(data, data.plan({}, 2, 0), sizing, latents, 0, 1, 2)
 
 
 def read(loader):

@@ -6,9 +6,9 @@ import torch
 from etchr.config import compose, experiments
 from etchr.editor.shapes import random_transformer
 from etchr.sft.settings import SftConfig
-from etchr.training.base import attach
 from etchr.training.optim import lr_factor
 from etchr.training.settings import OptimConfig
+from etchr.training.state import attach
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_wandb_runs_offline(tiny, pairs, tmp_path, monkeypatch):
         ("adapter.rank=99", r"LoRA rank must be between 1 and 32, the smaller side of transformer_blocks"),
         ("model.base=nowhere", r"no editor folder at nowhere"),
         ("data.paths=[nowhere]", r"no train data at nowhere; make some with: python -m data_prep"),
-        ("global_batch_size=99", r"24 training pairs are fewer than one global batch of 99"),
+        ("global_batch_size=99", r"24 samples are fewer than global_batch_size=99"),
         ("data.weights.mase=2", r"data.weights names \['mase'\]; the data hold: chart, perception"),
         ("model.quantisation=int3", r"int3"),
         ("model.attention=none_such", r"none_such"),

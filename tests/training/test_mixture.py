@@ -1,18 +1,21 @@
 """Mixtures: weights and caps decide how often a row comes, whatever else is in the mixture; bad YAML is told apart."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from etchr.config import compose
 from etchr.families import TASK_FAMILY
-from etchr.rl import setup as rl
+from etchr.rl import inputs as rl
 from etchr.rl.settings import RlConfig
 from etchr.runtime import Runtime
 from etchr.sample import EditSample, write_parquet
-from etchr.sft import setup as sft
+from etchr.sft import inputs as sft
 from etchr.sft.settings import SftConfig
-from etchr.training.mixture import DataSet, about_sets, held_out_set, open_sets, read_mixture, repeats
+from etchr.training.data import SampleTable
+from etchr.training.mixture import DataSet, data_sets, read_mixture
 from etchr.training.plan import Plan
 
 CPU = Runtime("cpu", threads=1)
@@ -51,18 +54,26 @@ def mixture(tmp_path, text):
     return read_mixture(str(path))
 
 
+def read(sets):
+    return SampleTable(sets, lambda sample: sample.question, lambda sample: (sample.image.size,))
+
+
 def counts(sets, seed=0):
-    """Rows by (set, family), and how often each comes in an epoch."""
-    tables = open_sets(sets)
-    families = tables.table["family"]
-    times = repeats(sets, tables.places, families, seed)
-    return tables, np.asarray(families), times
+    """The samples, their families, and how often each comes in an epoch."""
+    table = read(sets)
+    return table, np.asarray(table.families), table.repeats({}, seed)
+
+
+def held_out(paths, split, training, every=1):
+    """What is held out of the training data in these paths."""
+    data = SimpleNamespace(mixture=None, paths=training, split="train")
+    return data_sets(data, SimpleNamespace(every=every, paths=paths, split=split))[1]
 
 
 def test_weights_and_caps_of_a_family_decide_how_often_a_row_comes(tmp_path, two):
     text = f"a: {{paths: ['{two[0]}'], weight: 2, caps: {{logic: 5}}}}\nb: {{paths: ['{two[1]}'], weight: 0.5}}\n"
-    tables, families, times = counts(mixture(tmp_path, text))
-    assert len(tables.files) == 3
+    table, families, times = counts(mixture(tmp_path, text))
+    assert len(table.files) == 3
     assert sorted(times[families == "logic"]) == [0.0] * 15 + [2.0] * 5
     assert set(times[families == "chart"]) == {2.0}
     assert set(times[families == "jigsaw"]) == {0.5}
@@ -89,26 +100,27 @@ def test_caps_of_0_leave_a_family_out_and_large_ones_do_nothing(two):
 
 def test_held_out_data_come_from_the_same_folders_unless_paths_are_given(tmp_path, two):
     write(tmp_path / "second", "jigsaw", 3, split="val")
-    sets = [DataSet([two[0]]), DataSet([two[1]])]
-    assert held_out_set([], "val", sets) == [DataSet([two[1]], "val")]
-    assert held_out_set([two[1]], "val", sets) == [DataSet([two[1]], "val")]
-    assert len(open_sets(held_out_set([two[1]], "val", sets)).table) == 3
+    assert held_out([], "val", list(two)) == [DataSet([two[1]], "val")]
+    assert held_out([two[1]], "val", list(two)) == [DataSet([two[1]], "val")]
+    assert len(read(held_out([two[1]], "val", list(two)))) == 3
+    assert held_out([], "val", [two[0]], every=0) == []
     file = f"{two[1]}/jigsaw/train.parquet"
     with pytest.raises(ValueError, match=r"hold no val files; name some with validation.paths"):
-        held_out_set([], "val", [DataSet([file]), DataSet([two[0]])])  # a training file is not held out
+        held_out([], "val", [file, two[0]])  # a training file is not held out
 
 
 def test_rows_that_belong_to_another_set_make_another_run(two):
     files = [f"{two[0]}/{task}/train.parquet" for task in ("maze", "chart")]
     one = [DataSet(files, name="a"), DataSet([two[1]], name="b")]
     other = [DataSet(files[:1], name="a"), DataSet([files[1], two[1]], name="b")]
-    assert open_sets(one).files == open_sets(other).files
-    assert about_sets(one, open_sets(one).places) != about_sets(other, open_sets(other).places)
-    assert "first" not in str(about_sets(one, open_sets(one).places))
+    assert read(one).files == read(other).files
+    assert read(one).about(with_sets=True) != read(other).about(with_sets=True)
+    assert read(one).about(with_sets=False) == read(other).about(with_sets=False)
+    assert "first" not in str(read(one).about(with_sets=True))
 
 
 def test_a_file_that_is_named_twice_is_read_once(two):
-    assert len(open_sets([DataSet([two[1], f"{two[1]}/jigsaw/train.parquet"])]).table) == 10
+    assert len(read([DataSet([two[1], f"{two[1]}/jigsaw/train.parquet"])])) == 10
 
 
 @pytest.mark.parametrize(
@@ -141,13 +153,11 @@ def test_both_stages_train_on_a_mixture(tmp_path, two, stage):
     (tmp_path / "mixture.yaml").write_text(text, encoding="utf-8")
     words = [f"data.mixture={tmp_path / 'mixture.yaml'}", "validation.every=0", "device=cpu"]
     if stage == "sft":
-        inputs = sft.read_inputs(compose(SftConfig, "sft", [*words, "global_batch_size=1"]), CPU)
-        families = inputs.data.families
+        inputs, _ = sft.read_inputs(compose(SftConfig, "sft", [*words, "global_batch_size=1"]), CPU)
     else:
         inputs = rl.read_inputs(compose(RlConfig, "rl", [*words, "prompts_per_iteration=2"]), CPU)
-        families = inputs.prompts.families
     drawn = inputs.plan.epoch(0).ravel()
-    assert {families[row] for row in drawn} == {"logic"}
+    assert {inputs.data.families[row] for row in drawn} == {"logic"}
     assert len(drawn) == (3 if stage == "sft" else 2)  # a third prompt alone does not fill an iteration
 
 
@@ -155,4 +165,4 @@ def test_a_missing_mixture_or_data_set_is_named(tmp_path):
     with pytest.raises(ValueError, match="cannot read the mixture"):
         read_mixture(str(tmp_path / "none.yaml"))
     with pytest.raises(ValueError, match="no train data at nowhere"):
-        open_sets([DataSet(["nowhere"])])
+        read([DataSet(["nowhere"])])

@@ -6,25 +6,23 @@ it, many with copies of the model (DDP) or many with slices of it (FSDP2): tenso
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
-    get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
     set_optimizer_state_dict,
 )
 
-GATHER = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+from etchr.run_folder import remove_folder, whole_folder
+from etchr.training.state import GATHER, TrainState
+
 LOCAL = StateDictOptions(ignore_frozen_params=True)
 SPREAD = StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False)
 
@@ -37,50 +35,46 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
 
+    def path(self, step: int) -> Path:
+        """The folder of the checkpoint after `step` steps."""
+        return self.folder / f"step_{step:08d}"
+
     def steps(self) -> list[int]:
         """Steps after which there is a complete checkpoint."""
         names = [path.name for path in self.folder.glob("step_*") if path.is_dir()]
         return sorted(int(name[5:]) for name in names if name[5:].isdecimal())
 
-    def save(
-        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: EMAModel | None, is_main: bool
-    ) -> None:
+    def save(self, step: int, state: TrainState, is_main: bool) -> None:
         """Write the state after `step` steps; all processes call it, the main one writes.
 
         Raises `OSError` if it cannot be written, in which case the checkpoints before it are as they were.
         """
-        files = {"adapter": trainable(model)}
-        if average is not None:
-            with averaged(model, average):
-                files["average"] = trainable(model)
-        state: Any = {}
-        if optimizer.state:  # else torch would make one by a step without a gradient, which Adam counts
-            state = get_optimizer_state_dict(model, optimizer, options=GATHER)  # empty but in the main process
-        files["optimizer"] = _flat(state.get("state", {}))
+        files = {"adapter": state.weights()}
+        if state.ema is not None:
+            files["average"] = state.averaged_weights()
+        moments: Any = {}
+        if state.optimizer.state:  # else torch would make one by a step without a gradient, which Adam counts
+            moments = get_optimizer_state_dict(state.model, state.optimizer, options=GATHER)  # empty elsewhere
+        files["optimizer"] = _flat(moments.get("state", {}))
         if not is_main:
             return
-        for stale in self.folder.glob(".step_*.part"):  # of a run that was killed while it wrote
+        for stale in self.folder.glob(".step_*.part"):  # of a run that was killed and now saves at other steps
             shutil.rmtree(stale, ignore_errors=True)
-        part = self.folder / f".step_{step:08d}.part"
         try:
-            part.mkdir(parents=True)
-            for name, tensors in files.items():
-                save_file({key: value.contiguous() for key, value in tensors.items()}, part / f"{name}.safetensors")
-            note = {"step": step} | ({} if average is None else {"average_updates": average.optimization_step})
-            (part / "state.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
-            final = self.folder / f"step_{step:08d}"
-            shutil.rmtree(final, ignore_errors=True)
-            part.rename(final)
+            with whole_folder(self.path(step)) as part:
+                for name, tensors in files.items():
+                    save_file({key: value.contiguous() for key, value in tensors.items()}, part / f"{name}.safetensors")
+                note = {"step": step} | ({} if state.ema is None else {"average_updates": state.ema.optimization_step})
+                (part / "state.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(part, ignore_errors=True)
             kept = f"the one of step {self.steps()[-1]} is whole" if self.steps() else "there is none yet"
             raise OSError(f"cannot write the checkpoint of step {step} to {self.folder} ({error}); {kept}") from None
         for old in self.steps()[: -self.keep]:
-            shutil.rmtree(self.folder / f"step_{old:08d}")
+            remove_folder(self.path(old))
 
     def read(self, step: int, name: str) -> Tensors:
         """One file of a checkpoint: adapter, average or optimizer. `ValueError` if it is damaged."""
-        path = self.folder / f"step_{step:08d}" / f"{name}.safetensors"
+        path = self.path(step) / f"{name}.safetensors"
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
@@ -90,7 +84,7 @@ class Checkpoints:
 
     def _average_updates(self, step: int) -> int:
         """How often the average had been updated, which its decay depends on: once a step, where nothing is said."""
-        path = self.folder / f"step_{step:08d}" / "state.json"
+        path = self.path(step) / "state.json"
         try:
             return int(json.loads(path.read_text(encoding="utf-8")).get("average_updates", step))
         except (OSError, ValueError) as error:
@@ -98,40 +92,20 @@ class Checkpoints:
                 f"{path} is damaged ({error}); remove {path.parent} to go on from the one before"
             ) from None
 
-    def restore(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: EMAModel | None) -> None:
-        """Put the state after `step` steps into a model, optimizer and average built from the same options."""
-        if average is not None:  # the average takes its tensors from the model, which then gets its own
+    def restore(self, step: int, state: TrainState) -> None:
+        """Put what there was after `step` steps into a state built from the same options."""
+        model, optimizer = state.model, state.optimizer
+        if state.ema is not None:  # the average takes its tensors from the model, which then gets its own
             set_model_state_dict(model, dict(self.read(step, "average")), options=SPREAD)
-            average.optimization_step = self._average_updates(step)
-            average.shadow_params = [p.detach().clone() for p in model.parameters() if p.requires_grad]
+            state.ema.optimization_step = self._average_updates(step)
+            state.ema.shadow_params = [parameter.detach().clone() for parameter in state.parameters]
         set_model_state_dict(model, dict(self.read(step, "adapter")), options=SPREAD)
         tensors = self.read(step, "optimizer")
         if not tensors:  # nothing was learned before that step
             return
         groups = get_optimizer_state_dict(model, optimizer, options=LOCAL)["param_groups"]
-        state: Any = {"state": _nested(tensors), "param_groups": groups}
-        set_optimizer_state_dict(model, optimizer, state, options=SPREAD)
-
-
-def trainable(model: nn.Module) -> Tensors:
-    """A copy of the trainable weights by name, whole and on the CPU (in the main process, if the model is sharded)."""
-    state: dict[str, Any] = get_model_state_dict(model, options=GATHER)
-    return {name: value.clone() for name, value in state.items()}
-
-
-@contextmanager
-def averaged(model: nn.Module, average: EMAModel | None) -> Iterator[None]:
-    """Inside, the model holds the averaged weights; with None its own."""
-    if average is None:
-        yield
-        return
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    average.store(parameters)
-    average.copy_to(parameters)
-    try:
-        yield
-    finally:
-        average.restore(parameters)
+        moments: Any = {"state": _nested(tensors), "param_groups": groups}
+        set_optimizer_state_dict(model, optimizer, moments, options=SPREAD)
 
 
 def _flat(state: dict[str, dict[str, Any]]) -> Tensors:
