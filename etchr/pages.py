@@ -1,14 +1,24 @@
-"""What pages and reports show of data that comes from outside: texts stay texts, pictures have a bounded size."""
+"""What pages and reports show of data that comes from outside: texts stay texts, pictures have a bounded size.
+
+All HTML is made by `fill`. Jinja2 is imported on first use.
+"""
 
 import base64
+import hashlib
 import io
-import json
-from typing import Any
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from etchr.images import to_data_uri, to_rgb
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+HERE = Path(__file__).parent
 MAX_SHORT = 300  # characters
 QUALITY = 85  # of JPEG thumbnails
 
@@ -23,12 +33,47 @@ def short(words: object, limit: int = MAX_SHORT) -> str:
 def script_json(value: Any) -> str:
     """`value` as JSON that may stand in a <script>: no text in it can end the element or begin another.
 
-    `ValueError` for NaN and infinities, which no page could parse.
+    `ValueError` for NaN and infinities, which no page could parse. In a template, `tojson` is the same.
     """
-    text = json.dumps(value, allow_nan=False)  # ASCII alone, so the line ends that only JavaScript knows are escaped
-    for mark in "<>&":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return text
+    from jinja2.utils import htmlsafe_json_dumps
+
+    return str(htmlsafe_json_dumps(value, allow_nan=False))
+
+
+def fill(
+    template: Path, title: str, style: str = "", scripts: Sequence[str] = (), images: str = "'none'", **values: Any
+) -> str:
+    """A page: the Jinja2 `template`, which extends `page.html`, with every text of `values` escaped.
+
+    `style`, which comes after `page.css`, and `scripts` are our own and stand as they are. The page's policy lets a
+    browser apply and run these alone, by their digest, with what such a script loads; show pictures from `images`; and
+    fetch nothing else. A name that the template uses and `values` lacks is an error.
+    """
+    from markupsafe import Markup
+
+    style = (HERE / "page.css").read_text(encoding="utf-8") + style
+    policy = ["default-src 'none'", f"img-src {images}", f"style-src {_digest(style)}"]
+    if scripts:
+        policy.append(f"script-src {' '.join(map(_digest, scripts))} 'strict-dynamic'")
+    ours = {"policy": "; ".join([*policy, "base-uri 'none'", "form-action 'none'"]), "title": title}
+    page = _templates(template.parent).get_template(template.name)
+    return page.render(values | ours, style=Markup(style), scripts=list(map(Markup, scripts)))
+
+
+@cache
+def _templates(folder: Path) -> "Environment":
+    """The templates of `folder` and those that all pages share."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader([folder, HERE])
+    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    return found
+
+
+def _digest(text: str) -> str:
+    """A text as a source of a page's policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:

@@ -1,9 +1,10 @@
 """What the servers of this project share: an application, request bodies with a limit, errors in OpenAI's format."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+Fields = TypeVar("Fields", bound=BaseModel)
 
 
 class Refused(ValueError):  # noqa: N818 - a fact about a request
@@ -46,6 +48,20 @@ def check_model(asked: Any, served: str) -> None:
     """`Refused` (404) unless a request asks for the model served."""
     if asked != served:
         raise Refused(f"model {shown(asked)} is not served here; {served!r} is", 404, "model_not_found")
+
+
+def checked(kind: type[Fields], given: Mapping[str, Any]) -> Fields:
+    """The fields of a request as `kind`; `ValueError` in one sentence about the first that is wrong."""
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+    name = ".".join(map(str, wrong["loc"]))
+    if wrong["type"] == "extra_forbidden":
+        raise ValueError(f"field {shown(name)} is not known here; {', '.join(sorted(kind.model_fields))} are")
+    if wrong["type"] == "missing":
+        raise ValueError(f"{name} is missing")
+    raise ValueError(f"{name}: {wrong['msg'].removeprefix('Value error, ')}, got {shown(wrong['input'])}")
 
 
 async def limited_body(request: Request, limit: int) -> AsyncGenerator[bytes, None]:

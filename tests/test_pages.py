@@ -1,16 +1,19 @@
 """Texts and pictures for pages: hostile texts stay inside, pictures stay small and carry nothing but pixels."""
 
 import base64
+import hashlib
+import html
 import io
 import json
 from html.parser import HTMLParser
 
+import jinja2
 import numpy as np
 import pytest
 from PIL import Image
 
 from etchr.images import decode_image, from_data_uri
-from etchr.pages import encode_jpeg, picture_uri, script_json, short, thumbnail
+from etchr.pages import encode_jpeg, fill, picture_uri, script_json, short, thumbnail
 
 
 class Scripts(HTMLParser):
@@ -29,18 +32,19 @@ class Scripts(HTMLParser):
         self.text += data
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        "</script><img src=x onerror=alert(1)>",
-        "<!--<script>",
-        "]]>",
-        "\u2028\u2029",
-        "&lt;/script&gt;",
-        "\ud800",
-        '"\\',
-    ],
-)
+HOSTILE = [
+    "</script><img src=x onerror=alert(1)>",
+    "<!--<script>",
+    "]]>",
+    "\u2028\u2029",
+    "&lt;/script&gt;",
+    "\ud800",
+    '"\\',
+    "{{ 6 * 7 }}",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
 def test_nothing_in_the_data_leaves_the_script(hostile):
     value = {hostile: [hostile, {"deep": hostile}]}
     page = Scripts(f"<p><script>{script_json(value)}</script></p>")
@@ -50,10 +54,37 @@ def test_nothing_in_the_data_leaves_the_script(hostile):
     assert not set("<>&") & set(page.text)
 
 
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_what_fills_a_template_stays_text(tmp_path, hostile):
+    template = tmp_path / "template.html"
+    template.write_text(
+        '{% extends "page.html" %}{% block body %}<p title="{{ x }}">{{ x }}</p><script>{{ x | tojson }}</script>'
+        "{% endblock %}"
+    )
+    tags = ["html", "head", "meta", "meta", "meta", "meta", "title", "style", "body", "p", "script"]
+    page = fill(template, hostile, x=hostile)
+    assert Scripts(page).tags == tags
+    assert f'<p title="{html.escape(hostile).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")}">' in page
+    assert "script-src" not in page
+    ours = fill(template, "", style="p {}", scripts=["let a = 1 < 2;"], x=hostile)
+    assert Scripts(ours).tags == [*tags, "script"]
+    assert "<script>let a = 1 < 2;</script>" in ours
+    assert f"script-src 'sha256-{_sha256('let a = 1 < 2;')}' 'strict-dynamic'" in html.unescape(ours)
+    with pytest.raises(jinja2.UndefinedError, match="'x' is undefined"):
+        fill(template, "")
+
+
+def _sha256(text):
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_no_page_can_parse_is_refused(number):
+def test_what_no_page_can_parse_is_refused(tmp_path, number):
+    (tmp_path / "template.html").write_text("{{ share | tojson }}")
     with pytest.raises(ValueError, match="not JSON compliant"):
         script_json({"share": number})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        fill(tmp_path / "template.html", "", share=number)
 
 
 def test_a_short_text_is_one_printable_line():

@@ -4,13 +4,14 @@ import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_prep.quality.measure import SPLITS
-from etchr.pages import picture_uri, script_json, short
+from etchr.pages import fill, picture_uri, short
 from etchr.sample import EditSample
 
-TEMPLATE = Path(__file__).parent / "template.html"
+HERE = Path(__file__).parent
+TITLE = "Quality of a data set"
 THUMBNAIL = 256  # px: larger pictures are scaled down, and are JPEG
 MAX_PICTURES = 6 * 2**20  # characters of pictures and their texts in the page, half for pairs and half for the sheet
 MAX_TEXT = 600  # characters of a question or an answer that are shown
@@ -32,23 +33,45 @@ HISTOGRAMS = {
 }
 
 
+class Table(NamedTuple):
+    """A table that both reports show: its first columns, `words` of them, hold words."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    words: int = 1
+
+
 def page(report: dict[str, Any], sheet: Sequence[EditSample], pairs: Sequence[EditSample]) -> str:
-    """The HTML page: all data goes in as JSON, which the page shows as text only.
+    """The HTML page, which needs no script.
 
     `pairs` are the samples of `report["examples"]`, two for each. Pictures are left out once the page is full.
     """
-    items: dict[str, list[dict[str, Any]]] = {"pairs": [], "sheet": []}
-    for name, samples in (("pairs", pairs), ("sheet", sheet)):
-        room = MAX_PICTURES // 2
-        for sample in samples:
-            item = _item(sample, with_edit=name == "sheet")
-            room -= len(json.dumps(item))
-            if room < 0:
-                break
-            items[name].append(item)
-    labels = {"shared": SHARED, "histograms": HISTOGRAMS, "splits": SPLITS}
-    data = script_json({"report": report, "labels": labels, **items})
-    return TEMPLATE.read_text(encoding="utf-8").replace("{{DATA}}", data)
+    two = _items(pairs, with_edit=False)
+    return fill(
+        HERE / "template.html",
+        TITLE,
+        (HERE / "page.css").read_text(encoding="utf-8"),
+        images="data:",
+        report=report,
+        tables=_tables(report),
+        bars=_bars(report),
+        pairs=list(zip(report["examples"], zip(two[::2], two[1::2], strict=False), strict=False)),
+        sheet=_items(sheet, with_edit=True),
+        zip=zip,
+    )
+
+
+def _items(samples: Sequence[EditSample], with_edit: bool) -> list[dict[str, Any]]:
+    """What is shown of the first samples, as many as half a page has room for."""
+    items, room = [], MAX_PICTURES // 2
+    for sample in samples:
+        item = _item(sample, with_edit)
+        room -= len(json.dumps(item))
+        if room < 0:
+            break
+        items.append(item)
+    return items
 
 
 def _item(sample: EditSample, with_edit: bool) -> dict[str, Any]:
@@ -71,18 +94,10 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text):,} characters)"
 
 
-# ------------------------------------------------------------------------------------------------------- markdown
-
-
-def markdown(report: dict[str, Any]) -> str:
-    """The tables as Markdown."""
-    lines = ["# Quality of a data set", ""]
-    lines += [*(f"- **Warning:** {_cell(line)}" for line in report["warnings"])] or ["No warnings."]
+def _tables(report: dict[str, Any]) -> dict[str, Table]:
     edits, rows = report["edits"], report["rows"]
-    lines += ["", f"{rows:,} rows. {_share(edits['edit'], rows)} have an edit; of these, "]
-    lines[-1] += f"{_share(edits['unchanged'], edits['edit'])} equal their source. {report['bad_rows']:,} rows are bad."
     heads = ["family", "task", "rows", *SPLITS, "with an edit", "edit equals source"]
-    body = [
+    counts = [
         [
             *(part["family"], part["task"], f"{part['rows']:,}", *(f"{part[split]:,}" for split in SPLITS)),
             *(_share(part["edit"], part["rows"]), _share(part["unchanged"], part["edit"])),
@@ -91,27 +106,23 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     total = ["all", "", f"{rows:,}", *(f"{report['splits'][split]:,}" for split in SPLITS)]
     total += [_share(edits["edit"], rows), _share(edits["unchanged"], edits["edit"])]
-    lines += ["", "## Counts", "", *_table(heads, [*body, total])]
-    for title, names in (("Answer types", report["answer_types"]), ("Reasons of bad rows", report["bad_reasons"])):
-        if names:
-            lines += ["", f"## {title}", "", *_table(["name", "rows"], [[n, f"{c:,}"] for n, c in names.items()])]
-    if report["bad_files"]:
-        told = [[entry["file"], entry["reason"]] for entry in report["bad_files"]]
-        lines += ["", "## Files that could not be read", "", *_table(["file", "reason"], told)]
-    lines += [
-        "",
-        "## Repeated pictures",
-        "",
-        "Rows that share something with another row, of their own set or another.",
-    ]
-    lines += ["", *_table(["rows of", "with", "rows", *SHARED.values()], _shared_rows(report))]
-    lines += ["", f"## Sizes: {report['num_sizes']:,} different, the most frequent", ""]
-    lines += _table(["width x height", "rows"], [[size, f"{count:,}"] for size, count in report["sizes"].items()])
-    for name, title in HISTOGRAMS.items():
-        part = report["histograms"][name]
-        lines += ["", f"## {title[0].upper()}{title[1:]}: {part['least']} to {part['most']}, mean {part['mean']}", ""]
-        lines += _table(["up to", "rows"], [[label, f"{n:,}"] for label, n in _bins(part) if n])
-    return "\n".join(lines) + "\n"
+    examples = [[row["file"], row["id"], row["reason"], str(row["row"])] for row in report["bad_examples"]]
+    files = [[entry["file"], entry["reason"]] for entry in report["bad_files"]]
+    shared = "Repeated pictures: rows that share something with another row, of their own set or another"
+    sizes = f"Sizes: {report['num_sizes']:,} different, the most frequent"
+    return {
+        "counts": Table("Counts", heads, [*counts, total], 2),
+        "answer_types": _counted("Answer types", "name", report["answer_types"]),
+        "bad_reasons": _counted("Reasons of bad rows", "reason", report["bad_reasons"]),
+        "bad_examples": Table("Bad rows, the first ones", ["file", "id", "reason", "row"], examples, 3),
+        "bad_files": Table("Files that could not be read", ["file", "reason"], files, 2),
+        "shared": Table(shared, ["rows of", "with", "rows", *SHARED.values()], _shared_rows(report), 2),
+        "sizes": _counted(sizes, "width x height", report["sizes"]),
+    }
+
+
+def _counted(title: str, name: str, counts: dict[str, int]) -> Table:
+    return Table(title, [name, "rows"], [[key, f"{count:,}"] for key, count in counts.items()])
 
 
 def _shared_rows(report: dict[str, Any]) -> list[list[str]]:
@@ -124,9 +135,20 @@ def _shared_rows(report: dict[str, Any]) -> list[list[str]]:
     return [[a, b, f"{rows:,}", *(_share(counts[key], rows, True) for key in SHARED)] for a, b, rows, counts in parts]
 
 
-def _bins(histogram: dict[str, Any]) -> list[tuple[str, int]]:
-    labels = [f"{edge:,}" for edge in histogram["edges"]]
-    return list(zip([*labels, "more"], histogram["counts"], strict=True))
+def _histograms(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """The histograms under their titles: the name and the count of each bin."""
+    found = []
+    for name, title in HISTOGRAMS.items():
+        part = report["histograms"][name]
+        labels = [*(f"up to {edge:,}" for edge in part["edges"]), "more"]
+        title = f"{title[0].upper()}{title[1:]}: {part['least']} to {part['most']}, mean {part['mean']}"
+        found.append((title, list(zip(labels, part["counts"], strict=True))))
+    return found
+
+
+def _bars(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, int]]]]:
+    sizes = (f"Width x height: {report['num_sizes']:,} different", list(report["sizes"].items()))
+    return [*_histograms(report), sizes, ("Answer types", list(report["answer_types"].items())[:20])]
 
 
 def _share(part: int, whole: int, with_count: bool = False) -> str:
@@ -134,9 +156,22 @@ def _share(part: int, whole: int, with_count: bool = False) -> str:
     return f"{part:,} ({percent})" if with_count and part else "0" if with_count else percent
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *([_cell(cell) for cell in row] for row in rows)]
-    return [f"| {' | '.join(row)} |" for row in lines]
+# ------------------------------------------------------------------------------------------------------- markdown
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The tables as Markdown."""
+    lines = [f"# {TITLE}", ""]
+    lines += [*(f"- **Warning:** {_cell(line)}" for line in report["warnings"])] or ["No warnings."]
+    edits, rows = report["edits"], report["rows"]
+    lines += ["", f"{rows:,} rows. {_share(edits['edit'], rows)} have an edit; of these, "]
+    lines[-1] += f"{_share(edits['unchanged'], edits['edit'])} equal their source. {report['bad_rows']:,} rows are bad."
+    bins = [_counted(title, "bin", {label: n for label, n in bins if n}) for title, bins in _histograms(report)]
+    for table in (*_tables(report).values(), *bins):
+        if table.rows:
+            head = [table.head, ["---"] * len(table.head), *(map(_cell, row) for row in table.rows)]
+            lines += ["", f"## {table.title}", "", *(f"| {' | '.join(row)} |" for row in head)]
+    return "\n".join(lines) + "\n"
 
 
 def _cell(text: str) -> str:

@@ -8,16 +8,15 @@ at the same time share batches; one whose client has gone is dropped. Pictures l
 import asyncio
 import base64
 import functools
-import re
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.applications import Starlette
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -28,7 +27,7 @@ from starlette.routing import Route
 from etchr.editor import geometry
 from etchr.editor.batching import Edit, EditBatcher, EditFailed
 from etchr.images import decode_image, encode_png
-from etchr.serving import application, check_model, error_response, limited_body, refusal, shown
+from etchr.serving import application, check_model, checked, error_response, limited_body, refusal
 
 if TYPE_CHECKING:
     from etchr.editor.klein import KleinEditor
@@ -37,30 +36,36 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 64 * 2**20  # an 8K photograph as PNG takes about 45 million
 MAX_FIELD_BYTES = 2**17
-MAX_PROMPT_CHARS = 32_000  # OpenAI's own limit
-MAX_N = 10  # the protocol's own limit
-MAX_STEPS = 1000
-MAX_GUIDANCE = 100.0
-MAX_SEED = 2**63 - 1
+IMAGE = ("image", "image[]")  # the field of the picture
 MAX_DECODING = 4  # pictures that are decoded at a time: each may take half a gigabyte until it is scaled down
-# Whatever else a form holds would change the edit that its sender expects, or so he thinks: it is refused.
-FIELDS = frozenset(
-    {"image", "image[]", "prompt", "model", "n", "size", "seed", "num_inference_steps", "guidance_scale"}
-    | {"response_format", "output_format", "stream", "user"}
-)
 CLIENT_GONE = 499  # nginx's status for it; nobody reads the answer
 
 
-@dataclass(frozen=True)
-class _EditRequest:
-    """A form, checked; its picture is scaled down already."""
+class EditRequest(BaseModel):
+    """The text fields of a form; an empty one counts as left out."""
 
-    image: Image.Image
-    prompt: str
-    n: int
-    seed: int
-    num_inference_steps: int | None
-    guidance_scale: float | None
+    # Whatever else a form holds would change the edit that its sender expects, or so he thinks: it is refused.
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    prompt: str = Field(max_length=32_000)  # OpenAI's own limit
+    n: int = Field(1, ge=1, le=10)  # the protocol's own limit
+    # The edit has the size of the fitted source, whatever `size` says: source and edit align pixel to pixel.
+    size: str = Field("auto", pattern="^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$")
+    seed: int = Field(default_factory=lambda: secrets.randbits(63), ge=0, lt=2**63)
+    num_inference_steps: int | None = Field(None, ge=1, le=1000)
+    guidance_scale: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
+    response_format: Literal["b64_json"] = "b64_json"
+    output_format: Literal["png"] = "png"
+    stream: Literal["false"] = "false"
+    user: str = ""
+
+    @field_validator("prompt")
+    @classmethod
+    def _says_something(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("must say what to draw")
+        return prompt
 
 
 def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
@@ -81,12 +86,12 @@ def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: in
             form = await _read_form(request, max_body_bytes)
             async with _closed(form), decoding:
                 data = await _uploaded(form)
-                call = await asyncio.to_thread(_parse, form, data, served, editor.settings.max_pixels)
+                call, image = await asyncio.to_thread(_parse, form, data, served, editor.settings.max_pixels)
             variant = sampled(call.num_inference_steps, call.guidance_scale)
         except ValueError as error:
             return refusal(error)
         batcher: EditBatcher = request.app.state.batcher
-        asked = (batcher.edit(call.image, call.prompt, call.seed + index, variant) for index in range(call.n))
+        asked = (batcher.edit(image, call.prompt, call.seed + index, variant) for index in range(call.n))
         try:
             made = await _unless_gone(request, asyncio.gather(*asked))
         except EditFailed as error:
@@ -125,7 +130,8 @@ async def _read_form(request: Request, max_body_bytes: int) -> FormData:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise ValueError("the request must be a form: Content-Type: multipart/form-data")
     body = limited_body(request, max_body_bytes)
-    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=len(FIELDS), max_part_size=MAX_FIELD_BYTES)
+    num_fields = len(EditRequest.model_fields)
+    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=num_fields, max_part_size=MAX_FIELD_BYTES)
     try:
         return await parser.parse()
     except MultiPartException as error:
@@ -143,59 +149,17 @@ async def _closed(form: FormData) -> AsyncIterator[None]:
 
 async def _uploaded(form: FormData) -> bytes:
     """The bytes of the picture in a form."""
-    file = form.get("image", form.get("image[]"))
+    file = next((form[name] for name in IMAGE if name in form), None)
     if not isinstance(file, UploadFile):
         raise ValueError("the form must hold the picture as a file, image; URLs are not fetched")
     return await file.read()
 
 
-def _parse(form: FormData, data: bytes, served: str, max_pixels: int) -> _EditRequest:
-    """A form to a typed request; `ValueError` in one sentence for anything else."""
+def _parse(form: FormData, data: bytes, served: str, max_pixels: int) -> tuple[EditRequest, Image.Image]:
+    """A form to a typed request and its fitted picture; `ValueError` in one sentence for anything else."""
     check_model(form.get("model"), served)
-    if unknown := sorted(set(form) - FIELDS):
-        raise ValueError(f"field {shown(unknown[0])} is not known here; {', '.join(sorted(FIELDS))} are")
-    prompt = _text(form, "prompt")
-    if not prompt.strip():
-        raise ValueError("prompt must say what to draw")
-    if len(prompt) > MAX_PROMPT_CHARS:
-        raise ValueError(f"prompt has {len(prompt):,} characters; at most {MAX_PROMPT_CHARS:,} are read")
-    size = _text(form, "size")
-    if size not in ("", "auto") and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size):
-        raise ValueError(f"size must be auto or like 1024x768, got {shown(size)}")
-    for name, known in (("response_format", "b64_json"), ("output_format", "png"), ("stream", "false")):
-        if (value := _text(form, name)) not in ("", known):
-            raise ValueError(f"{name} can only be {known}, got {shown(value)}")
-    n, seed = _integer(form, "n", 1, MAX_N), _integer(form, "seed", 0, MAX_SEED)
-    steps, guidance = _integer(form, "num_inference_steps", 1, MAX_STEPS), _number(form, "guidance_scale", MAX_GUIDANCE)
-    # The edit has the size of the fitted source, whatever `size` says: source and edit align pixel to pixel.
-    image = geometry.fit(decode_image(data), max_pixels=max_pixels)
-    return _EditRequest(image, prompt, n or 1, secrets.randbits(63) if seed is None else seed, steps, guidance)
-
-
-def _text(form: FormData, name: str) -> str:
-    """A field of a form, "" where there is none."""
-    value = form.get(name, "")
-    if not isinstance(value, str):
-        raise ValueError(f"{name} must be a text, not a file")
-    return value
-
-
-def _integer(form: FormData, name: str, low: int, high: int) -> int | None:
-    text = _text(form, name)
-    if not text:
-        return None
-    if not re.fullmatch(r"-?[0-9]{1,20}", text) or not low <= int(text) <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {shown(text)}")
-    return int(text)
-
-
-def _number(form: FormData, name: str, high: float) -> float | None:
-    text = _text(form, name)
-    if not text:
-        return None
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?(e-[0-9]{1,2})?", text) or float(text) > high:
-        raise ValueError(f"{name} must be a number from 0 to {high:g}, got {shown(text)}")
-    return float(text)
+    fields = {name: value for name, value in form.items() if name not in IMAGE and value != ""}
+    return checked(EditRequest, fields), geometry.fit(decode_image(data), max_pixels=max_pixels)
 
 
 async def _unless_gone(request: Request, work: "asyncio.Future[T]") -> T | None:

@@ -8,32 +8,80 @@ import asyncio
 import json
 import time
 import uuid
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from etchr.endpoints import printable
 from etchr.images import from_data_uri, to_data_uri
 from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, Sampling, TextPart
-from etchr.serving import application, check_model, error_response, limited_body, refusal, shown
+from etchr.serving import application, check_model, checked, error_response, limited_body, refusal
 
 MAX_BODY_BYTES = 256 * 2**20  # an 8K image as PNG takes about 60 million bytes in base64
 MAX_IMAGES = 16  # per request: a small file can hold a large picture
 MAX_REQUEST_PIXELS = 400 * 10**6  # decoded, over all images of a request: 1.2 GB
-MAX_N = 128  # the protocol's own limit
-DEFAULT_TEMPERATURE = 1.0  # the protocol's default, not `MLLM.chat`'s
 
 
-@dataclass(frozen=True)
-class _ChatRequest:
-    """The body of a chat request, checked."""
+class _Strict(BaseModel):
+    """Fields that are taken by their own type alone: neither "1" nor true is a number."""
 
-    messages: list[Message]
-    sampling: Sampling
-    top_logprobs: int  # 0: no log-probabilities wanted
+    model_config = ConfigDict(strict=True)
+
+
+class ChatImage(_Strict):
+    """Where a picture is; only data URIs are read."""
+
+    url: str
+
+
+class ChatPart(_Strict):
+    """A text or a picture of a message."""
+
+    type: Literal["text", "image_url"]
+    # JSON allows lone surrogates, and clients that cut a text at a length send them.
+    text: Annotated[str | None, BeforeValidator(lambda text: printable(text) if isinstance(text, str) else text)] = None
+    image_url: ChatImage | None = None
+
+    @model_validator(mode="after")
+    def _holds_what_it_says(self) -> Self:
+        if getattr(self, self.type) is None:
+            raise ValueError(f"a part of type {self.type} must hold {self.type}")
+        return self
+
+
+class ChatMessage(_Strict):
+    """A message; a text alone stands for a list of one part."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Annotated[
+        list[ChatPart],
+        FailFast(),  # a body of a million wrong parts is refused at the first one
+        BeforeValidator(lambda content: [{"type": "text", "text": content}] if isinstance(content, str) else content),
+    ]
+
+
+class ChatRequest(_Strict):
+    """The fields that are read of a chat request; one that is null counts as left out."""
+
+    messages: Annotated[list[ChatMessage], FailFast(), Field(min_length=1)]
+    temperature: float = Field(1.0, ge=0, le=2)  # the protocol's default, not `MLLM.chat`'s
+    max_tokens: int = Field(4096, ge=1, le=2**31)
+    max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    n: int = Field(1, ge=1, le=128)  # the protocol's own limit
+    logprobs: bool = False
+    top_logprobs: int = Field(1, ge=0, le=100)
+    stream: Literal[False] = False
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the model is to sample."""
+        limit = self.max_completion_tokens or self.max_tokens
+        return Sampling(temperature=self.temperature, max_tokens=limit, seed=self.seed, n=self.n)
 
 
 def build_app(mllm: MLLM, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
@@ -42,13 +90,13 @@ def build_app(mllm: MLLM, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
     async def chat(request: Request) -> JSONResponse:
         try:
             body = b"".join([chunk async for chunk in limited_body(request, max_body_bytes)])
-            call = await asyncio.to_thread(_parse, body, mllm.name)  # decoding images takes seconds
-            replies = await mllm.chat(call.messages, call.sampling)
+            call, messages = await asyncio.to_thread(_parse, body, mllm.name)  # decoding images takes seconds
+            replies = await mllm.chat(messages, call.sampling)
         except ValueError as error:
             return refusal(error)
         except CallFailed as error:
             return error_response(503, str(error))
-        return JSONResponse(_completion(mllm.name, replies, call.top_logprobs))
+        return JSONResponse(_completion(mllm.name, replies, max(call.top_logprobs, 1) if call.logprobs else 0))
 
     return application(mllm.name, [Route("/v1/chat/completions", chat, methods=["POST"])])
 
@@ -60,7 +108,7 @@ def run(mllm: MLLM, host: str = "127.0.0.1", port: int = 8000) -> None:
     uvicorn.run(build_app(mllm), host=host, port=port, log_level="warning", access_log=False)
 
 
-def _parse(body: bytes, served: str) -> _ChatRequest:
+def _parse(body: bytes, served: str) -> tuple[ChatRequest, list[Message]]:
     """A request body to a typed call; `ValueError` in one sentence for anything else."""
     try:
         fields = json.loads(body)
@@ -69,86 +117,31 @@ def _parse(body: bytes, served: str) -> _ChatRequest:
     if not isinstance(fields, dict):
         raise ValueError("the request body must be a JSON object")
     check_model(fields.get("model"), served)
-    if fields.get("stream"):
-        raise ValueError("stream is not supported; leave it out")
-    limit = "max_completion_tokens" if fields.get("max_completion_tokens") is not None else "max_tokens"
-    temperature = _number(fields, "temperature", 0.0, 2.0)
-    wants_logprobs = fields.get("logprobs") is True
-    return _ChatRequest(
-        messages=_messages(fields.get("messages")),
-        sampling=Sampling(
-            temperature=DEFAULT_TEMPERATURE if temperature is None else temperature,
-            max_tokens=_integer(fields, limit, 1, 2**31) or 4096,
-            seed=_integer(fields, "seed", -(2**63), 2**63 - 1),
-            n=_integer(fields, "n", 1, MAX_N) or 1,
-        ),
-        top_logprobs=(_integer(fields, "top_logprobs", 0, 100) or 1) if wants_logprobs else 0,
-    )
+    call = checked(ChatRequest, {name: value for name, value in fields.items() if value is not None})
+    return call, _messages(call.messages)
 
 
-def _number(fields: dict[str, Any], name: str, low: float, high: float) -> float | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {shown(value)}")
-    return float(value)
-
-
-def _integer(fields: dict[str, Any], name: str, low: int, high: int) -> int | None:
-    value = fields.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {shown(value)}")
-    return value
-
-
-def _messages(entries: Any) -> list[Message]:
-    if not isinstance(entries, list) or not entries:
-        raise ValueError("messages must be a list of one or more messages")
-    contents = [entry.get("content") for entry in entries if isinstance(entry, dict)]
-    parts = [part for content in contents if isinstance(content, list) for part in content]
-    num_images = sum(isinstance(part, dict) and part.get("type") == "image_url" for part in parts)
+def _messages(sent: list[ChatMessage]) -> list[Message]:
+    """Messages with their pictures decoded, as long as these are few and small."""
+    num_images = sum(part.type == "image_url" for message in sent for part in message.content)
     if num_images > MAX_IMAGES:  # before any is decoded
         raise ValueError(f"a request may hold {MAX_IMAGES} images, got {num_images}")
-    messages, num_pixels = [], 0
-    for entry in entries:
-        messages.append(_message(entry))
-        pictures = [part["image"] for part in messages[-1]["content"] if part["type"] == "image"]
-        num_pixels += sum(picture.width * picture.height for picture in pictures)
-        if num_pixels > MAX_REQUEST_PIXELS:
-            raise ValueError(f"the images of a request may have {MAX_REQUEST_PIXELS:,} pixels together")
+    messages: list[Message] = []
+    num_pixels = 0
+    for message in sent:
+        content: list[TextPart | ImagePart] = []
+        for part in message.content:
+            if part.type == "text":
+                content.append({"type": "text", "text": part.text or ""})
+                continue
+            assert part.image_url is not None
+            image = from_data_uri(part.image_url.url)
+            num_pixels += image.width * image.height
+            if num_pixels > MAX_REQUEST_PIXELS:
+                raise ValueError(f"the images of a request may have {MAX_REQUEST_PIXELS:,} pixels together")
+            content.append({"type": "image", "image": image})
+        messages.append({"role": message.role, "content": content})
     return messages
-
-
-def _message(entry: Any) -> Message:
-    role = entry.get("role") if isinstance(entry, dict) else None
-    if role not in ("system", "user", "assistant"):
-        raise ValueError(f"a message's role must be system, user or assistant, got {shown(role)}")
-    content = entry.get("content")
-    if isinstance(content, str):
-        return {"role": role, "content": [_text_part(content)]}
-    if not isinstance(content, list):
-        raise ValueError("a message's content must be a text or a list of parts")
-    return {"role": role, "content": [_part(part) for part in content]}
-
-
-def _part(part: Any) -> TextPart | ImagePart:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind == "text" and isinstance(part.get("text"), str):
-        return _text_part(part["text"])
-    if kind == "image_url":
-        link = part.get("image_url")
-        url = link.get("url") if isinstance(link, dict) else None
-        if not isinstance(url, str):
-            raise ValueError('an image part must look like {"type": "image_url", "image_url": {"url": "data:..."}}')
-        return {"type": "image", "image": from_data_uri(url)}
-    raise ValueError(f"a content part must be a text or an image_url, got type {shown(kind)}")
-
-
-def _text_part(text: str) -> TextPart:
-    return {"type": "text", "text": text.encode("utf-8", "replace").decode("utf-8")}  # JSON allows lone surrogates
 
 
 def _completion(name: str, replies: list[Reply], top_logprobs: int) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from etchr.images import encode_png
 from etchr.rl.rollout import Group
 from etchr.rl.scores import Scores
 from etchr.run_folder import write_atomically
@@ -65,7 +64,7 @@ class Journal(RunLog):
         """Draw the curves of the whole run, then close."""
         page = reward_chart(self.kept) if self.is_main else None
         if page is not None:
-            write_atomically(self.folder / "rewards.png", encode_png(page))
+            write_atomically(self.folder / "rewards.png", page)
         super().close()
 
     def iteration(self, step: int, scores: Scores, values: dict[str, float], groups: Sequence[Group]) -> None:
@@ -80,8 +79,8 @@ class Journal(RunLog):
         self.write(step, values, page, "rollout")
 
 
-def reward_chart(lines: Sequence[dict[str, float]]) -> Image.Image | None:
-    """The training reward as a mean over a tenth of the run, and the validation's measures."""
+def reward_chart(lines: Sequence[dict[str, float]]) -> bytes | None:
+    """PNG: the training reward as a mean over a tenth of the run, and the validation's measures; None before any."""
     rewards = [(line["step"], line["reward"]) for line in lines if "reward" in line]
     width = max(len(rewards) // 10, 1)
     blocks = [rewards[start : start + width] for start in range(0, len(rewards), width)]

@@ -1,19 +1,15 @@
 """The report as one HTML page: texts from data go in as JSON, which the page shows as text only.
 
-The policy in the page lets a browser run the page's own script, by its digest, and what that loads from `report/`; show
-pictures that lie beside the page; and fetch nothing else. It holds for a page that is opened as a file.
+Its own scripts may load what lies in `report/`, and it shows pictures that lie beside it; see `etchr.pages.fill`. That
+holds for a page that is opened as a file.
 """
 
-import base64
-import hashlib
-import html
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from etchr.mllm.settings import ModelConfig
-from etchr.pages import script_json
+from etchr.pages import fill
 from evaluation.factory import Task
 from evaluation.report.sections import SHEET, Section, bars
 from evaluation.settings import EvalConfig, SystemConfig
@@ -76,40 +72,20 @@ def page(
     picture: str | None = None,
 ) -> str:
     """The page; `run` is what `about` gives, `gallery` what `write_gallery` gives, `picture` the file of the sheet."""
-    style, tables, details = (_text(name) for name in ("page.css", "page.js", "gallery.js"))
-    shown = [section._asdict() | {"tables": list(map(_cells, section.tables))} for section in parts]
-    sheet = picture and {"file": picture, "title": SHEET}
+    style, tables, details = (
+        (HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "gallery.js")
+    )
     data = {
         "report": report,
-        "sections": shown,
+        "sections": [section._asdict() | {"tables": list(map(_cells, section.tables))} for section in parts],
         "bars": bars(report),
         "run": run,
         "gallery": gallery,
-        "sheet": sheet,
+        "sheet": picture and {"file": picture, "title": SHEET},
     }
-    policy = (
-        f"default-src 'none'; img-src 'self'; style-src {source(style)}; "
-        f"script-src {source(tables)} {source(details)} 'strict-dynamic'; base-uri 'none'; form-action 'none'"
-    )
-    slots = {
-        "POLICY": policy,
-        "TITLE": html.escape(" / ".join(report["systems"])),
-        "STYLE": style,
-        "PAGE": tables,
-        "GALLERY": details,
-        "DATA": script_json(data),
-    }
-    return re.sub(r"\{\{([A-Z]+)\}\}", lambda slot: slots[slot[1]], _text("template.html"))  # one pass: data stay data
+    title = " / ".join(report["systems"])
+    return fill(HERE / "template.html", title, style, [tables, details], images="'self'", data=data)
 
 
 def _cells(table: Table) -> dict[str, Any]:
     return {"head": table.head, "rows": [list(map(text_of, row)) for row in table.rows]}
-
-
-def _text(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def source(text: str) -> str:
-    """A text as a source of the page's policy."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,14 +1,13 @@
 """A table as Markdown, as LaTeX for booktabs, and as an HTML page; whatever stands in a cell stays text."""
 
-import html
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from evaluation.report.page import source
+from etchr.pages import fill
 from evaluation.tabular import MISSING, Cell, Table, markdown_table, markdown_text, text_of
 
-STYLE = Path(__file__).parents[1] / "report" / "page.css"
+HERE = Path(__file__).parent
 LATEX = {
     "\\": r"\textbackslash{}",
     "^": r"\textasciicircum{}",
@@ -76,35 +75,7 @@ def _stacked(lines: list[str]) -> str:
 
 def page(title: str, table: Table, note: str) -> str:
     """A page of its own that loads nothing."""
-    style = STYLE.read_text(encoding="utf-8")
-    head = "".join(f"<th>{html.escape(words)}</th>" for words in table.head)
-    body = "\n".join(f"<tr>{''.join(map(_html_cell, map(text_of, row)))}</tr>" for row in table.rows)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src {source(style)}">
-<title>{html.escape(title)}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{html.escape(title)}</h1>
-<div class="scroll"><table>
-<thead><tr>{head}</tr></thead>
-<tbody>
-{body}
-</tbody>
-</table></div>
-<p>{html.escape(note)}</p>
-</body>
-</html>
-"""
-
-
-def _html_cell(cell: Cell) -> str:
-    beside = f"<small>{html.escape(cell.beside)}</small>" if cell.beside else ""
-    return f"<td>{html.escape(cell.text)}{beside}</td>"
+    return fill(HERE / "template.html", title, table=table, note=note)
 
 
 WRITERS: dict[str, Callable[[str, Table, str], str]] = {"md": markdown, "tex": latex, "html": page}

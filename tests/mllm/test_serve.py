@@ -160,27 +160,42 @@ BAD_REQUESTS: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "deep JSON": (b"[" * 100_000, "not valid JSON"),
     "huge number": (b'{"model": "echo", "n": ' + b"9" * 5000 + b"}", "not valid JSON"),
     "a list": (b"[]", "must be a JSON object"),
-    "no messages": ({"model": "echo"}, "messages must be a list"),
-    "empty messages": (request(messages=[]), "messages must be a list"),
-    "message of no shape": (request(messages=[3]), "role must be"),
-    "unknown role": (request(messages=[{"role": "tool", "content": "x"}]), "role must be"),
-    "no content": (request(messages=[{"role": "user"}]), "content must be a text or a list"),
-    "unknown part": (with_part({"type": "video_url"}), "content part must be"),
-    "part of no shape": (with_part("text"), "content part must be"),
-    "text of no shape": (with_part({"type": "text", "text": 3}), "content part must be"),
-    "image without url": (with_image("data:"), "image part must look like"),
+    "no messages": ({"model": "echo"}, "messages is missing"),
+    "empty messages": (request(messages=[]), "messages: List should have at least 1 item"),
+    "message of no shape": (request(messages=[3]), "messages.0: Input should be a valid dictionary"),
+    "unknown role": (
+        request(messages=[{"role": "tool", "content": "x"}]),
+        "messages.0.role: Input should be 'system', 'user' or 'assistant', got 'tool'",
+    ),
+    "no content": (request(messages=[{"role": "user"}]), "messages.0.content is missing"),
+    "unknown part": (
+        with_part({"type": "video_url"}),
+        "content.0.type: Input should be 'text' or 'image_url', got 'video_url'",
+    ),
+    "part of no shape": (with_part("text"), "content.0: Input should be a valid dictionary"),
+    "text of no shape": (
+        with_part({"type": "text", "text": 3}),
+        "text: Input should be a valid string, got 3",
+    ),
+    "text without text": (with_part({"type": "text"}), "a part of type text must hold text"),
+    "type without end": (with_part({"type": "\n" * 50_000}), "type: Input should be 'text' or 'image_url', got '\\n"),
+    "no message of many": (b'{"model": "echo", "messages": [' + b"3," * 90_000 + b"3]}", "messages.0: Input should be"),
+    "image without url": (with_image("data:"), "image_url: Input should be a valid dictionary"),
     "file URL": (with_image({"url": "file:///etc/passwd"}), "URLs are not fetched"),
     "data URI of no image": (with_image({"url": "data:text/html;base64,AAAA"}), "URLs are not fetched"),
     "bad base64": (with_image({"url": "data:image/png;base64,@@@@"}), "not valid base64"),
     "not an image": (with_image({"url": "data:image/png;base64,AAAA"}), "image"),
-    "n of 0": (request(n=0), "n must be a whole number from 1 to 128"),
-    "n too large": (request(n=10**9), "n must be a whole number from 1 to 128"),
-    "n true": (request(n=True), "n must be a whole number"),
-    "temperature NaN": (request(temperature=float("nan")), "temperature must be a number"),
-    "temperature below 0": (request(temperature=-1), "temperature must be a number from 0 to 2"),
-    "max_tokens of 0": (request(max_tokens=0), "max_tokens must be a whole number"),
-    "seed text": (request(seed="1"), "seed must be a whole number"),
-    "stream": (request(stream=True), "stream is not supported"),
+    "n of 0": (request(n=0), "n: Input should be greater than or equal to 1, got 0"),
+    "n too large": (request(n=10**9), "n: Input should be less than or equal to 128, got 1000000000"),
+    "n true": (request(n=True), "n: Input should be a valid integer, got True"),
+    "temperature NaN": (
+        request(temperature=float("nan")),
+        "temperature: Input should be less than or equal to 2",
+    ),
+    "temperature below 0": (request(temperature=-1), "temperature: Input should be greater than or equal to 0, got -1"),
+    "max_tokens of 0": (request(max_tokens=0), "max_tokens: Input should be greater than or equal to 1, got 0"),
+    "seed text": (request(seed="1"), "seed: Input should be a valid integer, got '1'"),
+    "stream": (request(stream=True), "stream: Input should be False, got True"),
 }
 
 
@@ -191,6 +206,7 @@ def test_bad_requests_get_one_sentence(url: str, case: str) -> None:
     assert status == 400
     assert message in answer["error"]["message"]
     assert answer["error"]["type"] == "invalid_request_error"
+    assert len(answer["error"]["message"]) < 300
     assert "\n" not in answer["error"]["message"]
 
 
