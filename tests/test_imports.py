@@ -17,6 +17,7 @@ _BASE = [
     "choices",
     "rows",
     "config",
+    "config_help",
     "router",
     "run_folder",
     "seeds",
