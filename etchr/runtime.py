@@ -35,6 +35,8 @@ class Runtime:
         patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))  # the main process may prepare data for hours
         self.accelerator = Accelerator(cpu=use_cpu, mixed_precision="no", kwargs_handlers=[patience])
         self.device = self.accelerator.device
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)  # another run of this process may have raised it
         self.rank = self.accelerator.process_index
         self.num_processes = self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
@@ -119,11 +121,11 @@ class Runtime:
         return self.accelerator.main_process_first()
 
     def close(self) -> None:
-        """Leave the process group."""
-        self.accelerator.end_training()
+        """This training is over everywhere. The processes stay together: they may have another one to do."""
+        self.wait()
 
     def peak_memory_gb(self) -> float:
-        """Of this process since it began, in 1e9 bytes: GPU memory, or resident memory on a CPU."""
+        """In 1e9 bytes: GPU memory since this was made, or the process's resident memory on a CPU since it began."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 1e9
         status = Path(
@@ -145,6 +147,12 @@ def join_processes() -> tuple[int, int]:
     """Rank and number of the processes that `accelerate launch` started, each bound to a GPU where there are any."""
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=24))
     return state.process_index, state.num_processes
+
+
+def leave() -> None:
+    """Leave the group of processes, after the last training; it cannot be joined again."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def wait_for_all() -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from etchr.config import parse_command
+from etchr.config import run_command
 from evaluation.settings import EvalConfig
 
 COMMANDS = {  # name -> the module whose `main(argv)` runs it, and what it does
@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(args: Sequence[str]) -> None:
     """Evaluate and report."""
-    config = parse_command(
+    run_command(
+        compare,
         EvalConfig,
         config_name="eval",
         argv=args,
@@ -55,6 +56,10 @@ def run(args: Sequence[str]) -> None:
         description="Compare systems on tasks. Killed and started again, the same command goes on where it stopped.\n"
         + "\n".join(f"python -m evaluation {name}: {about}." for name, (_, about) in COMMANDS.items()),
     )
+
+
+def compare(config: EvalConfig) -> None:
+    """One comparison."""
     from evaluation.report import finish
     from evaluation.run import evaluate
     from evaluation.shards import this_shard

@@ -31,8 +31,8 @@ class BenchConfig:
     num_samples: int = 200  # of the run
     num_serial: int = 20  # of the serial loop, whose rate does not depend on their number
     edit_s: float = 0.4  # seconds of an edit
-    call_least_s: float = 0.5  # seconds of a model call, drawn evenly between these two
-    call_most_s: float = 3.0
+    call_least_s: float = 0.5  # seconds of a model call at least; each is drawn evenly
+    call_most_s: float = 3.0  # the same at most
     concurrency: int = 32  # model calls at the same time
     batch_size: int = 16  # edits that run together
     seed: int = 0  # of the calls' lengths

@@ -6,21 +6,19 @@ set -euo pipefail
 bash "$(dirname "$0")/quickstart.sh"
 source "$(dirname "$0")/env.sh"
 data=outputs/data/quickstart out=outputs/claims
-for seed in 0 1 2; do
-  sft=outputs/quickstart-sft
-  stage_two() { # name, then the options of the run
-    together etchr.rl experiment=nano_rl seed=$seed sft="$sft/adapter" data.paths=[$data-rl] validation.paths=[$data] \
-      out="$out/$1-s$seed" "${@:2}"
-  }
-  if [ $seed != 0 ]; then
-    sft=$out/sft-s$seed
-    together etchr.sft experiment=nano_sft seed=$seed data.paths=[$data] out="$sft"
-    stage_two rl
-  fi
-  together etchr.sft experiment=nano_sft seed=$seed data.paths=[$data] data.router=configs/router/none.yaml \
-    out=$out/sft-nometa-s$seed
-  stage_two rl-guidance reward.guidance_weight=1
-  stage_two rl-correctness reward.guidance_weight=0
-done
+mkdir -p $out
+ln -sfn ../quickstart-sft $out/sft-s0
+stage_one() { # seeds, name, then the options of the runs
+  together etchr.sft --multirun seed="$1" experiment=nano_sft data.paths=[$data] out="$out/$2-s\${seed}" "${@:3}"
+}
+stage_two() { # the same; each over its own Stage I
+  together etchr.rl --multirun seed="$1" experiment=nano_rl sft="$out/sft-s\${seed}/adapter" data.paths=[$data-rl] \
+    validation.paths=[$data] out="$out/$2-s\${seed}" "${@:3}"
+}
+stage_one 1,2 sft
+stage_one 0,1,2 sft-nometa data.router=configs/router/none.yaml
+stage_two 1,2 rl
+stage_two 0,1,2 rl-guidance reward.guidance_weight=1
+stage_two 0,1,2 rl-correctness reward.guidance_weight=0
 together evaluation experiment=claims
 python -m evaluation claims

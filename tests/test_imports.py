@@ -15,6 +15,7 @@ _BASE = [
     "choices",
     "rows",
     "config",
+    "config_help",
     "router",
     "run_folder",
     "seeds",

@@ -27,7 +27,7 @@ class FilterConfig:
     quota: int | None = 2000  # samples kept of each family; null: all
     order_seed: int = 0  # of the order in which quotas are filled, in which the samples are asked about too
     stop_at_quota: bool = False  # ask about no sample after its family's quota is full; larger quotas ask later
-    reasoner: ModelConfig = field(default_factory=ModelConfig)  # M
+    reasoner: ModelConfig = field(default_factory=ModelConfig)  # M, which answers
     num_decodings: int = 1  # k, of each question from each side (paper: 1)
     temperature: float = 0.0  # of the decodings (paper: 0); num_decodings above 1 needs one above 0
     max_tokens: int = 4096  # of a reply

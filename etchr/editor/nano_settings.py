@@ -13,18 +13,18 @@ class NanoConfig:
     data: str = "outputs/nano/instructions"  # folder with <task>/train.parquet of explicit instructions
     questions: str = "outputs/nano/questions"  # the same of questions: the tokenizer learns their words, nothing else
     out: str = "outputs/nano/base"  # the finished klein folder
-    seed: int = 0
-    vae_steps: int = 2500
+    seed: int = 0  # of the weights, the data order, the noise
+    vae_steps: int = 2500  # of the VAE, first of all
     decoder_steps: int = 3000  # further ones of the VAE's decoder alone
-    vae_batch_size: int = 32
-    vae_lr: float = 4e-3
+    vae_batch_size: int = 32  # pictures a step of it
+    vae_lr: float = 4e-3  # its learning rate
     steps: int = 12000  # of the transformer
-    batch_size: int = 16
+    batch_size: int = 16  # samples a step of the transformer, over all processes
     muon_lr: float = 0.02  # block matrices
     adamw_lr: float = 2e-3  # all other weights
-    warmup_steps: int = 50
+    warmup_steps: int = 50  # of the learning rates, linear from 0
     prompt_dropout: float = 0.05  # share of samples that train the unconditional velocity, for guidance
-    ema: float = 0.998
+    ema: float = 0.998  # decay of the average of the weights, which is what is saved
     emphasis: dict[str, int] = field(default_factory=EMPHASIS.copy)  # how often a task's samples come in an epoch
     compile: str | None = None  # backend for the blocks; inductor is a third faster and needs a C++ compiler
     checkpoint_every: int = 500  # steps; the same command goes on from the last checkpoint

@@ -50,7 +50,7 @@ class RewardConfig:
     max_missing: float = 0.5  # share of a rollout's edits without a score above which the run stops
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)  # M answers the question from the edit
     correctness: CorrectnessConfig = field(default_factory=CorrectnessConfig)  # J says whether the edit is right
-    reasoner: ModelConfig = field(default_factory=ModelConfig)  # M
+    reasoner: ModelConfig = field(default_factory=ModelConfig)  # M, which answers
     judge: ModelConfig | None = None  # J; null: the reasoner
 
     def __post_init__(self) -> None:

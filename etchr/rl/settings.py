@@ -43,9 +43,7 @@ class RolloutConfig:
     window_range: list[float] = field(default_factory=lambda: [0.0, 0.6])  # part of the walk that windows lie in
     last_step: str = "ode"  # grpo: ode, or sde as released; it is never trained
     same_noise: bool = False  # all edits of a prompt start from the same noise
-    released_rounding: bool = (
-        False  # grpo: bfloat16 latents after the log-probability, times cut to 1/1000, as released
-    )
+    released_rounding: bool = False  # grpo: bfloat16 latents after the log-probability, times cut to 1/1000
 
 
 @dataclass

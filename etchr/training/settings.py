@@ -39,10 +39,10 @@ class OptimConfig:
     """The optimizer and its schedule."""
 
     name: str = "adamw"  # adamw, or muon (orthogonalised momentum; not with FSDP)
-    lr: float = 1e-4
+    lr: float = 1e-4  # learning rate, at its highest
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # adamw
     eps: float = 1e-8  # adamw
-    momentum: float = 0.95  # muon
+    momentum: float = 0.95  # of muon
     weight_decay: float = 0.0  # decoupled
     schedule: str = "constant"  # after the warm-up: constant, linear or cosine to 0; released: lr/3 for 5 ticks
     warmup_steps: int = 0  # linear from 0
@@ -55,7 +55,7 @@ class WandbConfig:
     """Weights & Biases; metrics.jsonl is always written."""
 
     mode: str = "disabled"  # disabled, offline, online (WANDB_API_KEY from the environment)
-    project: str = "etchr"
+    project: str = "etchr"  # name of the project there
 
 
 def check_common(config: Any) -> None:

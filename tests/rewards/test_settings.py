@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from etchr.config import compose, help_text
+from etchr.config import compose
+from etchr.config_help import help_text
 from etchr.mllm.settings import ModelConfig
 from etchr.rewards.settings import CorrectnessConfig, GuidanceConfig, RewardConfig
 
@@ -80,6 +81,6 @@ def test_a_command_sets_every_level_of_them():
 
 
 def test_every_option_is_explained_in_the_help():
-    lines = [line for line in help_text(Command, None, "x", "y").splitlines() if line.startswith("  rewards.")]
+    lines = [line for line in help_text(Command, {}, "x", "y").splitlines() if line.startswith("  rewards.")]
     assert len(lines) > 25
     assert [line for line in lines if len(line.split(maxsplit=1)) < 2] == []

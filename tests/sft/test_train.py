@@ -267,3 +267,40 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(tiny, pairs, tmp_path):
     assert sentence.startswith("cannot go on: cannot write the checkpoint of step 6")
     assert "the one of step 3 is whole" in sentence
     assert {path: path.read_bytes() for path in (out / "checkpoints").rglob("*.*")} == kept
+
+
+# ------------------------------------------------------------------------------------------------------- multirun
+
+
+def test_a_multirun_leaves_what_single_runs_leave_and_goes_on(tiny, pairs, tmp_path):
+    for seed in (1, 2):
+        train(options(tiny, pairs, tmp_path / f"alone{seed}", f"seed={seed}"))
+    sweep = ["--multirun", "seed=1,2", *words(tiny, pairs, tmp_path / "sweep")]
+    main(sweep)
+    shutil.rmtree(tmp_path / "sweep/seed=2/adapter")
+    shutil.rmtree(tmp_path / "sweep/seed=2/checkpoints/step_00000006")
+    before = (tmp_path / "sweep/seed=1/metrics.jsonl").stat().st_mtime_ns
+    main(sweep)
+    assert (tmp_path / "sweep/seed=1/metrics.jsonl").stat().st_mtime_ns == before  # it was finished
+    for seed in (1, 2):
+        assert equal(weights(tmp_path / f"sweep/seed={seed}"), weights(tmp_path / f"alone{seed}"))
+        assert metrics(tmp_path / f"sweep/seed={seed}") == metrics(tmp_path / f"alone{seed}")
+
+
+def test_two_processes_make_every_run_of_a_multirun_together(tiny, pairs, tmp_path):
+    more = ("steps=3", "batch_size=4")
+    train(options(tiny, pairs, tmp_path / "one", *more, "seed=2"))
+    together(main, ["-m", "seed=1,2", *words(tiny, pairs, tmp_path / "sweep", *more)])
+    for seed in (1, 2):
+        about = json.loads((tmp_path / f"sweep/seed={seed}/environment.json").read_text())
+        assert about["num_processes"] == 2
+    assert close(weights(tmp_path / "one"), weights(tmp_path / "sweep/seed=2"), 1e-5)
+    assert not equal(weights(tmp_path / "sweep/seed=1"), weights(tmp_path / "sweep/seed=2"))
+
+
+def test_accelerate_launches_a_multirun(tiny, pairs, tmp_path):
+    start = words(tiny, pairs, tmp_path / "s${seed}", "steps=1")
+    done = launch("configs/accelerate/cpu.yaml", "etchr.sft", "--multirun", "seed=1,2", *start)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s1", "s2"]
+    assert all((tmp_path / name / "adapter").is_dir() for name in ("s1", "s2"))
