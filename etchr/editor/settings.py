@@ -1,9 +1,11 @@
 """Which remote editor a command talks to: its options. Loads without torch."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from etchr.checks import at_least
+from annotated_types import Ge
+
+from etchr.checks import Count, Natural, check
 from etchr.endpoints import EndpointSettings
 
 EDIT_ARGUMENTS = frozenset({"model", "image", "image[]", "prompt", "n", "stream"})
@@ -16,14 +18,14 @@ class RemoteConfig:
     model: str = ""  # name of the served model
     base_urls: list[str] = field(default_factory=list)  # one or more equal servers, such as http://host:8092/v1
     api_key_env: str = "OPENAI_API_KEY"  # NAME of the environment variable that holds the key
-    timeout_s: float = 600.0  # of one attempt
-    max_retries: int = 6  # rounds over all endpoints before an edit fails
-    max_concurrency: int = 4  # edits in flight
-    max_pixels: int = 1024 * 1024  # larger sources are scaled down before they are sent
+    timeout_s: Annotated[float, Ge(0)] = 600.0  # of one attempt
+    max_retries: Natural = 6  # rounds over all endpoints before an edit fails
+    max_concurrency: Count = 4  # edits in flight
+    max_pixels: Annotated[int, Ge(256)] = 1024 * 1024  # larger sources are scaled down before they are sent
     extra_body: dict[str, Any] = field(default_factory=dict)  # sent along as it is; {seed: null} leaves a field out
 
     def __post_init__(self) -> None:
-        at_least(self, {"timeout_s": 0, "max_retries": 0, "max_concurrency": 1, "max_pixels": 256})
+        check(self)
         if not (self.model and self.base_urls):
             raise ValueError("a remote editor needs model=NAME and base_urls=[http://...]")
         self.endpoints()  # refuses what is no URL, and a key in the place of its variable's name

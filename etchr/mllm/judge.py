@@ -7,14 +7,16 @@ cut off or says nothing readable leaves the answer *without a grade*: that is ne
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Annotated
 
+from etchr.checks import OneOf
 from etchr.mllm.answers import answer_type, ground_truth, is_correct
 from etchr.mllm.prompts import grade_prompt
 from etchr.mllm.protocol import MLLM, CallFailed, Sampling, user_message
 from etchr.mllm.verdict import accepts
 from etchr.sample import EditSample
 
-GRADERS = ("auto", "rules", "text", "model")  # see `grade`
+Grader = Annotated[str, OneOf("auto", "rules", "text", "model")]  # see `grade`
 RETRIES = 2  # times that a reply without a verdict is asked for again, at a temperature
 RETRY_TEMPERATURE = 0.7
 JUDGE_TOKENS = 1024  # of a judge's reply, unless an option says otherwise

@@ -1,67 +1,65 @@
 """The options of the rewards. Loads without torch."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from etchr.checks import one_of
-from etchr.mllm.judge import GRADERS
+from annotated_types import Interval
+
+from etchr.checks import Count, Natural, OneOf, Share, check
+from etchr.mllm.judge import Grader
 from etchr.mllm.settings import ModelConfig
 from etchr.rewards import REWARDS
+
+Reward = Annotated[str, OneOf(REWARDS)]
+View = Annotated[str, OneOf("both", "edit")]
+JudgeView = Annotated[str, OneOf("both", "edit", "truth")]
 
 
 @dataclass
 class GuidanceConfig:
     """How the guidance reward asks."""
 
-    kind: str = "guidance"  # the reward, by its name in etchr/rewards/__init__.py
-    view: str = "both"  # what M sees: both (source and edit) or edit (the edit alone)
-    grade: str = "auto"  # auto: rules, and free text that they find wrong by a second, text-only call; text: all free
-    # text by that call (paper); model: all answers by it (released); rules: rules alone
+    kind: Reward = "guidance"  # the reward, by its name in etchr/rewards/__init__.py
+    view: View = "both"  # what M sees: both (source and edit) or edit (the edit alone)
+    grade: Grader = (
+        "auto"  # rules; model: a text-only call; text: it, for free text (paper); auto: it, for free text they refuse
+    )
     dense: bool = False  # option questions: probability of the right letter instead of a share of decodings
 
     def __post_init__(self) -> None:
-        one_of("guidance.kind", self.kind, tuple(REWARDS))
-        one_of("guidance.view", self.view, ("both", "edit"))
-        one_of("guidance.grade", self.grade, GRADERS)
+        check(self, "guidance.")
 
 
 @dataclass
 class CorrectnessConfig:
     """How the correctness reward asks."""
 
-    kind: str = "correctness"  # likewise
-    view: str = "both"  # what J sees: both (source and edit), edit (alone) or truth (source, edit, ground-truth edit)
+    kind: Reward = "correctness"  # the reward, by its name in etchr/rewards/__init__.py
+    view: JudgeView = "both"  # what J sees: both (source and edit), edit, or truth (source, edit, ground-truth edit)
     dense: bool = False  # probability of the positive verdict token instead of a share of decodings
 
     def __post_init__(self) -> None:
-        one_of("correctness.kind", self.kind, tuple(REWARDS))
-        one_of("correctness.view", self.view, ("both", "edit", "truth"))
+        check(self, "correctness.")
 
 
 @dataclass
 class RewardConfig:
     """How edits are rewarded: R = alpha r_guide + (1 - alpha) r_correct, each over K decodings of a model."""
 
-    guidance_weight: float = 0.5  # alpha; correctness weighs 1 - alpha. A reward of weight 0 is not asked for
-    num_decodings: int = 8  # K, of each reward
-    temperature: float = 0.7  # of the decodings; dense rewards take one decoding at temperature 0
-    max_tokens: int = 1024  # of one decoding; a reply that is cut off there counts as not given
-    retries: int = 2  # times that what could not be read is asked for again, with another seed
+    guidance_weight: Share = 0.5  # alpha; correctness weighs 1 - alpha. A reward of weight 0 is not asked for
+    num_decodings: Count = 8  # K, of each reward
+    temperature: Annotated[float, Interval(ge=0, le=2)] = 0.7  # of the decodings; a dense reward takes one at 0
+    max_tokens: Count = 1024  # of one decoding; a reply that is cut off there counts as not given
+    retries: Natural = 2  # times that what could not be read is asked for again, with another seed
     overlap: bool = True  # ask while sampling goes on; false: only after it, as the released code does
-    max_missing: float = 0.5  # share of a rollout's edits without a score above which the run stops
+    max_missing: Share = 0.5  # share of a rollout's edits without a score above which the run stops
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)  # M answers the question from the edit
     correctness: CorrectnessConfig = field(default_factory=CorrectnessConfig)  # J says whether the edit is right
     reasoner: ModelConfig = field(default_factory=ModelConfig)  # M, which answers
     judge: ModelConfig | None = None  # J; null: the reasoner
 
     def __post_init__(self) -> None:
-        for name in ("guidance_weight", "max_missing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1")
-        for name, least in (("num_decodings", 1), ("max_tokens", 1), ("retries", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be {least} or more")
-        if not 0 <= self.temperature <= 2:
-            raise ValueError(f"temperature={self.temperature} must lie between 0 and 2")
+        check(self)
         if self.temperature == 0 and self.num_decodings > 1:
             raise ValueError(
                 f"temperature=0 makes all {self.num_decodings} decodings alike; set num_decodings=1 or a temperature"

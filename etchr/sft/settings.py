@@ -1,17 +1,22 @@
 """Options of `python -m etchr.sft`. Loads without torch."""
 
-import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from etchr.checks import at_least, one_of
+from etchr.checks import BelowOne, Count, Natural, OneOf, Positive
 from etchr.flow import DRAWS
 from etchr.training.settings import (
     AdapterConfig,
+    Device,
     ModelConfig,
     OptimConfig,
+    Prompt,
     WandbConfig,
     check_common,
 )
+
+Geometry = Annotated[str, OneOf("native", "released")]
+Cache = Annotated[str, OneOf("none", "memory", "disk")]
 
 
 @dataclass
@@ -22,24 +27,24 @@ class DataConfig:
     split: str = "train"  # of a folder, the files <split>*.parquet in it and one level below
     mixture: str | None = None  # YAML of data sets with weights and caps, which replaces paths and split
     weights: dict[str, float] = field(default_factory=dict)  # how often a task's pairs come in an epoch; default 1
-    prompt: str = "question"  # question: meta-prompt and question; instruction: the sample's explicit instruction
+    prompt: Prompt = "question"  # question: meta-prompt and question; instruction: the sample's explicit instruction
     router: str | None = None  # YAML of meta-prompts; null: configs/router/default.yaml
-    prompt_dropout: float = 0.0  # share of samples trained without a prompt, for classifier-free guidance
-    geometry: str = "native"  # native: pairs at their own size, as at inference; released: as the released code
+    prompt_dropout: BelowOne = 0.0  # share of samples trained without a prompt, for classifier-free guidance
+    geometry: Geometry = "native"  # native: pairs at their own size, as at inference; released: as the released code
     bucketing: bool = True  # fill global batches with one size wherever possible; false: sizes mix, as released
     bucket_step: int = 16  # sides are floored to multiples of this: larger means fewer, fuller size buckets
-    bad_rows: str = "stop"  # stop, or skip: leave unreadable rows out and count them
-    cache: str = "none"  # of latents and text embeddings: none, memory, disk
+    bad_rows: Annotated[str, OneOf("stop", "skip")] = "stop"  # stop, or skip: leave unreadable rows out and count them
+    cache: Cache = "none"  # of latents and text embeddings: none, memory, disk
     cache_dir: str = "outputs/cache"  # of cache=disk
     precompute: bool = False  # fill the cache before the first step, then free the text encoder's memory
-    num_workers: int = 0  # processes that read and decode; 0: the main one
+    num_workers: Natural = 0  # processes that read and decode; 0: the main one
 
 
 @dataclass
 class FlowConfig:
     """The flow matching objective."""
 
-    draw: str = "inference"  # of noise levels: inference, uniform, logit_normal, released
+    draw: Annotated[str, OneOf(*DRAWS)] = "inference"  # of noise levels: inference, uniform, logit_normal, released
     stratified: bool = True  # spread the draws of a global batch evenly
     released_rounding: bool = False  # round t, noise and target to bfloat16, as the released code does
 
@@ -48,12 +53,12 @@ class FlowConfig:
 class ValidationConfig:
     """Evidence while it runs."""
 
-    every: int = 500  # steps; 0: never
+    every: Natural = 500  # steps; 0: never
     paths: list[str] = field(default_factory=list)  # held-out pairs; empty: data.paths
     split: str = "val"  # of a folder
-    num_samples: int = 64  # evenly over the tasks
+    num_samples: Count = 64  # evenly over the tasks
     sigmas: list[float] = field(default_factory=lambda: [0.1, 0.3, 0.5, 0.7, 0.9])  # fixed noise levels of the loss
-    num_pictures: int = 8  # source | edit | ground truth, evenly over the tasks
+    num_pictures: Natural = 8  # source | edit | ground truth, evenly over the tasks
     seed: int = 1234  # of the noise, the same at every validation
 
 
@@ -63,10 +68,10 @@ class SftConfig:
 
     out: str = "outputs/sft"  # run folder; the same command goes on where it stopped
     seed: int = 0  # of adapter, data order, noise
-    epochs: float = 1.0  # passes over the data; ignored if steps is set
-    steps: int | None = None  # optimizer steps
-    global_batch_size: int = 8  # pairs per optimizer step, over all processes
-    batch_size: int = 1  # pairs in one forward; the rest of a process's share is accumulated
+    epochs: Positive = 1.0  # passes over the data; ignored if steps is set
+    steps: Count | None = None  # optimizer steps
+    global_batch_size: Count = 8  # pairs per optimizer step, over all processes
+    batch_size: Count = 1  # pairs in one forward; the rest of a process's share is accumulated
     model: ModelConfig = field(default_factory=ModelConfig)  # the editor
     adapter: AdapterConfig = field(default_factory=AdapterConfig)  # the LoRA
     data: DataConfig = field(default_factory=DataConfig)  # the pairs
@@ -74,39 +79,14 @@ class SftConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)  # the optimizer
     validation: ValidationConfig = field(default_factory=ValidationConfig)  # loss and pictures on held-out pairs
     wandb: WandbConfig = field(default_factory=WandbConfig)  # tracking beside metrics.jsonl
-    log_every: int = 10  # steps per line of metrics.jsonl
-    save_every: int = 500  # steps per checkpoint; the last step is always saved
-    keep_checkpoints: int = 2  # older ones are removed
-    device: str = "auto"  # auto: a GPU where there is one; cpu
-    threads: int = 0  # CPU threads of a process; 0: torch's choice
+    log_every: Count = 10  # steps per line of metrics.jsonl
+    save_every: Count = 500  # steps per checkpoint; the last step is always saved
+    keep_checkpoints: Count = 2  # older ones are removed
+    device: Device = "auto"  # auto: a GPU where there is one; cpu
+    threads: Natural = 0  # CPU threads of a process; 0: torch's choice
 
     def __post_init__(self) -> None:
         check_common(self)
-        one_of("data.prompt", self.data.prompt, ("question", "instruction"))
-        one_of("data.geometry", self.data.geometry, ("native", "released"))
-        one_of("data.bad_rows", self.data.bad_rows, ("stop", "skip"))
-        one_of("data.cache", self.data.cache, ("none", "memory", "disk"))
-        one_of("flow.draw", self.flow.draw, DRAWS)
-        at_least(
-            self,
-            {
-                "global_batch_size": 1,
-                "batch_size": 1,
-                "log_every": 1,
-                "data.num_workers": 0,
-                "validation.every": 0,
-                "validation.num_samples": 1,
-                "validation.num_pictures": 0,
-            },
-        )
-        if not 0 <= self.data.prompt_dropout < 1:
-            raise ValueError(f"data.prompt_dropout={self.data.prompt_dropout} must be at least 0 and below 1")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps={self.steps} must be at least 1")
-        if not 0 < self.epochs < math.inf:
-            raise ValueError(f"epochs={self.epochs} must be above 0")
-        if not self.data.paths and self.data.mixture is None:
-            raise ValueError("data.paths is empty; name a Parquet file or folder")
         if self.data.bucket_step < 16 or self.data.bucket_step % 16:
             raise ValueError(f"data.bucket_step={self.data.bucket_step} must be a multiple of 16")
         if bad := {task: weight for task, weight in self.data.weights.items() if not 0 <= weight < 1000}:
