@@ -37,9 +37,7 @@ class FilterConfig:
     temperature: Annotated[float, Interval(ge=0, le=2)] = 0.0  # of the decodings (paper: 0); of several, above 0
     max_tokens: Count = 4096  # of a reply
     seed: int = 0  # of the decodings
-    grade: Grader = (
-        "auto"  # rules; model: a text-only call; text: it, for free text (paper); auto: it, for free text they refuse
-    )
+    grade: Grader = "auto"  # rules; model (a text-only call); text: it for free text (paper); auto: it where rules fail
     concurrency: Count = 32  # samples in flight
     retries: Natural = 2  # further rounds over the samples whose calls failed, after the client's own retries
 

@@ -21,9 +21,7 @@ class GuidanceConfig:
 
     kind: Reward = "guidance"  # the reward, by its name in etchr/rewards/__init__.py
     view: View = "both"  # what M sees: both (source and edit) or edit (the edit alone)
-    grade: Grader = (
-        "auto"  # rules; model: a text-only call; text: it, for free text (paper); auto: it, for free text they refuse
-    )
+    grade: Grader = "auto"  # rules; model (a text-only call); text: it for free text (paper); auto: it where rules fail
     dense: bool = False  # option questions: probability of the right letter instead of a share of decodings
 
     def __post_init__(self) -> None:
