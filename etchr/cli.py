@@ -51,8 +51,8 @@ COMMANDS = {
         "evaluation.vllm_server",
         "Serve an understanding model with vLLM, ready for the benchmarks' pictures.",
     ),
-    "reader": ("etchr.mllm.reader", "Serve the embedded reader as an OpenAI-compatible endpoint."),
-    "base": ("etchr.editor.nano", "Build and train a nano base editor."),
+    "reader": ("etchr.nano.reader", "Serve the embedded reader as an OpenAI-compatible endpoint."),
+    "base": ("etchr.nano.train", "Build and train a nano base editor."),
 }
 
 
@@ -174,7 +174,7 @@ def edit(
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("outputs/edit.png"),
 ) -> None:
     """Edit one picture."""
-    from etchr.endpoints import CallFailed
+    from etchr.http.endpoints import CallFailed
     from etchr.images import encode_png, open_image
 
     chosen = _EditorChoice(editor, lora, editor_url or [], editor_model, editor_api_key_env, steps, guidance)
@@ -214,7 +214,7 @@ def serve(
     guidance: Guidance = None,
 ) -> None:
     """Serve an editor over HTTP, for --editor-url here and remote editors in an evaluation (POST /v1/images/edits)."""
-    from etchr.editor import serve as server
+    from etchr.http.application import edits as server
 
     chosen = _EditorChoice(editor, lora, steps=steps, guidance=guidance)
     try:
@@ -271,7 +271,7 @@ def push(
     """Upload an adapter or a model to the Hugging Face hub, with the login of `hf auth login` or HF_TOKEN."""
     from tqdm import tqdm
 
-    from etchr import publish
+    from etchr.hub import push as publish
 
     try:
         plan = publish.plan(folder, repo_id)
@@ -344,7 +344,7 @@ class _EditorChoice:
 
 def _model(base_urls: list[str], model: str, api_key_env: str) -> "MLLM":
     if not base_urls:
-        from etchr.mllm.reader import Reader
+        from etchr.nano.reader import Reader
 
         return Reader()
     if not model:

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 from data_prep import procedural_tasks
 from data_prep.task import generate
 from etchr.cli import COMMANDS, app
-from etchr.editor import serve
 from etchr.editor.folder import NANO_BASE
 from etchr.editor.klein import KleinEditor
+from etchr.http.application import edits as serve
 from etchr.images import open_image
-from etchr.mllm.reader import Reader
-from etchr.mllm.serve import build_app
+from etchr.nano.reader import Reader
+from etchr.serving.chat import build_app
+from tests.hub.test_push import ADAPTER_FILES, FakeHub, adapter
 from tests.mllm.fake_server import MODEL, FakeImages, FakeServer, dead_url, refusal, serving
-from tests.test_publish import ADAPTER_FILES, FakeHub, adapter
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = sorted((ROOT.parent / "shared" / "data" / "photos").glob("*.*"))

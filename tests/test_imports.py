@@ -6,43 +6,32 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-_BASE = [
-    "sample",
-    "families",
-    "images",
-    "pages",
-    "boxes",
-    "choices",
-    "rows",
-    "config",
-    "config_help",
-    "router",
-    "run_folder",
-    "seeds",
-    "checks",
-    "concurrent",
-    "endpoints",
-    "bounded_http",
-    "serving",
-]
-BASE = {f"etchr.{name}" for name in _BASE}
+BASE = {
+    f"etchr.{name}"
+    for name in (
+        *("sample", "families", "images", "router", "seeds", "config", "config_help", "checks", "run_folder"),
+        *("boxes", "choices", "rows", "pages", "concurrent", "http"),
+    )
+}
 
 # layer -> the layers it may import; `base` is BASE
 ALLOWED = {
     "base": {"base"},
     "flow": {"base", "flow"},
     "mllm": {"base", "mllm"},
-    "editor": {"base", "flow", "mllm", "editor", "runtime", "muon"},
+    "editor": {"base", "flow", "mllm", "editor", "runtime"},
     "rewards": {"base", "flow", "mllm", "editor", "rewards"},
-    "training": {"base", "flow", "mllm", "editor", "runtime", "muon", "training"},
+    "training": {"base", "flow", "mllm", "editor", "hub", "runtime", "training"},
     "runtime": {"base"},
-    "muon": set(),
-    "publish": {"base", "editor", "publish"},
+    "hub": {"base", "editor", "hub"},
+    "serving": {"base", "mllm", "editor", "serving"},
+    "nano": {"base", "flow", "mllm", "editor", "serving", "runtime", "training", "nano"},
     "evr": {"base", "mllm", "editor"},
     "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "training", "sft"},
     "rl": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "training", "rl"},
-    "cli": {"base", "flow", "mllm", "editor", "evr", "publish", "cli"},
+    "cli": {"base", "flow", "mllm", "editor", "evr", "hub", "nano", "serving", "cli"},
 }
+CHOOSES_NANO = {"etchr.mllm.settings"}  # where a model is chosen by its name
 LIGHT = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
 
@@ -83,7 +72,9 @@ def may_import(module, name):
     if there in ("vllm", "tests", "scripts"):  # vllm is reached over HTTP
         return False
     if here == "etchr":
-        return there not in ("data_prep", "evaluation") and (there != "etchr" or layer(name) in ALLOWED[layer(module)])
+        if there != "etchr":
+            return there not in ("data_prep", "evaluation")
+        return layer(name) in ALLOWED[layer(module)] or (module in CHOOSES_NANO and layer(name) == "nano")
     if here == "evaluation":  # and never sees a trainer
         return there != "data_prep" and not name.startswith(("etchr.sft", "etchr.rl"))
     asks = module == "data_prep.sources.build" or module.startswith("data_prep.filter_rl")  # the grader, a model
@@ -106,14 +97,14 @@ LOADS_WITHOUT_TORCH = [
     "etchr.images",
     "etchr.pages",
     "etchr.router",
-    "etchr.endpoints",
-    "etchr.serving",
+    "etchr.http.endpoints",
+    "etchr.http.application",
     "etchr.editor.remote",
-    "etchr.editor.serve",
+    "etchr.serving.edits",
     "etchr.editor.folder",
     "etchr.mllm.answers",
     "etchr.mllm.chat",
-    "etchr.mllm.reader",
+    "etchr.nano.reader",
     "etchr.mllm.prompts",
     "etchr.mllm.verdict",
     "etchr.rewards.pool",

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-NANO_BASE = Path(__file__).parent / "nano_base"  # the base editor kept in the repository; see `nano.py`
+NANO_BASE = Path(__file__).parent.parent / "nano" / "nano_base"  # the base that the repository keeps
 SETTINGS_FILE = "editor.json"
 
 

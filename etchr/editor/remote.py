@@ -3,7 +3,7 @@
 vLLM-Omni serves FLUX.2 and Qwen-Image-Edit that way (https://docs.vllm.ai/projects/vllm-omni, Image Edit API) and
 `etchr serve` our own editor. A source is fitted by `geometry` and sent as lossless PNG; seed, steps and guidance go as
 extra fields of the form. The picture must come back inside the reply: a URL is refused, nothing is fetched. Retries,
-health, keys and errors are `etchr.endpoints`' business. No torch.
+health, keys and errors are `etchr.http.endpoints`' business. No torch.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from PIL import Image
 
 from etchr.editor import geometry
 from etchr.editor.settings import RemoteConfig
-from etchr.endpoints import CallFailed, CallStats, Endpoints, Failure, printable
+from etchr.http.endpoints import CallFailed, CallStats, Endpoints, Failure, printable
 from etchr.images import encode_png, from_data_uri
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from etchr.checks import Count, Natural, check
-from etchr.endpoints import EndpointSettings
+from etchr.http.endpoints import EndpointSettings
 
 EDIT_ARGUMENTS = frozenset({"model", "image", "image[]", "prompt", "n", "stream"})
 

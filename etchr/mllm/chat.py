@@ -1,7 +1,7 @@
 """`ChatClient`: the understanding model behind any OpenAI-compatible chat endpoint, or behind several equal ones.
 
-Retries, health, keys and errors are `etchr.endpoints`' business; this file says what a chat request holds and what is
-read of its answer. A call without a reply ends in `CallFailed`, so that its sample is missing and not wrong. Images
+Retries, health, keys and errors are `etchr.http.endpoints`' business; this file says what a chat request holds and what
+is read of its answer. A call without a reply ends in `CallFailed`, so that its sample is missing and not wrong. Images
 travel as lossless PNG. No torch; `openai` is imported on first use.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from etchr.endpoints import CallStats, Endpoints, EndpointSettings, Failure
+from etchr.http.endpoints import CallStats, Endpoints, EndpointSettings, Failure
 from etchr.mllm.protocol import GREEDY, Message, Reply, Sampling
 from etchr.mllm.wire import read_content, read_logprobs, token_count, wire_messages
 

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypedDict
 
 from PIL import Image
 
-from etchr.endpoints import CallFailed as CallFailed  # what a chat raises; its callers take it from here
+from etchr.http.endpoints import CallFailed as CallFailed  # what a chat raises; its callers take it from here
 
 
 class TextPart(TypedDict):

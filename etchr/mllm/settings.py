@@ -62,7 +62,7 @@ def check_threshold(value: float, name: str) -> None:
 def build_model(config: ModelConfig, jitter_seed: int = 0) -> MLLM:
     """The understanding model that `config` describes; processes that run together give a `jitter_seed` each."""
     if config.kind == "reader":
-        from etchr.mllm.reader import Reader
+        from etchr.nano.reader import Reader
 
         return Reader(
             config.error_rate,
@@ -97,7 +97,7 @@ def model_fingerprint(config: ModelConfig) -> dict[str, Any]:
     if config.top_logprobs is not None:  # a reply without them is another one
         values["top_logprobs"] = config.top_logprobs
     if config.kind == "reader":
-        from etchr.mllm import confidence, reader, sight, skills, wishes
+        from etchr.nano import confidence, reader, sight, skills, wishes
 
         values |= {key: getattr(config, key) for key in ("misread_rate", "resolution", "threshold")}
         source = "".join(inspect.getsource(module) for module in (confidence, reader, sight, skills, wishes))

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from etchr.endpoints import printable
+from etchr.http.endpoints import printable
 from etchr.images import from_data_uri, to_data_uri, to_rgb
 from etchr.mllm.protocol import ImagePart, Message, TextPart
 

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from etchr.editor import lora, lora_files
-from etchr.editor.card import AdapterCard, write_card
 from etchr.editor.folder import EditorSettings
+from etchr.hub.cards import AdapterCard, write_card
 from etchr.run_folder import whole_folder
 from etchr.training.hardware import PACKAGES
 from etchr.training.run import Run

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from etchr.muon import Muon
+from etchr.training.muon import Muon
 from etchr.training.settings import OptimConfig
 
 

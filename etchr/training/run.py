@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from etchr.editor.card import CARD_FILE, is_non_commercial
+from etchr.hub.cards import CARD_FILE, is_non_commercial
 from etchr.run_folder import RunFolder, write_atomically
 from etchr.runtime import Runtime
 from etchr.training.checkpoint import Checkpoints

@@ -13,11 +13,11 @@ from etchr.checks import at_least
 from etchr.config import parse_command
 from etchr.editor.folder import check_folder, named_folder
 from etchr.mllm.answers import answer_type, extract_answer, is_correct
-from etchr.mllm.confidence import RULES_FILE, Rule, rules_text
 from etchr.mllm.prompts import answer_prompt
 from etchr.mllm.protocol import user_message
-from etchr.mllm.reader import Reader
-from etchr.mllm.skills import FEATURES, Reading, read, recognise
+from etchr.nano.confidence import RULES_FILE, Rule, rules_text
+from etchr.nano.reader import Reader
+from etchr.nano.skills import FEATURES, Reading, read, recognise
 from etchr.run_folder import write_atomically
 from etchr.sample import EditSample, read_parquet
 from evaluation.calibrate import report

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from etchr.mllm.confidence import Feature, Rule
+from etchr.nano.confidence import Feature, Rule
 
 Array = NDArray[np.float64]
 

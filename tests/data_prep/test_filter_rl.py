@@ -23,8 +23,8 @@ from etchr.families import TaskFamily
 from etchr.mllm import answers
 from etchr.mllm.answers import is_correct
 from etchr.mllm.protocol import GREEDY, CallFailed, Reply
-from etchr.mllm.reader import Reader
 from etchr.mllm.settings import ModelConfig
+from etchr.nano.reader import Reader
 from etchr.sample import EditSample, find_files, read_parquet, to_row, write_parquet
 
 RIGHT, WRONG, DOWN = "\\boxed{7}", "\\boxed{5}", CallFailed("the server answered HTTP 500")

@@ -10,7 +10,7 @@ from data_prep import procedural_tasks
 from data_prep.__main__ import DataConfig
 from data_prep.task import generate, place, scene_hash
 from etchr.families import TASK_FAMILY, TASKS
-from etchr.mllm.sight import colour_names, pixels
+from etchr.nano.sight import colour_names, pixels
 from etchr.sample import read_parquet, write_parquet
 
 ALL = procedural_tasks()

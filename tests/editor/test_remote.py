@@ -22,7 +22,7 @@ from etchr.editor import geometry
 from etchr.editor.batching import EditBatcher, EditFailed
 from etchr.editor.remote import RemoteEditor
 from etchr.editor.settings import RemoteConfig
-from etchr.endpoints import CallFailed
+from etchr.http.endpoints import CallFailed
 from etchr.images import decode_image, encode_png, to_data_uri
 from tests.mllm.fake_server import (
     MODEL,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from data_prep.__main__ import main as prepare
-from etchr.mllm.confidence import Feature, read_rules, sigmoid
-from etchr.mllm.skills import FEATURES
+from etchr.nano.confidence import Feature, read_rules, sigmoid
+from etchr.nano.skills import FEATURES
 from evaluation.calibrate.__main__ import main
 from evaluation.calibrate.fit import Example, fit_rule, left_out
 from evaluation.calibrate.report import Judged, bins, calibration_error, markdown

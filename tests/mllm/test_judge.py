@@ -6,7 +6,7 @@ import pytest
 
 from etchr.mllm.judge import Grade, Judge, grade, grade_all
 from etchr.mllm.protocol import GREEDY, CallFailed, Reply
-from etchr.mllm.reader import Reader
+from etchr.nano.reader import Reader
 from tests.evaluation.dialogue import Scripted, make_sample
 
 TEXT = {"answer_type": "text"}

@@ -9,8 +9,8 @@ from PIL import Image
 from etchr.families import TASK_FAMILY, TaskFamily
 from etchr.mllm.prompts import ROUTE_FAMILY
 from etchr.mllm.protocol import Reply, Sampling
-from etchr.mllm.reader import Reader
 from etchr.mllm.routing import read_route, route_message
+from etchr.nano.reader import Reader
 from etchr.router import Route
 
 NOBODY = Route(None, 0.0)

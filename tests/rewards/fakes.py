@@ -10,10 +10,10 @@ from typing import Any
 from PIL import Image
 
 from etchr.families import TaskFamily
-from etchr.mllm import serve
+from etchr.http.application import chat as serve
 from etchr.mllm.chat import ChatClient, ChatSettings
 from etchr.mllm.protocol import GREEDY, Reply
-from etchr.mllm.reader import Reader
+from etchr.nano.reader import Reader
 from etchr.sample import EditSample
 
 SOURCE, EDIT, TRUTH = (Image.new("RGB", (64, 64), colour) for colour in ("white", "red", "blue"))

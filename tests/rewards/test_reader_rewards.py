@@ -9,7 +9,7 @@ from data_prep import procedural_tasks
 from data_prep.task import generate
 from etchr.families import TASKS, TaskFamily
 from etchr.mllm.protocol import GREEDY
-from etchr.mllm.reader import Reader
+from etchr.nano.reader import Reader
 from etchr.rewards.score import EditRewards, Score
 from etchr.rewards.settings import CorrectnessConfig, GuidanceConfig, RewardConfig
 from tests.rewards.fakes import ScriptedModel, make_sample

@@ -7,7 +7,7 @@ import pytest
 
 from data_prep import procedural_tasks
 from data_prep.task import generate
-from etchr.mllm.reader import Reader
+from etchr.nano.reader import Reader
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards, Score
 from etchr.rewards.settings import CorrectnessConfig, GuidanceConfig, RewardConfig

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from etchr.mllm.protocol import GREEDY, CallFailed, Reply, user_message
-from etchr.mllm.reader import Reader
+from etchr.nano.reader import Reader
 from tests.rewards.fakes import BreakableServer, Call, ScriptedModel
 
 RIGHT, WRONG = "\\boxed{1}", "\\boxed{0}"

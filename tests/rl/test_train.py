@@ -13,18 +13,18 @@ from PIL import Image, ImageChops
 
 from etchr.config import compose
 from etchr.editor import lora
-from etchr.editor.card import CARD_FILE
 from etchr.editor.folder import NANO_BASE
 from etchr.editor.klein import KleinEditor
 from etchr.editor.tokens import to_pixels
-from etchr.mllm.reader import Reader
-from etchr.mllm.serve import build_app
+from etchr.hub.cards import CARD_FILE
+from etchr.nano.reader import Reader
 from etchr.rl.__main__ import main
 from etchr.rl.inputs import read_inputs
 from etchr.rl.policy import start_policy
 from etchr.rl.settings import RlConfig
 from etchr.rl.trainer import train
 from etchr.sample import read_parquet, write_parquet
+from etchr.serving.chat import build_app
 from tests.mllm.fake_server import serving
 from tests.processes import FSDP, launch, together
 from tests.rl.fakes import BlindReader

@@ -11,8 +11,8 @@ import pytest
 from etchr.mllm.answers import extract_answer, ground_truth
 from etchr.mllm.judge import Grade, Judge
 from etchr.mllm.protocol import GREEDY, CallFailed, Reply
-from etchr.mllm.reader import Reader
 from etchr.mllm.settings import ModelConfig
+from etchr.nano.reader import Reader
 from evaluation.benchmarks.benchmark import LoadOptions
 from evaluation.benchmarks.charxiv import CharXivDescriptive, CharXivReasoning, says_the_same
 from evaluation.benchmarks.charxiv_authors import AuthorsWords, read_score

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from etchr.muon import Muon, orthogonal
+from etchr.training.muon import Muon, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (5, 40), (40, 5), (1, 9)])

@@ -252,7 +252,7 @@ class Endpoints:
         """The JSON in the answer to a request."""
         import openai
 
-        from etchr.bounded_http import ReplyTooLargeError
+        from etchr.http.bounded import ReplyTooLargeError
 
         try:
             async with asyncio.timeout(timeout_s):  # the library's own timeouts start anew with every byte
@@ -302,7 +302,7 @@ class Endpoints:
     def _client(self, base_url: str) -> "AsyncOpenAI":
         import openai
 
-        from etchr.bounded_http import BoundedClient
+        from etchr.http.bounded import BoundedClient
 
         clients = self._session().clients
         if base_url not in clients:

@@ -15,8 +15,8 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from etchr.mllm import sight
-from etchr.mllm.confidence import Feature, Rule, read_rules
+from etchr.nano import sight
+from etchr.nano.confidence import Feature, Rule, read_rules
 
 STEPS = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 UNEDITED = 0.02  # a picture of which no block changed by more is no edit

@@ -11,14 +11,14 @@ from PIL import Image, ImageFilter
 from data_prep import procedural_tasks
 from data_prep.task import generate
 from etchr.families import TASKS
-from etchr.mllm import confidence
 from etchr.mllm.prompts import answer_prompt, verify_prompt
 from etchr.mllm.protocol import user_message
-from etchr.mllm.reader import Reader
-from etchr.mllm.reader import main as serve_reader
 from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
-from etchr.mllm.skills import FEATURES
-from tests.mllm.test_reader import ask
+from etchr.nano import confidence
+from etchr.nano.reader import Reader
+from etchr.nano.reader import main as serve_reader
+from etchr.nano.skills import FEATURES
+from tests.nano.test_reader import ask
 
 COUNT = 20
 

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from etchr.endpoints import printable
+from etchr.http.application import application, check_model, checked, error_response, limited_body, refusal
+from etchr.http.endpoints import printable
 from etchr.images import from_data_uri, to_data_uri
 from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, Sampling, TextPart
-from etchr.serving import application, check_model, checked, error_response, limited_body, refusal
 
 MAX_BODY_BYTES = 256 * 2**20  # an 8K image as PNG takes about 60 million bytes in base64
 MAX_IMAGES = 16  # per request: a small file can hold a large picture

@@ -20,10 +20,10 @@ from PIL import Image, ImageChops
 from etchr.editor.folder import NANO_BASE
 from etchr.editor.klein import KleinEditor
 from etchr.editor.remote import RemoteEditor
-from etchr.editor.serve import bind, build_app
 from etchr.editor.settings import RemoteConfig
-from etchr.endpoints import CallFailed
+from etchr.http.endpoints import CallFailed
 from etchr.images import decode_image, encode_png
+from etchr.serving.edits import bind, build_app
 from tests.mllm.fake_server import FakeImages, FakeServer, negative, serving
 
 MAX_BODY_BYTES = 200_000

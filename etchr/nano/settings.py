@@ -1,4 +1,4 @@
-"""Options of `python -m etchr.editor.nano`. Loads without torch."""
+"""Options of `python -m etchr.nano.train`. Loads without torch."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ EMPHASIS = {"perception": 2, "chart": 3, "maze": 3, "frozen_lake": 2, "jigsaw": 
 
 @dataclass
 class NanoConfig:
-    """Options of `python -m etchr.editor.nano`."""
+    """Options of `python -m etchr.nano.train`."""
 
     data: str = "outputs/nano/instructions"  # folder with <task>/train.parquet of explicit instructions
     questions: str = "outputs/nano/questions"  # the same of questions: the tokenizer learns their words, nothing else

@@ -23,8 +23,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from etchr.editor import lora_files
-from etchr.editor.card import CARD_FILE
 from etchr.editor.folder import check_folder
+from etchr.hub.cards import CARD_FILE
 
 MODEL_INDEX = "model_index.json"
 TOP_LEVEL = ("*.safetensors", "*.json", "*.jinja", "LICENSE*", "NOTICE*", CARD_FILE)

@@ -1,6 +1,6 @@
 """A FLUX.2-klein small enough to train on a laptop CPU, and the base *instruction* editor that the project starts from.
 
-`python -m etchr.editor.nano data=FOLDER out=FOLDER` builds the four parts on diffusers' and transformers' own classes
+`python -m etchr.nano.train data=FOLDER out=FOLDER` builds the four parts on diffusers' and transformers' own classes
 and trains two of them on explicit instructions ("Red box round the blue square."):
 
 1. tokenizer: byte-level BPE on the prompts of the data, saved with the folder and never retrained;
@@ -30,17 +30,17 @@ from tqdm import tqdm
 
 from etchr.editor.efficiency import compile_blocks
 from etchr.editor.klein import KleinEditor
-from etchr.editor.nano_data import Corpus, Pairs, encode_corpus
-from etchr.editor.nano_model import build
-from etchr.editor.nano_settings import NanoConfig
-from etchr.editor.nano_vae import check_finite, train_vae, warm_then_linear
 from etchr.flow.matching import interpolate, target_velocity
 from etchr.flow.schedule import inference_mu, noise_levels, stratified_sigmas
-from etchr.muon import Muon
+from etchr.nano.data import Corpus, Pairs, encode_corpus
+from etchr.nano.model import build
+from etchr.nano.settings import NanoConfig
+from etchr.nano.vae import check_finite, train_vae, warm_then_linear
 from etchr.run_folder import whole
 from etchr.runtime import Runtime
 from etchr.sample import EditSample, read_parquet
 from etchr.seeds import hash_seed
+from etchr.training.muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         NanoConfig,
         config_name=None,
         argv=sys.argv[1:] if argv is None else argv,
-        prog="python -m etchr.editor.nano",
+        prog="python -m etchr.nano.train",
         description="Build and train the nano base editor on explicit instructions.",
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s")

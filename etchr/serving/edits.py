@@ -26,8 +26,8 @@ from starlette.routing import Route
 
 from etchr.editor import geometry
 from etchr.editor.batching import Edit, EditBatcher, EditFailed
+from etchr.http.application import application, check_model, checked, error_response, limited_body, refusal
 from etchr.images import decode_image, encode_png
-from etchr.serving import application, check_model, checked, error_response, limited_body, refusal
 
 if TYPE_CHECKING:
     from etchr.editor.klein import KleinEditor

@@ -7,7 +7,7 @@ edit how probably it would answer right from it, by a rule fitted on other quest
 ground truth. So the gap between raw pictures and good edits is built in: its scores measure *edits*, and say nothing
 about multimodal models. With poorer sight, or a share of readings gone wrong, it stands for a weaker model.
 
-`python -m etchr.mllm.reader --port 8000` serves it over the OpenAI chat protocol.
+`python -m etchr.nano.reader --port 8000` serves it over the OpenAI chat protocol.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from etchr.mllm.markup import normalise_unicode
 from etchr.mllm.prompts import ROUTE_FAMILY
 from etchr.mllm.protocol import GREEDY, Message, Reply, Sampling
 from etchr.mllm.settings import check_reader
-from etchr.mllm.skills import Finding, look, nothing, recognise
-from etchr.mllm.wishes import wish
+from etchr.nano.skills import Finding, look, nothing, recognise
+from etchr.nano.wishes import wish
 
 _OPTION = re.compile(r"^([A-Z])\. (.+)$", re.MULTILINE)
 _ANSWERS = re.compile(r"^Reference answer: (.*)\nCandidate answer: (.*)$", re.MULTILINE)
@@ -275,10 +275,10 @@ def _guess(text: str, letters: list[str], rng: random.Random) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve the reader over HTTP."""
-    from etchr.mllm import serve
+    from etchr.http.application import chat as serve
 
     parser = argparse.ArgumentParser(
-        prog="python -m etchr.mllm.reader",
+        prog="python -m etchr.nano.reader",
         description="Serve the embedded reader at http://HOST:PORT/v1, an OpenAI-compatible chat endpoint.",
     )
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000)")

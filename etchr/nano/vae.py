@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from etchr.editor.klein import KleinEditor
-from etchr.editor.nano_settings import NanoConfig
 from etchr.editor.tokens import patchify
+from etchr.nano.settings import NanoConfig
 from etchr.runtime import Runtime
 
 

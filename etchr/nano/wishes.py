@@ -14,8 +14,8 @@ from string import ascii_lowercase, ascii_uppercase
 import numpy as np
 from PIL import Image
 
-from etchr.mllm import sight
-from etchr.mllm.skills import STEPS, recognise
+from etchr.nano import sight
+from etchr.nano.skills import STEPS, recognise
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from etchr.editor.folder import NANO_BASE
-from etchr.publish import plan, push
+from etchr.hub.push import plan, push
 from tests.mllm.fake_server import dead_url, serving
 
 LORA = "pytorch_lora_weights.safetensors"

@@ -15,7 +15,7 @@ from PIL import Image
 from etchr.images import to_data_uri
 from etchr.mllm.chat import ChatClient, ChatSettings
 from etchr.mllm.protocol import GREEDY, CallFailed, Message, Reply, Sampling, user_message
-from etchr.mllm.serve import build_app
+from etchr.serving.chat import build_app
 from tests.mllm.fake_server import FakeServer, serving
 
 MAX_BODY_BYTES = 200_000

@@ -15,7 +15,7 @@ from PIL import Image
 
 from etchr.cli import app
 from etchr.editor import lora
-from etchr.editor.card import AdapterCard, write_card
+from etchr.hub.cards import AdapterCard, write_card
 
 BASE_9B = "black-forest-labs/FLUX.2-klein-base-9B"
 BASE_4B = "black-forest-labs/FLUX.2-klein-base-4B"
@@ -95,7 +95,7 @@ def test_the_front_matter_of_a_9b_adapter(tmp_path):
         (BASE_4B, "apache-2.0", "under Apache-2.0."),
         ("some/models/FLUX.2-klein-base-4B", "apache-2.0", "under Apache-2.0."),
         ("nano", "apache-2.0", "under Apache-2.0."),
-        ("etchr/editor/nano_base", "apache-2.0", "under Apache-2.0."),
+        ("etchr/nano/nano_base", "apache-2.0", "under Apache-2.0."),
         ("somebody/Klein-9b-stage-one", "other", "FLUX Non-Commercial License"),
         ("merged/klein_base_9B_sft/", "other", "FLUX Non-Commercial License"),
         ("klein-4b-distilled-from-9b", "other", "FLUX Non-Commercial License"),

@@ -13,7 +13,7 @@ from etchr.families import TASKS
 from etchr.mllm.answers import extract_answer, is_correct
 from etchr.mllm.prompts import answer_prompt, grade_prompt, judge_prompt, verify_prompt
 from etchr.mllm.protocol import Sampling, user_message
-from etchr.mllm.reader import Reader
+from etchr.nano.reader import Reader
 
 COUNT = 25
 

@@ -10,10 +10,13 @@ from safetensors.torch import load_file
 
 from data_prep import procedural_tasks
 from data_prep.task import generate
-from etchr.editor import nano, nano_data, nano_model, nano_vae
 from etchr.editor.folder import NANO_BASE, EditorSettings
 from etchr.editor.klein import KleinEditor
 from etchr.editor.tokens import to_pixels
+from etchr.nano import data as nano_data
+from etchr.nano import model as nano_model
+from etchr.nano import train as nano
+from etchr.nano import vae as nano_vae
 from etchr.router import Router
 from etchr.runtime import Runtime
 from etchr.sample import write_parquet
