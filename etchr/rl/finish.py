@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
@@ -39,46 +40,37 @@ def write_adapters(
 
     A run over a merged Stage I adapter leaves adapters that hold both, so each works on the base alone.
     """
+
+    def write(folder: Path, weights: dict[str, Tensor], iterations: int, measures: dict[str, float]) -> None:
+        settings: dict[str, Any] = {
+            "iterations": iterations,
+            "prompts, edits of each": f"{config.prompts_per_iteration}, {config.group_size}",
+            "advantage": config.objective.advantage,
+            "weight of guidance": config.reward.guidance_weight,
+            "decodings": config.reward.num_decodings,
+            **algorithm.about(),
+            "KL weight": config.objective.kl,
+        }
+        write_adapter(
+            folder,
+            run,
+            state,
+            weights,
+            stage="RL" if config.sft is None else "SFT + RL",
+            merged=config.sft,
+            steps=iterations * config.updates_per_iteration,
+            num_samples=iterations * config.prompts_per_iteration * config.group_size,
+            settings=settings,
+            metrics={name: measures[name] for name in MEASURES if name in measures},
+        )
+
     weights, iterations = state.averaged_weights(), run.inputs.total
     if run.runtime.is_main:
-        _write("last", config, run, state, algorithm, weights, iterations, measures)
+        write(run.folder / "last", weights, iterations, measures)
         best = run.folder / "best"
         if (best / NOTE).is_file():
             measures = json.loads((best / NOTE).read_text(encoding="utf-8"))
             weights, iterations = load_file(best / WEIGHTS), int(measures["iteration"])
-        _write(run.adapter.name, config, run, state, algorithm, weights, iterations, measures)
+        write(run.adapter, weights, iterations, measures)
         log.info("adapter: %s", run.adapter)
     run.runtime.wait()
-
-
-def _write(
-    name: str,
-    config: RlConfig,
-    run: Run,
-    state: TrainState,
-    algorithm: Algorithm,
-    weights: dict[str, Tensor],
-    iterations: int,
-    measures: dict[str, float],
-) -> None:
-    settings: dict[str, Any] = {
-        "iterations": iterations,
-        "prompts, edits of each": f"{config.prompts_per_iteration}, {config.group_size}",
-        "advantage": config.objective.advantage,
-        "weight of guidance": config.reward.guidance_weight,
-        "decodings": config.reward.num_decodings,
-        **algorithm.about(),
-        "KL weight": config.objective.kl,
-    }
-    write_adapter(
-        run.folder / name,
-        run,
-        state,
-        weights,
-        stage="RL" if config.sft is None else "SFT + RL",
-        merged=config.sft,
-        steps=iterations * config.updates_per_iteration,
-        num_samples=iterations * config.prompts_per_iteration * config.group_size,
-        settings=settings,
-        metrics={name: measures[name] for name in MEASURES if name in measures},
-    )
