@@ -30,5 +30,6 @@ def test_the_tour_runs(tmp_path, monkeypatch, capsys):
             asyncio.run(result)
     said = capsys.readouterr().out
     assert "told: accepted" in said
+    assert "'grad_norm': " in said  # a step was made
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["tour"]
