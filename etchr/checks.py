@@ -8,6 +8,7 @@ dataclass that has both. Null is no value, and has no limits.
 import dataclasses
 import types
 import typing
+from collections.abc import Iterable
 from math import inf
 from typing import Annotated, Any
 
@@ -25,8 +26,8 @@ class OneOf(BaseMetadata):
     """The words that an option may have, or a dict that may still grow and whose names they are."""
 
     def __init__(self, *known: str | dict[str, Any]) -> None:
-        first, *_ = known
-        self.known = first if isinstance(first, dict) else known
+        first, *more = known
+        self.known: Iterable[str] = first if isinstance(first, dict) else [first, *map(str, more)]
 
 
 def check(config: Any, prefix: str = "") -> None:

@@ -214,7 +214,7 @@ def serve(
     guidance: Guidance = None,
 ) -> None:
     """Serve an editor over HTTP, for --editor-url here and remote editors in an evaluation (POST /v1/images/edits)."""
-    from etchr.http.application import edits as server
+    from etchr.serving import edits as server
 
     chosen = _EditorChoice(editor, lora, steps=steps, guidance=guidance)
     try:

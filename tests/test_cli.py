@@ -17,9 +17,9 @@ from data_prep.task import generate
 from etchr.cli import COMMANDS, app
 from etchr.editor.folder import NANO_BASE
 from etchr.editor.klein import KleinEditor
-from etchr.http.application import edits as serve
 from etchr.images import open_image
 from etchr.nano.reader import Reader
+from etchr.serving import edits as serve
 from etchr.serving.chat import build_app
 from tests.hub.test_push import ADAPTER_FILES, FakeHub, adapter
 from tests.mllm.fake_server import MODEL, FakeImages, FakeServer, dead_url, refusal, serving

@@ -275,7 +275,7 @@ def _guess(text: str, letters: list[str], rng: random.Random) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve the reader over HTTP."""
-    from etchr.http.application import chat as serve
+    from etchr.serving import chat as serve
 
     parser = argparse.ArgumentParser(
         prog="python -m etchr.nano.reader",

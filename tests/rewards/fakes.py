@@ -10,11 +10,11 @@ from typing import Any
 from PIL import Image
 
 from etchr.families import TaskFamily
-from etchr.http.application import chat as serve
 from etchr.mllm.chat import ChatClient, ChatSettings
 from etchr.mllm.protocol import GREEDY, Reply
 from etchr.nano.reader import Reader
 from etchr.sample import EditSample
+from etchr.serving import chat as serve
 
 SOURCE, EDIT, TRUTH = (Image.new("RGB", (64, 64), colour) for colour in ("white", "red", "blue"))
 GOOD, BAD = "It is right. \\boxed{1}", "It is wrong. \\boxed{0}"
