@@ -28,10 +28,8 @@ from evaluation.factory import edit_identity
 from evaluation.plan import dry_run
 from evaluation.run import evaluate
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
-from tests.evaluation.conftest import new_run  # noqa: F401 - a fixture
 from tests.evaluation.fakes import REJECT, Case
 from tests.rewards.fakes import EDIT, SOURCE, ScriptedModel, make_sample
-from tests.rl.conftest import klein_folder, pairs, tiny  # noqa: F401 - fixtures
 from tests.rl.runs import lines, options
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -129,7 +127,7 @@ def test_a_benchmark(plug, tmp_path, capsys):
     assert "off by one is reported as near" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_system(plug, new_run):  # noqa: F811
+def test_a_system(plug, new_run):
     plug("A system")
     run = new_run([Case("chart", "0", verdict=REJECT), Case("maze", "0", source="\\boxed{5}", verdict=REJECT)])
     config = run.config({"direct": SystemConfig(), "mine": run.edits("trusting")})
@@ -151,7 +149,7 @@ def test_a_reward(plug):
         CorrectnessConfig(kind="spare")
 
 
-def test_an_rl_algorithm(plug, tiny, pairs, tmp_path):  # noqa: F811
+def test_an_rl_algorithm(plug, tiny, pairs, tmp_path):
     plug("An RL algorithm")
     adapter = train(options(tiny, pairs, tmp_path / "run", "objective.kind=regression", "iterations=2"))
     assert "weighted regression" in (adapter / "README.md").read_text()
@@ -162,7 +160,7 @@ def test_an_rl_algorithm(plug, tiny, pairs, tmp_path):  # noqa: F811
     assert "kind" not in json.loads((tmp_path / "run" / "run.json").read_text())["reward"]["correctness"]
 
 
-def test_an_editor(plug, new_run):  # noqa: F811
+def test_an_editor(plug, new_run):
     plug("An editor")
     run = new_run([Case("chart", "0")])
     mine = {name: SystemConfig("always_edit", name) for name in ("contrast", "unedited")}

@@ -10,8 +10,8 @@ from etchr.config import CONFIG_DIR, compose
 from evaluation.__main__ import main
 from evaluation.claims.spec import read_claims
 from evaluation.settings import EvalConfig
-from tests.evaluation.conftest import Run
 from tests.evaluation.fakes import Case
+from tests.evaluation.runs import Run
 
 RIGHT, WRONG = "\\boxed{7}", "\\boxed{5}"
 SEEDS = ["s0", "s1", "s2"]

@@ -11,8 +11,8 @@ from etchr.images import decode_image
 from evaluation.factory import build_editor
 from evaluation.run import evaluate
 from evaluation.settings import EditingConfig, SystemConfig
-from tests.evaluation.conftest import Run
 from tests.evaluation.fakes import Case, TableEditor
+from tests.evaluation.runs import Run
 from tests.mllm.fake_server import (
     MODEL,
     FakeEndpoint,

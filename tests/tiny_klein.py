@@ -1,8 +1,7 @@
-"""A complete FLUX.2-klein model folder, random and tiny: 1 double and 2 single blocks, width 32."""
+"""A complete FLUX.2-klein, random and tiny: 1 double and 2 single blocks, width 32."""
 
 from pathlib import Path
 
-import pytest
 import torch
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -26,7 +25,7 @@ def tiny_transformer(seed: int = 0) -> Flux2Transformer2DModel:
     ).eval()
 
 
-def _tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {token: index for index, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     vocabulary["<pad>"] = len(vocabulary)
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -35,7 +34,7 @@ def _tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", chat_template=CHAT_TEMPLATE)
 
 
-def _tiny_text_encoder() -> Qwen3ForCausalLM:
+def tiny_text_encoder() -> Qwen3ForCausalLM:
     torch.manual_seed(1)
     config = Qwen3Config(
         vocab_size=257,
@@ -49,34 +48,20 @@ def _tiny_text_encoder() -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config).eval()
 
 
-def _tiny_vae() -> AutoencoderKLFlux2:
+def tiny_vae() -> AutoencoderKLFlux2:
     torch.manual_seed(2)
     return AutoencoderKLFlux2(
         block_out_channels=(8, 8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=64
     ).eval()
 
 
-@pytest.fixture(scope="session")
-def klein_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that `Flux2KleinPipeline.from_pretrained` loads; nobody may write into it."""
-    folder = tmp_path_factory.mktemp("model") / "klein"
+def save_tiny_klein(folder: Path) -> Path:
+    """A folder that `Flux2KleinPipeline.from_pretrained` loads."""
     Flux2KleinPipeline(
         transformer=tiny_transformer(),
-        vae=_tiny_vae(),
-        text_encoder=_tiny_text_encoder(),
-        tokenizer=_tiny_tokenizer(),
+        vae=tiny_vae(),
+        text_encoder=tiny_text_encoder(),
+        tokenizer=tiny_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
     ).save_pretrained(folder)
     return folder
-
-
-@pytest.fixture
-def transformer() -> Flux2Transformer2DModel:
-    """The transformer of `klein_folder`, a fresh copy."""
-    return tiny_transformer()
-
-
-@pytest.fixture
-def twin() -> Flux2Transformer2DModel:
-    """A second fresh copy."""
-    return tiny_transformer()

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from evaluation.factory import read_tasks
 from evaluation.report import write_reports
 from evaluation.run import evaluate
@@ -40,9 +38,3 @@ class Run:
     def records(self, system: str) -> dict:
         lines = (self.out / "records" / f"{system}.jsonl").read_text().splitlines()
         return {record["sample_id"]: record for record in map(json.loads, lines)}
-
-
-@pytest.fixture
-def new_run(tmp_path):
-    """`new_run(cases)` makes a `Run`."""
-    return lambda cases: Run(tmp_path, cases)
