@@ -109,8 +109,8 @@ def test_an_entry_of_another_model_is_not_returned_however_it_came_there(tmp_pat
     one, two = (DiskCache(tmp_path / str(number), {"model": number}) for number in (1, 2))
     one.put("a", torch.zeros(3))
     two.put("a", torch.ones(3))
-    (tmp_path / "1").rename(tmp_path / "old")
-    (tmp_path / "2").rename(tmp_path / "1")
+    one.folder.rename(tmp_path / "old")
+    two.folder.rename(one.folder)
     assert one.get("a") is None
     one.put("a", torch.zeros(3))
     assert holds(one, "a", torch.zeros(3))

@@ -210,13 +210,6 @@ def test_a_base_that_is_not_klein_is_refused(pairs, tmp_path):
         train(options(folder, pairs, tmp_path / "run"))
 
 
-def test_a_cache_of_another_model_is_refused(tiny, pairs, tmp_path):
-    cache = ["data.cache=disk", f"data.cache_dir={tmp_path / 'cache'}", "steps=1"]
-    train(options(tiny, pairs, tmp_path / "tiny", *cache))
-    with pytest.raises(ValueError, match=r"latents was filled by another model or with other preprocessing"):
-        train(options(NANO_BASE, pairs / "chart", tmp_path / "nano", *cache))
-
-
 def test_a_loss_that_is_not_finite_stops_before_the_update(tiny, pairs, tmp_path):
     out = tmp_path / "run"
     with pytest.raises(ValueError, match=r"the loss is \S+, its gradient norm \S+ at step \d+; lower optim.lr"):
