@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from etchr.checks import BelowOne, Count, Natural, check
 
-# How often a task's samples come in an epoch: views are the hardest to draw, jigsaws soon drawn.
-EMPHASIS = {"perception": 2, "chart": 3, "maze": 3, "frozen_lake": 2, "jigsaw": 2, "view3d": 4}
+# How often a task's samples come in an epoch: views are the hardest to draw, paths the easiest.
+EMPHASIS = {"perception": 2, "chart": 3, "maze": 2, "frozen_lake": 2, "jigsaw": 3, "view3d": 5}
 
 
 @dataclass
@@ -16,11 +16,11 @@ class NanoConfig:
     questions: str = "outputs/nano/questions"  # the same of questions: the tokenizer learns their words, nothing else
     out: str = "outputs/nano/base"  # the finished klein folder
     seed: int = 0  # of the weights, the data order, the noise
-    vae_steps: Count = 2500  # of the VAE, first of all
+    vae_steps: Count = 4000  # of the VAE, first of all
     decoder_steps: Natural = 3000  # further ones of the VAE's decoder alone
     vae_batch_size: Count = 32  # pictures a step of it
     vae_lr: float = 4e-3  # its learning rate
-    steps: Count = 12000  # of the transformer
+    steps: Count = 13000  # of the transformer
     batch_size: Count = 16  # samples a step of the transformer, over all processes
     muon_lr: float = 0.02  # block matrices
     adamw_lr: float = 2e-3  # all other weights
