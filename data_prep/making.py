@@ -34,7 +34,7 @@ class DataConfig:
     seed: int = 0  # what is drawn; the splits are disjoint whatever the seed
     split: str = "test"  # train, val or test: decided by the hash of a scene
     kind: str = "question"  # question, or instruction: explicit instructions with arbitrary targets
-    shallow: bool = False  # kind=question: short paths, few pieces moved, near viewpoints only
+    shallow: float = 0.0  # kind=question: share that must have short paths, few pieces moved, near viewpoints
     lengths: list[int] | None = None  # kind=instruction of maze and frozen_lake: moves of the paths, each as often
     size: int = 64  # side of the pictures in px, 64 to 1024
     photos: str | None = None  # folder of photographs for the jigsaw; null: painted pictures
@@ -48,7 +48,9 @@ class DataConfig:
         if self.kind not in ("question", "instruction"):
             raise ValueError(f"kind={self.kind!r} must be question or instruction")
         if self.shallow and self.kind != "question":
-            raise ValueError("shallow=true is for kind=question: instructions name targets of any depth")
+            raise ValueError(f"shallow={self.shallow} is for kind=question: instructions name targets of any depth")
+        if not 0 <= self.shallow <= 1:
+            raise ValueError(f"shallow={self.shallow} must be a share from 0 to 1")
         if not 64 <= self.size <= 1024 or self.size % 16:
             raise ValueError(f"size={self.size} must be a multiple of 16 from 64 to 1024")
         if self.lengths is not None and self.kind != "instruction":

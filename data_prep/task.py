@@ -49,7 +49,7 @@ class ProceduralTask(ABC):
     name: str
     scenes_repeat = False  # whether held-out questions may share a scene, with different targets
     longest_path = 0  # moves of the longest path that `path_target` may be asked for; 0: the task has no paths
-    shallow: int  # the largest depth of what the miniature's Stage I imitates; Stage II and the test set have all
+    shallow: int  # the largest depth of nearly all that the miniature's Stage I imitates; Stage II has every depth
 
     def aliases(self, scene: Scene) -> list[Scene]:
         """All scenes with the same picture, this one among them: what differs between them cannot be seen."""
@@ -126,13 +126,13 @@ def generate(
     seed: int,
     size: int,
     kind: str = "question",
-    shallow: bool = False,
+    shallow: float = 0.0,
     lengths: Sequence[int] | None = None,
 ) -> Iterator[EditSample]:
     """`num_samples` samples of one split, reproducible from the seed; `meta` has the `depth` of a question.
 
-    With `shallow`, only questions whose depth is at most the task's `shallow` come: short paths, few pieces moved, near
-    viewpoints, as in a corpus whose edits somebody could make.
+    `shallow` is the probability that a question must have at most the task's `shallow` depth: short paths, few pieces
+    moved, near viewpoints, as in a corpus whose edits somebody had to make. The others are of any depth.
 
     The scenes of a `val` or `test` set of questions are all different, unless the task has few (`scenes_repeat`); a set
     larger than the task has scenes is refused. `train` sets and instructions may repeat a scene with another target.
@@ -147,10 +147,11 @@ def generate(
     draw = _Draw(task, split, rng, task.scenes_repeat or split == "train" or kind == "instruction", num_samples)
     for index in range(num_samples):
         length = lengths[index % len(lengths)] if lengths else None
+        limit = task.shallow if shallow and rng.random() < shallow else None
         while True:
             scene, digest, path = draw.scene(length)
             target = path or (task.target(scene, rng) if kind == "question" else task.any_target(scene, rng))
-            if not shallow or task.depth(scene, target) <= task.shallow:
+            if limit is None or task.depth(scene, target) <= limit:
                 break
         origin = {"kind": kind, "split": split, "scene": digest}
         mark = "" if length is None else f"l{length:02d}-"

@@ -4,17 +4,17 @@
 # Interrupted, the same command goes on where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-name=quickstart pairs=800 prompts=200 held_out=60 samples=200 sft=() rl=() table=()
+name=quickstart pairs=500 prompts=200 held_out=60 samples=200 sft=() rl=() table=()
 case "${1:-}" in
   "") ;;
   smoke)
     name=quickstart-smoke pairs=32 prompts=16 held_out=4 samples=4
-    sft=(steps=10) rl=(iterations=2 validation.every=2 validation.num_samples=6) table=(num_samples=4)
+    sft=(steps=10) rl=(iterations=2 validation.num_samples=6) table=(num_samples=4)
     ;;
   *) echo "usage: bash scripts/quickstart.sh [smoke]" >&2; exit 2 ;;
 esac
 data=outputs/data/$name
-python -m data_prep all split=train seed=1 num_samples=$pairs shallow=true out=$data # few and easy, with edits
+python -m data_prep all split=train seed=1 num_samples=$pairs shallow=0.8 out=$data # few and mostly easy, with edits
 python -m data_prep all split=val seed=2 num_samples=$held_out out=$data
 python -m data_prep all split=test seed=2026 num_samples=$samples out=$data
 python -m data_prep all split=train seed=3 num_samples=$prompts out=$data-prompts # of every depth

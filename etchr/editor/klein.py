@@ -141,8 +141,8 @@ class KleinEditor:
 
     @property
     def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.transformer.dtype
-        return dtype
+        # diffusers' own property looks through all modules first
+        return next(weight.dtype for weight in self.transformer.parameters() if weight.is_floating_point())
 
     @property
     def pixel_side(self) -> int:
