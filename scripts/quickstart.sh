@@ -9,12 +9,12 @@ case "${1:-}" in
   "") ;;
   smoke)
     name=quickstart-smoke pairs=32 prompts=16 held_out=4 samples=4
-    sft=(steps=10) rl=(iterations=2 validation.num_samples=6) table=(num_samples=4)
+    sft=(steps=10) rl=(iterations=2 prompts_per_iteration=8 validation.num_samples=6) table=(num_samples=4)
     ;;
   *) echo "usage: bash scripts/quickstart.sh [smoke]" >&2; exit 2 ;;
 esac
 data=outputs/data/$name
-python -m data_prep all split=train seed=1 num_samples=$pairs shallow=0.8 out=$data # few and mostly easy, with edits
+python -m data_prep all split=train seed=1 num_samples=$pairs shallow=0.8 out=$data # few, mostly easy, with edits
 python -m data_prep all split=val seed=2 num_samples=$held_out out=$data
 python -m data_prep all split=test seed=2026 num_samples=$samples out=$data
 python -m data_prep all split=train seed=3 num_samples=$prompts out=$data-prompts # of every depth

@@ -217,11 +217,13 @@ def test_scene_hash_ignores_the_order_of_keys():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_shallow_questions_are_those_up_to_a_depth_and_the_test_set_goes_beyond(name):
-    easy = list(generate(ALL[name], split="train", num_samples=60, seed=5, size=64, shallow=True))
+    easy = list(generate(ALL[name], split="train", num_samples=60, seed=5, size=64, shallow=1.0))
     deep = {s.meta["depth"] for s in samples(name, 60, split="test")}
     depths = {s.meta["depth"] for s in easy}
     assert 0 < min(depths) <= max(depths) == ALL[name].shallow < max(deep)
     assert min(deep) <= ALL[name].shallow
+    mostly = generate(ALL[name], split="train", num_samples=60, seed=5, size=64, shallow=0.5)
+    assert 0 < sum(s.meta["depth"] > ALL[name].shallow for s in mostly) < 30
 
 
 def test_depth_counts_what_it_says():
@@ -237,8 +239,10 @@ def test_depth_counts_what_it_says():
 
 
 def test_instructions_of_any_depth_cannot_be_shallow():
-    with pytest.raises(ValueError, match="shallow=true is for kind=question"):
-        DataConfig(shallow=True, kind="instruction")
+    with pytest.raises(ValueError, match="shallow=0.8 is for kind=question"):
+        DataConfig(shallow=0.8, kind="instruction")
+    with pytest.raises(ValueError, match="shallow=1.5 must be a share"):
+        DataConfig(shallow=1.5)
 
 
 WORDS = {"perception": ("Remove ", "Make ", "Paint ", "Red box "), "chart": ("Remove ", "Make ", "Paint ", "Red box ")}
