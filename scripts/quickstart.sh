@@ -4,7 +4,7 @@
 # Interrupted, the same command goes on where it stopped.
 set -euo pipefail
 source "$(dirname "$0")/env.sh"
-name=quickstart pairs=250 prompts=200 held_out=60 samples=200 sft=() rl=() table=()
+name=quickstart pairs=500 prompts=200 held_out=60 samples=200 sft=() rl=() table=()
 case "${1:-}" in
   "") ;;
   smoke)
