@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -141,8 +141,8 @@ class KleinEditor:
 
     @property
     def dtype(self) -> torch.dtype:
-        # diffusers' own property looks through all modules first
-        return next(weight.dtype for weight in self.transformer.parameters() if weight.is_floating_point())
+        weights: Iterator[Tensor] = self.transformer.parameters()  # diffusers' own property looks through all modules
+        return next(weight.dtype for weight in weights if weight.is_floating_point())
 
     @property
     def pixel_side(self) -> int:

@@ -239,9 +239,9 @@ def test_depth_counts_what_it_says():
 
 
 def test_instructions_of_any_depth_cannot_be_shallow():
-    with pytest.raises(ValueError, match="shallow=0.8 is for kind=question"):
+    with pytest.raises(ValueError, match=r"shallow=0.8 is for kind=question"):
         DataConfig(shallow=0.8, kind="instruction")
-    with pytest.raises(ValueError, match="shallow=1.5 must be a share"):
+    with pytest.raises(ValueError, match=r"shallow=1.5 must be a share"):
         DataConfig(shallow=1.5)
 
 
