@@ -18,7 +18,7 @@ from typing import Any
 from data_prep import procedural_tasks
 from data_prep.task import SPLITS, check_lengths, generate
 from data_prep.workers import num_workers, workers
-from etchr.checks import at_least
+from etchr.checks import Count, Natural, Share, check
 from etchr.sample import write_parquet
 
 HEAVIEST_FIRST = ("jigsaw", "maze", "view3d", "frozen_lake", "chart", "perception")  # jigsaw: of many photographs
@@ -30,27 +30,25 @@ POLL_S = 0.2  # between two looks at what the workers have done
 class DataConfig:
     """Options of `python -m data_prep`."""
 
-    num_samples: int = 200  # per task
+    num_samples: Count = 200  # per task
     seed: int = 0  # what is drawn; the splits are disjoint whatever the seed
     split: str = "test"  # train, val or test: decided by the hash of a scene
     kind: str = "question"  # question, or instruction: explicit instructions with arbitrary targets
-    shallow: float = 0.0  # kind=question: share that must have short paths, few pieces moved, near viewpoints
+    shallow: Share = 0.0  # kind=question: share that must have short paths, few pieces moved, near viewpoints
     lengths: list[int] | None = None  # kind=instruction of maze and frozen_lake: moves of the paths, each as often
     size: int = 64  # side of the pictures in px, 64 to 1024
     photos: str | None = None  # folder of photographs for the jigsaw; null: painted pictures
-    processes: int = 0  # tasks that are made at the same time; 0: as many as there are CPUs, and one for small sets
+    processes: Natural = 0  # tasks that are made at the same time; 0: as many as there are CPUs, and one for small sets
     out: str = "outputs/data"  # folder; each task gets its own below it
 
     def __post_init__(self) -> None:
-        at_least(self, {"num_samples": 1, "processes": 0})
+        check(self)
         if self.split not in SPLITS:
             raise ValueError(f"split={self.split!r} must be one of {', '.join(SPLITS)}")
         if self.kind not in ("question", "instruction"):
             raise ValueError(f"kind={self.kind!r} must be question or instruction")
         if self.shallow and self.kind != "question":
             raise ValueError(f"shallow={self.shallow} is for kind=question: instructions name targets of any depth")
-        if not 0 <= self.shallow <= 1:
-            raise ValueError(f"shallow={self.shallow} must be a share from 0 to 1")
         if not 64 <= self.size <= 1024 or self.size % 16:
             raise ValueError(f"size={self.size} must be a multiple of 16 from 64 to 1024")
         if self.lengths is not None and self.kind != "instruction":

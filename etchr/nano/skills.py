@@ -372,7 +372,7 @@ def look(question: str, source: Image.Image, edit: Image.Image) -> Finding:
     if known is None:
         return nothing("I do not know this kind of question")
     task, words = known
-    reading = _reading(task, words[0], _Seen(source), _Seen(edit))
+    reading = _reading(task, words[0], _Seen.of(source), _Seen.of(edit))
     rule = _rules()[task]
     if not reading.may_be_right:
         return Finding(reading.answer, 0.0, rule.guess, reading.reason, reading.reason)
@@ -380,17 +380,16 @@ def look(question: str, source: Image.Image, edit: Image.Image) -> Finding:
     return Finding(reading.answer, rule.confidence(reading.features), rule.guess, reading.reason, fault)
 
 
+@dataclass(frozen=True)
 class _Seen:
     """A picture that equals every other one with the same pixels."""
 
-    def __init__(self, image: Image.Image) -> None:
-        self.image, self.pixels = image, (image.size, image.tobytes())
+    image: Image.Image = field(compare=False)
+    pixels: tuple[str, tuple[int, int], bytes]
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Seen) and self.pixels == other.pixels
-
-    def __hash__(self) -> int:
-        return hash(self.pixels)
+    @classmethod
+    def of(cls, image: Image.Image) -> "_Seen":
+        return cls(image, (image.mode, image.size, image.tobytes()))
 
 
 @lru_cache(maxsize=128)

@@ -241,7 +241,7 @@ def test_depth_counts_what_it_says():
 def test_instructions_of_any_depth_cannot_be_shallow():
     with pytest.raises(ValueError, match=r"shallow=0.8 is for kind=question"):
         DataConfig(shallow=0.8, kind="instruction")
-    with pytest.raises(ValueError, match=r"shallow=1.5 must be a share"):
+    with pytest.raises(ValueError, match=r"shallow=1.5 must lie between 0 and 1"):
         DataConfig(shallow=1.5)
 
 
