@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 EDGE_BYTES = 32 * 2**20  # of a file that go into its digest from either end: nano and small data whole
 
@@ -70,75 +70,6 @@ class RunFolder:
         checked = self.check(fingerprint, may_grow)
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / "run.json", json.dumps(checked, indent=2).encode() + b"\n")
-
-
-class JsonLines:
-    """An append-only file of JSON objects, one a line; a line torn by a kill counts as never written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._stream: IO[bytes] | None = None
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return (record for _, record in self.positions())
-
-    def positions(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Every object with the position of its line in the file."""
-        if not self.path.is_file():
-            return
-        position = 0
-        with self.path.open("rb") as stream:
-            for line in stream:
-                if line.endswith(b"\n") and line != b"\n":  # what follows the last newline is torn
-                    yield position, self._parsed(line)
-                position += len(line)
-
-    def at(self, position: int) -> dict[str, Any]:
-        """The object whose line begins at `position`."""
-        with self.path.open("rb") as stream:
-            stream.seek(position)
-            return self._parsed(stream.readline())
-
-    def append(self, record: dict[str, Any]) -> int:
-        """Add one object and hand it to the operating system before returning its position.
-
-        Raises `OSError` if the disk is full.
-        """
-        if self._stream is None:
-            self._stream = self._open()
-        position = self._stream.tell()
-        self._stream.write(json.dumps(record).encode("ascii") + b"\n")  # ASCII: lone surrogates of a model pass too
-        self._stream.flush()
-        return position
-
-    def _parsed(self, line: bytes) -> dict[str, Any]:
-        try:
-            return json.loads(line)
-        except ValueError:
-            shown = line.removesuffix(b"\n")[:40]
-            raise ValueError(
-                f"{self.path} holds a damaged line ({shown!r}); remove that line and start again"
-            ) from None
-
-    def replace(self, records: list[dict[str, Any]]) -> None:
-        """Make these objects the file's whole content."""
-        self.close()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, b"".join(json.dumps(record).encode("ascii") + b"\n" for record in records))
-
-    def _open(self) -> IO[bytes]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        stream = self.path.open("ab")
-        whole = self.path.read_bytes().rfind(b"\n") + 1
-        stream.truncate(whole)  # drop a torn last line, so that the next one starts clean
-        stream.seek(whole)
-        return stream
-
-    def close(self) -> None:
-        """Close the file; it opens again with the next `append`."""
-        if self._stream is not None:
-            stream, self._stream = self._stream, None
-            stream.close()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

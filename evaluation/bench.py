@@ -25,7 +25,7 @@ from evaluation.tabular import Table, markdown_table
 
 
 @dataclass
-class BenchConfig:
+class EvrBenchConfig:
     """Options of `python -m evaluation bench`."""
 
     num_samples: int = 200  # of the run
@@ -65,7 +65,7 @@ class WaitingModel:
 
     name = "waiting"
 
-    def __init__(self, config: BenchConfig) -> None:
+    def __init__(self, config: EvrBenchConfig) -> None:
         self.config, self._slots = config, asyncio.Semaphore(config.concurrency)
         self.calls = 0
 
@@ -81,7 +81,11 @@ class WaitingModel:
 def main(argv: Sequence[str]) -> None:
     """Print both rates and their ratio, as Markdown."""
     config = parse_command(
-        BenchConfig, config_name=None, argv=argv, prog="python -m evaluation bench", description=(__doc__ or "").strip()
+        EvrBenchConfig,
+        config_name=None,
+        argv=argv,
+        prog="python -m evaluation bench",
+        description=(__doc__ or "").strip(),
     )
     serial = serial_loop(config)
     with tempfile.TemporaryDirectory() as folder:
@@ -96,7 +100,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"\nThe editor's own time: {own:.1f} s, measured {editor.busy_s:.1f} s. Speed-up: {each / ours:.1f}.")
 
 
-def serial_loop(config: BenchConfig) -> float:
+def serial_loop(config: EvrBenchConfig) -> float:
     """Seconds of the serial loop."""
     editor = WaitingEditor(config.edit_s)
 
@@ -113,7 +117,7 @@ def serial_loop(config: BenchConfig) -> float:
     return asyncio.run(loop())
 
 
-def overlapped(config: BenchConfig, folder: Path) -> tuple[float, WaitingEditor]:
+def overlapped(config: EvrBenchConfig, folder: Path) -> tuple[float, WaitingEditor]:
     """Seconds of a real run in `folder`, from its start to its last record, and the editor it used.
 
     torch is loaded before the clock starts, as it is once whatever the number of samples.

@@ -18,7 +18,7 @@ from typing import Any
 from etchr.checks import at_least
 from etchr.config import parse_command
 from etchr.run_folder import write_atomically
-from evaluation.records import Key, Record, RunFolder, edit_is_right
+from evaluation.records import EvalFolder, Key, Record, edit_is_right
 from evaluation.statistics import share
 from evaluation.summary import interval, unit
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Run:
+class FigureRun:
     """What a figure is drawn from."""
 
     systems: dict[str, str]  # the chosen ones -> how their editor is prompted
@@ -87,7 +87,7 @@ class Run:
     records: Records
 
 
-def read_run(config: FigureConfig) -> Run:
+def read_run(config: FigureConfig) -> FigureRun:
     """The chosen systems and their records; `ValueError` that lists what there is for a name that is not there."""
     note = Path(config.run) / "run.json"
     if not note.is_file():
@@ -98,7 +98,7 @@ def read_run(config: FigureConfig) -> Run:
         order = list(there["tasks"])
     except (json.JSONDecodeError, KeyError, TypeError):
         raise ValueError(f"{note} is damaged") from None
-    folder = RunFolder(config.run)
+    folder = EvalFolder(config.run)
     records: Records = {name: dict(folder.records(name).read()) for name in systems}
     seen = {record["task"] for rows in records.values() for record in rows.values()}
     tasks = [task for task in order if task in seen]
@@ -106,7 +106,7 @@ def read_run(config: FigureConfig) -> Run:
         raise ValueError(
             f"{config.run} has no records of {', '.join(unknown)}; there are: {', '.join(tasks) or 'none'}"
         )
-    return Run(systems, config.tasks or tasks, records)
+    return FigureRun(systems, config.tasks or tasks, records)
 
 
 def _chosen(config: FigureConfig, systems: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -128,7 +128,7 @@ def _chosen(config: FigureConfig, systems: Mapping[str, Mapping[str, Any]]) -> l
 # -------------------------------------------------------------------------------------------------------- figures
 
 
-def figure_2a(config: FigureConfig, run: Run) -> list[Point]:
+def figure_2a(config: FigureConfig, run: FigureRun) -> list[Point]:
     """A point for every task and system, systems in the order of their prompts."""
     points = []
     for task in run.tasks:
@@ -139,7 +139,7 @@ def figure_2a(config: FigureConfig, run: Run) -> list[Point]:
     return points
 
 
-def figure_2b(config: FigureConfig, run: Run) -> list[Point]:
+def figure_2b(config: FigureConfig, run: FigureRun) -> list[Point]:
     """A point for every task, system and path length; `ValueError` if no record says how long its path is."""
     points = []
     rows = {
@@ -166,7 +166,7 @@ def figure_2b(config: FigureConfig, run: Run) -> list[Point]:
     return points
 
 
-FIGURES: dict[str, Callable[[FigureConfig, Run], list[Point]]] = {"2a": figure_2a, "2b": figure_2b}
+FIGURES: dict[str, Callable[[FigureConfig, FigureRun], list[Point]]] = {"2a": figure_2a, "2b": figure_2b}
 
 
 def measure(rows: Iterable[Record]) -> Point | None:

@@ -18,7 +18,7 @@ from evaluation import factory
 from evaluation.context_length import picture_tokens
 from evaluation.cost import Prices, read_prices
 from evaluation.factory import Task
-from evaluation.records import RunFolder
+from evaluation.records import EvalFolder
 from evaluation.run import check
 from evaluation.settings import EvalConfig, SystemConfig
 from evaluation.systems import SYSTEMS
@@ -123,7 +123,7 @@ def _sizes(config: EvalConfig, sample: EditSample) -> tuple[list[tuple[int, int]
 
 def _left(config: EvalConfig, name: str, tasks: dict[str, Task]) -> Iterator[tuple[Task, EditSample]]:
     """The samples, as headers, that a system has no record of."""
-    done = RunFolder(config.out).records(name).read()
+    done = EvalFolder(config.out).records(name).read()
     for task in tasks.values():
         for index in range(len(task)):
             for repeat in range(config.repeats):

@@ -16,7 +16,7 @@ from etchr.mllm.verdict import accepts
 from etchr.sample import EditSample
 from evaluation.benchmarks.benchmark import Benchmark
 from evaluation.edit_check import edit_matches
-from evaluation.records import Record, RunFolder
+from evaluation.records import EvalFolder, Record
 from evaluation.systems.base import FullTrace
 
 STEPS = {field.name for field in fields(Trace)} - {
@@ -31,7 +31,7 @@ STEPS = {field.name for field in fields(Trace)} - {
 class Recorder:
     """What makes the records of a run."""
 
-    folder: RunFolder
+    folder: EvalFolder
     digests: dict[str, str]  # of the samples, by id
     judge: Judge | None  # of answers
     edit_judge: MLLM | None

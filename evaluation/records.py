@@ -8,21 +8,22 @@ dropped, and what is recorded is not computed again.
 import hashlib
 import os
 import shutil
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from etchr.images import encode_png
-from etchr.run_folder import JsonLines, whole, write_atomically
-from etchr.run_folder import RunFolder as BaseRunFolder
+from etchr.jsonl import Journal, Record
+from etchr.run_folder import RunFolder, whole, write_atomically
 from evaluation.store import CallJournal
 
-Record = dict[str, Any]
 Key = tuple[str, int]  # sample id, repeat
 
 
-class RunFolder(BaseRunFolder):
+class EvalFolder(RunFolder):
     """The folder of one evaluation; it may gain systems and tasks."""
 
     def claim(self, fingerprint: dict[str, Any], may_grow: tuple[str, ...] = ("systems", "tasks")) -> None:
@@ -57,29 +58,33 @@ class RunFolder(BaseRunFolder):
 
 
 class RecordFile:
-    """Records by sample id and repeat; of several lines about one of them the last one counts."""
+    """Records by sample id and repeat; each process writes a file of its own and reads those of all."""
 
     def __init__(self, folder: Path, system: str, rank: int) -> None:
-        self._folder, self._system = folder, system
-        self._own = JsonLines(folder / f"{system}{f'.{rank}' if rank else ''}.jsonl")
+        self._open = partial(
+            Journal[Record],
+            folder,
+            system,
+            rank,
+            read=lambda record, _: record,
+            key=itemgetter("sample_id", "repeat"),
+            supersedes=lambda new, old: _worth(new) >= _worth(old),
+        )
+        self._journal = self._open()
 
     def read(self) -> dict[Key, Record]:
-        """All complete records, of all processes; a line torn by a kill is no record.
+        """All complete records, as they lie on disk by now; a line torn by a kill is no record.
 
         What one process left unscored, or with its edit unjudged, another one may have made whole after a restart with
         more or fewer of them; that one counts.
         """
-        found: dict[Key, Record] = {}
-        for path in sorted(self._folder.glob(f"{self._system}.*jsonl")):
-            lines = {(record["sample_id"], record["repeat"]): record for record in JsonLines(path)}
-            found |= {key: row for key, row in lines.items() if key not in found or _worth(row) >= _worth(found[key])}
-        return found
+        return self._open().values
 
     def append(self, record: Record) -> None:
-        self._own.append(record)
+        self._journal.put(record)
 
     def close(self) -> None:
-        self._own.close()
+        self._journal.close()
 
 
 def is_whole(record: Record | None) -> bool:

@@ -19,11 +19,12 @@ from etchr.checks import at_least, one_of
 from etchr.concurrent import for_each
 from etchr.config import parse_command
 from etchr.families import TASKS, TaskFamily
+from etchr.jsonl import JsonLines
 from etchr.mllm.protocol import MLLM, CallFailed, Sampling, opened
 from etchr.mllm.routing import read_route, route_message
 from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
 from etchr.router import DEFAULT_WORDS, MIN_CONFIDENCE, NO_FAMILY, Route, WordRule, route_by_rule
-from etchr.run_folder import JsonLines, RunFolder, write_atomically
+from etchr.run_folder import RunFolder, write_atomically
 from etchr.sample import EditSample
 from evaluation.benchmarks import find_benchmark
 from evaluation.benchmarks.benchmark import LoadOptions, Samples

@@ -29,7 +29,7 @@ from etchr.sample import EditSample
 from evaluation import factory
 from evaluation.factory import Task
 from evaluation.recording import Recorder
-from evaluation.records import Record, RecordFile, RunFolder, is_whole
+from evaluation.records import EvalFolder, Record, RecordFile, is_whole
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 from evaluation.shards import Shard, this_shard
 from evaluation.store import EditStore, JournaledModel
@@ -48,7 +48,7 @@ def evaluate(
     build_model: BuildModel = build_model,
     build_editor: BuildEditor = factory.build_editor,
     shard: Shard | None = None,
-) -> RunFolder:
+) -> EvalFolder:
     """Run what is not yet recorded in `config.out`; the run folder with complete records.
 
     Everything that can be wrong with the options is checked before a model is loaded. Raises `ValueError` for bad
@@ -57,7 +57,7 @@ def evaluate(
     shard = shard or this_shard()
     tasks = factory.read_tasks(config)
     checked = check(config, tasks)
-    folder = RunFolder(config.out)
+    folder = EvalFolder(config.out)
     with folder.locked() if shard.is_main else nullcontext():  # one lock for all processes
         if shard.is_main:
             folder.claim(factory.fingerprint(config, tasks))
@@ -79,7 +79,7 @@ class Checked(NamedTuple):
 def check(config: EvalConfig, tasks: dict[str, Task]) -> dict[str, Checked]:
     """What is known of every sample, by its id; `ValueError` if a system cannot run on one. No pixel is decoded."""
     for name, system in config.systems.items():
-        RunFolder(config.out).records(name)  # refuses names that are no file names
+        EvalFolder(config.out).records(name)  # refuses names that are no file names
         if system.editor is not None:
             factory.check_editor(system)
     routers = {name: factory.router_of(config, system) for name, system in config.systems.items()}
@@ -107,7 +107,7 @@ def _check_sample(config: EvalConfig, sample: EditSample, routers: Mapping[str, 
 
 
 @dataclass(frozen=True)
-class Job:
+class EvalJob:
     """One sample to be run through one system, or a record of that which still wants its edit judged."""
 
     system: str
@@ -125,7 +125,7 @@ class _Run:
         config: EvalConfig,
         tasks: dict[str, Task],
         checked: dict[str, Checked],
-        folder: RunFolder,
+        folder: EvalFolder,
         shard: Shard,
         build_model: BuildModel,
         build_editor: BuildEditor,
@@ -177,7 +177,7 @@ class _Run:
         roles = {"reasoner": config.reasoner, "verifier": config.verifier or config.reasoner}
         return roles | {name: role for name in ("judge", "edit_judge") if (role := getattr(config, name)) is not None}
 
-    def _left(self, names: Iterable[str]) -> Iterator[Job]:
+    def _left(self, names: Iterable[str]) -> Iterator[EvalJob]:
         """The jobs of this process that are not recorded; `ValueError` if a recorded sample has changed since.
 
         What shares an edit or a reply stays in one process: the samples of one noise, all systems and repeats of them.
@@ -197,9 +197,9 @@ class _Run:
                             )
                         if self.shard.takes(numbers[self.checked[sample_id].noise]) and not is_whole(record):
                             unjudged = None if record is None or record["unscored"] is not None else record
-                            yield Job(name, task, index, repeat, unjudged)
+                            yield EvalJob(name, task, index, repeat, unjudged)
 
-    async def _run_group(self, names: list[str], jobs: list[Job]) -> None:
+    async def _run_group(self, names: list[str], jobs: list[EvalJob]) -> None:
         """Run jobs of systems with one editor, the first error stops the rest."""
         config = self.config
         async with AsyncExitStack() as stack:
@@ -220,12 +220,12 @@ class _Run:
             )
             progress = _Progress(bar, scored=[name for name in names if self._has_scored(name)])
 
-            async def run(job: Job) -> None:
+            async def run(job: EvalJob) -> None:
                 await self._run_job(job, setups[job.system], files[job.system], progress)
 
             await for_each(run, jobs, workers)
 
-    async def _run_job(self, job: Job, setup: Setup, file: RecordFile, progress: "_Progress") -> None:
+    async def _run_job(self, job: EvalJob, setup: Setup, file: RecordFile, progress: "_Progress") -> None:
         async with self.room.taken(self.checked[job.task.samples.ids[job.index]].pixels):
             sample = await asyncio.to_thread(job.task.samples.__getitem__, job.index)
             if job.unjudged is not None:

@@ -23,30 +23,24 @@ from PIL import Image
 from etchr.editor.batching import Edit, EditBatcher
 from etchr.editor.protocol import Editor
 from etchr.images import encode_png, open_image
+from etchr.jsonl import Journal
 from etchr.mllm.protocol import GREEDY, MLLM, Message, Reply, Sampling
-from etchr.run_folder import JsonLines, write_atomically
+from etchr.run_folder import write_atomically
 
 
 class CallJournal:
-    """The replies of a run on disk: JSON lines, one file a process, each of which reads those of all at its start.
-
-    Only positions are held in memory. A line that a kill has torn was never written.
-    """
+    """The replies of a run on disk; their pictures lie beside them. Only positions are held in memory."""
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
         self.folder = folder
-        self._own = JsonLines(folder / f"calls-{rank}.jsonl")
-        self._known: dict[str, tuple[JsonLines, int]] = {}  # key -> file, position of the line
-        for path in sorted(folder.glob("calls-*.jsonl")):
-            lines = self._own if path == self._own.path else JsonLines(path)
-            self._known |= {record["key"]: (lines, position) for position, record in lines.positions()}
+        self._journal = Journal(folder, "calls", rank, read=lambda _, place: place)
 
     def get(self, key: str) -> list[Reply] | None:
         """The replies called `key`; None if there are none, or if a picture in them is gone or damaged."""
-        if key not in self._known:
+        place = self._journal.values.get(key)
+        if place is None:
             return None
-        lines, position = self._known[key]
-        entry = lines.at(position)
+        entry = place.record()
         try:
             return [self._reply(record, entry["seconds"]) for record in entry["replies"]]
         except ValueError:
@@ -55,11 +49,10 @@ class CallJournal:
     def put(self, key: str, model: str, replies: Sequence[Reply], seconds: float) -> None:
         """Keep replies and what they took; they are on disk when this returns."""
         records = [self._record(each) for each in replies]
-        position = self._own.append({"key": key, "model": model, "seconds": seconds, "replies": records})
-        self._known[key] = self._own, position
+        self._journal.put({"key": key, "model": model, "seconds": seconds, "replies": records})
 
     def close(self) -> None:
-        self._own.close()
+        self._journal.close()
 
     def _record(self, reply: Reply) -> dict[str, Any]:
         names = []

@@ -1,4 +1,4 @@
-"""Who may import whom: the one-way flow of the house, read from the source with `ast`."""
+"""Who may import whom, and what is called what, read from the source with `ast`."""
 
 import ast
 import subprocess
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 BASE = {
     f"etchr.{name}"
     for name in (
-        *("sample", "families", "images", "router", "seeds", "config", "config_help", "checks", "run_folder"),
+        *("sample", "families", "images", "router", "seeds", "config", "config_help", "checks", "run_folder", "jsonl"),
         *("boxes", "choices", "rows", "pages", "concurrent", "http"),
     )
 }
@@ -80,6 +80,16 @@ def may_import(module, name):
     asks = module == "data_prep.sources.build" or module.startswith("data_prep.filter_rl")  # the grader, a model
     known = {"base", "mllm"} if asks else {"base"}
     return there not in ("evaluation", *LIGHT) and (there != "etchr" or layer(name) in known)
+
+
+def test_a_class_name_stands_for_one_thing():
+    places = {}
+    for package in ("etchr", "data_prep", "evaluation"):
+        for module, path in modules(package):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef):
+                    places.setdefault(node.name, []).append(module)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
 
 
 def test_accelerate_stays_in_the_file_that_knows_processes():

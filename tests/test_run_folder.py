@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from etchr.run_folder import JsonLines, RunFolder, content_digest, whole, whole_folder, write_atomically
+from etchr.jsonl import JsonLines
+from etchr.run_folder import RunFolder, content_digest, whole, whole_folder, write_atomically
 from tests.processes import kill_when
 
 # --------------------------------------------------------------------------------------------------------- lines

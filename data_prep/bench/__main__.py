@@ -30,7 +30,7 @@ Result = dict[str, Any]
 
 
 @dataclass
-class BenchConfig:
+class DataBenchConfig:
     """Options of `python -m data_prep.bench`."""
 
     sources: list[str] = field(default_factory=lambda: list(CASES))  # to measure
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write the table."""
     words = list(sys.argv[1:] if argv is None else argv)
     config = parse_command(
-        BenchConfig, config_name=None, argv=words, prog="python -m data_prep.bench", description=__doc__ or ""
+        DataBenchConfig, config_name=None, argv=words, prog="python -m data_prep.bench", description=__doc__ or ""
     )
     try:
         results = {name: measure(name, CASES[name], config) for name in config.sources}
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(text)
 
 
-def measure(name: str, case: Case, config: BenchConfig) -> Result:
+def measure(name: str, case: Case, config: DataBenchConfig) -> Result:
     """Run a source on few rows and on many; what the rows between the two cost.
 
     `ValueError` with the end of its output if the command fails.
@@ -127,7 +127,7 @@ def _num_rows(file: Path) -> int:
     return int(pq.read_metadata(file).num_rows)
 
 
-def table(results: dict[str, Result], config: BenchConfig, command: str) -> str:
+def table(results: dict[str, Result], config: DataBenchConfig, command: str) -> str:
     """The measurements as Markdown."""
     processes = config.processes or os.cpu_count() or 1
     lines = [

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from data_prep.filter_rl import FilterConfig
-from data_prep.filter_rl.verdicts import VIEWS, Candidate, Verdict, Verdicts, question_prompt
+from data_prep.filter_rl.verdicts import VIEWS, Candidate, Verdicts, ViewVerdict, question_prompt
 from etchr.concurrent import for_each
 from etchr.families import TaskFamily
 from etchr.mllm.answers import answer_type, extract_answer
@@ -27,7 +27,7 @@ HOPELESS = 40  # calls in a row that fail for the first time, after which the ru
 BuildModel = Callable[[ModelConfig], MLLM]
 
 
-def sides(pair: tuple[Verdict, Verdict], config: FilterConfig) -> tuple[bool, bool]:
+def sides(pair: tuple[ViewVerdict, ViewVerdict], config: FilterConfig) -> tuple[bool, bool]:
     """Whether M is right on the raw picture, and with the edit, as the thresholds say."""
     raw, edit = pair
     return raw.share > config.max_raw, edit.share >= config.min_edit
@@ -131,7 +131,7 @@ class _Asking:
                         raise CallFailed(f"an answer could not be graded: {grade.why}")
             except CallFailed as error:
                 self.reason = short(error)
-                if key not in self.verdicts.failed:  # one that failed before may well do so again
+                if self.verdicts.lost(key) is None:  # one that failed before may well do so again
                     self.verdicts.put(key, candidate.id, view=view, failed=self.reason)
                     self.silent += 1
                 return False

@@ -47,7 +47,7 @@ def filter_samples(config: FilterConfig, build_model: BuildModel = build_model) 
     with folder.locked():
         folder.claim(fingerprint)
         pool = read_pool(files, config)
-        verdicts = Verdicts(folder.path / "verdicts.jsonl")
+        verdicts = Verdicts(folder.path)
         try:
             candidates = sorted(pool.candidates, key=lambda each: each.place)
             ask_all(candidates, pool.table, verdicts, config, build_model)
@@ -158,9 +158,10 @@ def choose(pool: Pool, verdicts: Verdicts, config: FilterConfig) -> tuple[list[i
 
 def _missing(candidate: Candidate, verdicts: Verdicts) -> tuple[str, str]:
     """Why a sample has no pair of verdicts: refused or failed, and the reason."""
-    if reason := verdicts.refused.get(candidate.keys["edit"]):
-        return "refused", reason
-    return "failed", verdicts.failed.get(candidate.keys["raw"]) or verdicts.failed[candidate.keys["edit"]]
+    raw, edit = (verdicts.lost(candidate.keys[view]) for view in VIEWS)
+    lost = edit if raw is None or (edit is not None and edit.why == "refused") else raw
+    assert lost is not None
+    return lost.why, lost.reason
 
 
 # --------------------------------------------------------------------------------------------------------- output

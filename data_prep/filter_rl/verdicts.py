@@ -13,12 +13,12 @@ from typing import Any
 
 from data_prep.filter_rl import FilterConfig
 from etchr.families import TaskFamily
+from etchr.jsonl import Journal, Place, Record
 from etchr.mllm import answers, judge, markup, verdict
 from etchr.mllm.answers import answer_type
 from etchr.mllm.judge import may_ask
 from etchr.mllm.prompts import GRADE, MAX_GRADED, answer_prompt
 from etchr.mllm.settings import model_fingerprint
-from etchr.run_folder import JsonLines
 from etchr.sample import EditSample
 
 VIEWS = ("raw", "edit")
@@ -36,7 +36,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ViewVerdict:
     """What M made of one view of a sample."""
 
     right: int  # decodings with the right answer
@@ -45,6 +45,14 @@ class Verdict:
     @property
     def share(self) -> float:
         return self.right / len(self.answers)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Why there is no verdict: the picture is damaged, or the call failed, which the next run asks again."""
+
+    why: str  # refused or failed
+    reason: str
 
 
 def asked_alike(config: FilterConfig) -> dict[str, Any]:
@@ -86,56 +94,52 @@ def question_prompt(sample: EditSample, view: str) -> str:
 
 
 class Verdicts:
-    """The verdicts in a file, by key; each is written the moment it is there, and the first of a key counts.
+    """The verdicts in `folder`, by key; each is written the moment it is there, and the first of a key counts.
 
-    Beside them, the samples whose pictures turned out to be damaged (`refused`) and the questions whose calls failed
-    (`failed`), each with the reason. A failed one is asked again by the next run.
+    Beside them, why there is none: samples whose pictures turned out to be damaged, and calls that failed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         """`ValueError` that names the file if a line in it is no verdict; a torn last line was never written."""
-        self._lines = JsonLines(path)
-        self._known: dict[str, Verdict] = {}
-        self.refused: dict[str, str] = {}
-        self.failed: dict[str, str] = {}
-        for record in self._lines:
-            try:
-                self._take(record)
-            except (KeyError, TypeError, AttributeError, ValueError):
-                line = json.dumps(record)[:40]
-                raise ValueError(f"{path} holds a line that is no verdict ({line}); remove that line") from None
+        self._journal = Journal(folder, "verdicts", read=_read, supersedes=lambda _, old: _has_failed(old))
 
     def __contains__(self, key: str) -> bool:
-        return key in self._known
+        return isinstance(self._journal.values.get(key), ViewVerdict)
 
-    def pair(self, candidate: Candidate) -> tuple[Verdict, Verdict] | None:
+    def lost(self, key: str) -> Lost | None:
+        """Why the verdict was not to be had; None if it is there, or nobody has asked."""
+        what = self._journal.values.get(key)
+        return what if isinstance(what, Lost) else None
+
+    def pair(self, candidate: Candidate) -> tuple[ViewVerdict, ViewVerdict] | None:
         """The verdicts on source and edit; None unless both are there."""
-        raw, edit = (self._known.get(candidate.keys[view]) for view in VIEWS)
-        return None if raw is None or edit is None else (raw, edit)
+        raw, edit = (self._journal.values.get(candidate.keys[view]) for view in VIEWS)
+        return (raw, edit) if isinstance(raw, ViewVerdict) and isinstance(edit, ViewVerdict) else None
 
     def is_decided(self, candidate: Candidate) -> bool:
         """Whether there is nothing to ask about it any more."""
-        return candidate.keys["edit"] in self.refused or self.pair(candidate) is not None
+        edit = self.lost(candidate.keys["edit"])
+        return (edit is not None and edit.why == "refused") or self.pair(candidate) is not None
 
     def put(self, key: str, sample_id: str, **what: Any) -> None:
         """Keep `right` and `answers` of a verdict, or why it was `refused` or `failed`."""
-        record = {"key": key, "id": sample_id, **what}
-        self._lines.append(record)
-        self._take(record)
+        self._journal.put({"key": key, "id": sample_id, **what})
 
     def close(self) -> None:
-        self._lines.close()
+        self._journal.close()
 
-    def _take(self, record: dict[str, Any]) -> None:
-        key = record["key"]
-        if not isinstance(key, str):
-            raise ValueError("a key is a text")
-        for name, reasons in (("refused", self.refused), ("failed", self.failed)):
-            if name in record:
-                reasons[key] = str(record[name])
-                return
-        verdict = Verdict(record["right"], tuple(record["answers"]))
-        if type(verdict.right) is not int or not 0 <= verdict.right <= len(verdict.answers) or not verdict.answers:
-            raise ValueError("right must count some of the answers")
-        self._known.setdefault(key, verdict)
-        self.failed.pop(key, None)
+
+def _has_failed(what: ViewVerdict | Lost) -> bool:
+    return isinstance(what, Lost) and what.why == "failed"
+
+
+def _read(record: Record, _: Place) -> ViewVerdict | Lost:
+    if not isinstance(record["key"], str):
+        raise ValueError("a key is a text")
+    for why in ("refused", "failed"):
+        if why in record:
+            return Lost(why, str(record[why]))
+    verdict = ViewVerdict(record["right"], tuple(record["answers"]))
+    if type(verdict.right) is not int or not 0 <= verdict.right <= len(verdict.answers) or not verdict.answers:
+        raise ValueError("right must count some of the answers")
+    return verdict

@@ -19,8 +19,8 @@ import numpy as np
 from data_prep.quality.measure import (
     LEARNT,
     SPLITS,
-    Job,
     Measure,
+    MeasureJob,
     count_rows,
     find_files,
     measure_file,
@@ -134,7 +134,7 @@ def run(config: QualityConfig) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------- reading
 
 
-def _jobs(config: QualityConfig) -> tuple[list[Job], list[str | None], dict[str | None, Measure]]:
+def _jobs(config: QualityConfig) -> tuple[list[MeasureJob], list[str | None], dict[str | None, Measure]]:
     """The files to measure, the evaluation set that each belongs to (None: to the data set), and an empty measure of
     each set, with the files that cannot be read.
 
@@ -146,7 +146,7 @@ def _jobs(config: QualityConfig) -> tuple[list[Job], list[str | None], dict[str 
     for name, paths in (*foreign, (None, config.paths)):
         for file in find_files(paths):
             owners.setdefault(file.resolve(), (file, name))
-    jobs: list[Job] = []
+    jobs: list[MeasureJob] = []
     sets: list[str | None] = []
     for file, name in owners.values():
         try:
@@ -154,13 +154,13 @@ def _jobs(config: QualityConfig) -> tuple[list[Job], list[str | None], dict[str 
         except ValueError as error:
             measures[name].lose(error, file)
             continue
-        jobs.append(Job(file, len(jobs), num_rows, config.seed, config.sheet if name is None else 0))
+        jobs.append(MeasureJob(file, len(jobs), num_rows, config.seed, config.sheet if name is None else 0))
         sets.append(name)
     return jobs, sets, measures
 
 
 def _measured(
-    config: QualityConfig, jobs: list[Job], sets: list[str | None], measures: dict[str | None, Measure]
+    config: QualityConfig, jobs: list[MeasureJob], sets: list[str | None], measures: dict[str | None, Measure]
 ) -> Iterator[np.ndarray]:
     """Measure the files and merge what was counted into `measures`; the keys of each file."""
     from tqdm import tqdm
@@ -174,7 +174,7 @@ def _measured(
 
 
 def _results(
-    config: QualityConfig, jobs: list[Job], tick: Callable[[int], object]
+    config: QualityConfig, jobs: list[MeasureJob], tick: Callable[[int], object]
 ) -> Iterator[tuple[Measure, np.ndarray]]:
     """What each file gives, in the files' order."""
     processes = num_workers(config.processes, len(jobs))
@@ -188,7 +188,7 @@ def _results(
             yield result
 
 
-def _samples(jobs: list[Job], spots: Sequence[tuple[int, int]]) -> dict[tuple[int, int], EditSample]:
+def _samples(jobs: list[MeasureJob], spots: Sequence[tuple[int, int]]) -> dict[tuple[int, int], EditSample]:
     """The samples at these (file, row), read again."""
     wanted: dict[int, list[int]] = {}
     for file, row in spots:
@@ -204,7 +204,7 @@ def _in_turn(lots: dict[str, list[tuple[int, int, int]]]) -> list[tuple[int, int
     return [lot[index][1:] for index in range(max(map(len, drawn), default=0)) for lot in drawn if index < len(lot)]
 
 
-def _told(jobs: list[Job], spot: tuple[int, int], sample: EditSample) -> dict[str, Any]:
+def _told(jobs: list[MeasureJob], spot: tuple[int, int], sample: EditSample) -> dict[str, Any]:
     file = short(jobs[spot[0]].path.as_posix())
     return {"file": file, "row": spot[1], "id": short(sample.id), "question": short(sample.question)}
 

@@ -77,7 +77,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Job:
+class MeasureJob:
     """One file to measure."""
 
     path: Path
@@ -128,7 +128,7 @@ class Measure:
         for family, lots in other.sheet.items():
             self.sheet[family] = sorted(self.sheet.get(family, []) + lots)[:sheet]
 
-    def add(self, sample: EditSample, split: str, job: Job, row: int) -> None:
+    def add(self, sample: EditSample, split: str, job: MeasureJob, row: int) -> None:
         """Count a row."""
         self.rows += 1
         edit, (width, height), family = sample.edit_image, sample.image.size, str(sample.family)
@@ -237,7 +237,7 @@ def count_rows(path: Path) -> int:
         return parquet.metadata.num_rows
 
 
-def measure_file(job: Job, tick: Callable[[int], object] = lambda count: None) -> tuple[Measure, np.ndarray]:
+def measure_file(job: MeasureJob, tick: Callable[[int], object] = lambda count: None) -> tuple[Measure, np.ndarray]:
     """Measure one file; its counts, and the keys of its good rows (`KEYS`, shape (rows,))."""
     measure, keys = Measure(), []
     named = file_split(job.path)
@@ -342,7 +342,7 @@ def _sample(row: dict[str, Any] | ValueError) -> EditSample:
     return from_row(row)
 
 
-def _keys(sample: EditSample, data: bytes, split: str, job: Job, row: int) -> tuple[Any, ...]:
+def _keys(sample: EditSample, data: bytes, split: str, job: MeasureJob, row: int) -> tuple[Any, ...]:
     question = " ".join(sample.question.casefold().split())
     reduced = np.frombuffer(reduction(sample.image), dtype=np.uint8)
     digests = (_digest(sample.id.encode()), _digest(data), _digest(question.encode()))

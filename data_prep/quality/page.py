@@ -33,7 +33,7 @@ HISTOGRAMS = {
 }
 
 
-class Table(NamedTuple):
+class PageTable(NamedTuple):
     """A table that both reports show: its first columns, `words` of them, hold words."""
 
     title: str
@@ -94,7 +94,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text):,} characters)"
 
 
-def _tables(report: dict[str, Any]) -> dict[str, Table]:
+def _tables(report: dict[str, Any]) -> dict[str, PageTable]:
     edits, rows = report["edits"], report["rows"]
     heads = ["family", "task", "rows", *SPLITS, "with an edit", "edit equals source"]
     counts = [
@@ -111,18 +111,18 @@ def _tables(report: dict[str, Any]) -> dict[str, Table]:
     shared = "Repeated pictures: rows that share something with another row, of their own set or another"
     sizes = f"Sizes: {report['num_sizes']:,} different, the most frequent"
     return {
-        "counts": Table("Counts", heads, [*counts, total], 2),
+        "counts": PageTable("Counts", heads, [*counts, total], 2),
         "answer_types": _counted("Answer types", "name", report["answer_types"]),
         "bad_reasons": _counted("Reasons of bad rows", "reason", report["bad_reasons"]),
-        "bad_examples": Table("Bad rows, the first ones", ["file", "id", "reason", "row"], examples, 3),
-        "bad_files": Table("Files that could not be read", ["file", "reason"], files, 2),
-        "shared": Table(shared, ["rows of", "with", "rows", *SHARED.values()], _shared_rows(report), 2),
+        "bad_examples": PageTable("Bad rows, the first ones", ["file", "id", "reason", "row"], examples, 3),
+        "bad_files": PageTable("Files that could not be read", ["file", "reason"], files, 2),
+        "shared": PageTable(shared, ["rows of", "with", "rows", *SHARED.values()], _shared_rows(report), 2),
         "sizes": _counted(sizes, "width x height", report["sizes"]),
     }
 
 
-def _counted(title: str, name: str, counts: dict[str, int]) -> Table:
-    return Table(title, [name, "rows"], [[key, f"{count:,}"] for key, count in counts.items()])
+def _counted(title: str, name: str, counts: dict[str, int]) -> PageTable:
+    return PageTable(title, [name, "rows"], [[key, f"{count:,}"] for key, count in counts.items()])
 
 
 def _shared_rows(report: dict[str, Any]) -> list[list[str]]:

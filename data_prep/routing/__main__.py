@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.routing.fit import FAMILIES, Array, Model, Problem, fit, left_out, temperature
-from data_prep.routing.questions import Row, development
+from data_prep.routing.questions import RoutedQuestion, development
 from etchr.checks import at_least
 from etchr.config import parse_command
 from etchr.router import DEFAULT_WORDS, NO_FAMILY
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(make(rows, config))
 
 
-def make(rows: Sequence[Row], config: RoutingConfig) -> str:
+def make(rows: Sequence[RoutedQuestion], config: RoutingConfig) -> str:
     """Fit, calibrate and write the rule to `config.out`; what is to be said of it."""
     problem = Problem.of(rows)
     model = fit(problem, config.l1)
@@ -61,7 +61,7 @@ def make(rows: Sequence[Row], config: RoutingConfig) -> str:
     return "\n".join([*table, f"temperature {warmth:.3f}", f"{words} words and pairs written to {config.out}"])
 
 
-def by_source(rows: Sequence[Row], problem: Problem, logs: Array) -> list[str]:
+def by_source(rows: Sequence[RoutedQuestion], problem: Problem, logs: Array) -> list[str]:
     """How many left-out questions of each family and source are routed rightly, as lines."""
     right = logs.argmax(1) == problem.family
     cells: dict[tuple[str, str], list[bool]] = {}

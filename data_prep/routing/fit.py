@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from scipy.sparse import csr_matrix
 
-from data_prep.routing.questions import Row
+from data_prep.routing.questions import RoutedQuestion
 from etchr.families import TaskFamily
 from etchr.router import question_words
 
@@ -33,7 +33,7 @@ class Problem:
     counts: Array
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> "Problem":
+    def of(cls, rows: Sequence[RoutedQuestion]) -> "Problem":
         split = [question_words(row.question) for row in rows]
         seen = Counter(itertools.chain.from_iterable(split))
         words = tuple(sorted(word for word, times in seen.items() if times >= LEAST))
@@ -49,7 +49,7 @@ class Problem:
         return Problem(self.words, self.holds[mask], self.family[mask], self.counts[mask])
 
 
-def _counts(rows: Sequence[Row]) -> Array:
+def _counts(rows: Sequence[RoutedQuestion]) -> Array:
     """What each row counts: all families alike, within a family its sources, within a source its rows."""
     sizes = Counter((row.family, row.source) for row in rows)
     of_source = {key: OWN_COUNTS if key[1] == "own" else 1.0 for key in sizes}

@@ -35,7 +35,7 @@ VIEWSPATIAL = {
 }
 
 
-class Row(NamedTuple):
+class RoutedQuestion(NamedTuple):
     """A question of the development data."""
 
     family: TaskFamily | None
@@ -44,21 +44,21 @@ class Row(NamedTuple):
     question: str
 
 
-def development(charxiv: Path, viewspatial: Path, folds: int, seed: int) -> list[Row]:
+def development(charxiv: Path, viewspatial: Path, folds: int, seed: int) -> list[RoutedQuestion]:
     """All rows, each text of a family once; `ValueError` if a file is missing or does not fit."""
     parts = procedural(seed), templates(), own(OWN, folds), from_charxiv(charxiv), from_viewspatial(viewspatial)
-    by_source: dict[tuple[TaskFamily | None, str], dict[str, Row]] = defaultdict(dict)
+    by_source: dict[tuple[TaskFamily | None, str], dict[str, RoutedQuestion]] = defaultdict(dict)
     for row in (row for part in parts for row in part):
         by_source[row.family, row.source].setdefault(row.question, row)
     rng = random.Random(seed)
-    found: list[Row] = []
+    found: list[RoutedQuestion] = []
     for (_, source), rows in by_source.items():
         few = source == "own" or len(rows) <= MAX_ROWS
         found += rows.values() if few else rng.sample(list(rows.values()), MAX_ROWS)
     return found
 
 
-def procedural(seed: int) -> Iterator[Row]:
+def procedural(seed: int) -> Iterator[RoutedQuestion]:
     """Questions about training scenes of the six tasks; nothing is drawn."""
     for name, task in procedural_tasks().items():
         rng = random.Random(f"{seed}/{name}")
@@ -67,27 +67,27 @@ def procedural(seed: int) -> Iterator[Row]:
             scene = task.scene(rng)
             if place(task, scene)[1] == "train":
                 question = task.ask(scene, task.target(scene, rng), rng).question
-                yield Row(TASK_FAMILY[name], "procedural", f"procedural {name}", question)
+                yield RoutedQuestion(TASK_FAMILY[name], "procedural", f"procedural {name}", question)
                 left -= 1
 
 
-def templates() -> Iterator[Row]:
+def templates() -> Iterator[RoutedQuestion]:
     """The wordings of the sources that word their own questions."""
     for size in SIZES:
         for unique in (True, False):
-            yield Row(TaskFamily.LOGIC, "mazes", "mazes", mazes.question(size, unique))
-        yield Row(TaskFamily.LOGIC, "lakes", "lakes", lakes.question(size))
-    yield Row(TaskFamily.JIGSAW, "jigsaws", "jigsaws", jigsaws.QUESTION)
+            yield RoutedQuestion(TaskFamily.LOGIC, "mazes", "mazes", mazes.question(size, unique))
+        yield RoutedQuestion(TaskFamily.LOGIC, "lakes", "lakes", lakes.question(size))
+    yield RoutedQuestion(TaskFamily.JIGSAW, "jigsaws", "jigsaws", jigsaws.QUESTION)
     config = DL3DVConfig(root=".")
     dark, bright = [200, 10, 20], [10, 200, 20]  # of the thirds of two pictures: all kinds of questions fit
     for heading in range(-180, 180, 9):
         for yaw in range(-90, 91, 10):
             pair = Pair((0, 1), Motion(heading, yaw, slope=0.0, baseline=0.2), shared=0.8)
             for ask in dl3dv_questions(pair, dark, bright, config):
-                yield Row(TaskFamily.VIEW3D, "dl3dv", "dl3dv", ask.question)
+                yield RoutedQuestion(TaskFamily.VIEW3D, "dl3dv", "dl3dv", ask.question)
 
 
-def own(path: Path, folds: int) -> Iterator[Row]:
+def own(path: Path, folds: int) -> Iterator[RoutedQuestion]:
     """The questions of a YAML: lines by family, with {slots} that are filled `FILLS` times; lines go into `folds`."""
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     slots, frames = entries.pop("slots"), entries.pop("frames")
@@ -99,7 +99,7 @@ def own(path: Path, folds: int) -> Iterator[Row]:
                 question = filled(line, slots, rng)
                 if fill % 2:
                     question = framed(question, rng.choice(frames))
-                yield Row(family, "own", f"own {number % folds}", question)
+                yield RoutedQuestion(family, "own", f"own {number % folds}", question)
 
 
 def filled(line: str, slots: dict[str, list[str]], rng: random.Random) -> str:
@@ -114,13 +114,13 @@ def framed(question: str, frame: str) -> str:
     return frame.format(question.removesuffix("?"))
 
 
-def from_charxiv(folder: Path) -> Iterator[Row]:
+def from_charxiv(folder: Path) -> Iterator[RoutedQuestion]:
     """The reasoning questions of CharXiv's test figures."""
     entries = _json(folder / "reasoning_test.json", dict)
     yield from _rows(TaskFamily.CHART, "charxiv", "charxiv", (entry.get("query") for entry in entries.values()))
 
 
-def from_viewspatial(folder: Path) -> Iterator[Row]:
+def from_viewspatial(folder: Path) -> Iterator[RoutedQuestion]:
     """The questions of ViewSpatial-Bench of all types but the one that is reported."""
     entries = _json(folder / "ViewSpatial-Bench.json", list)
     for kind, family in VIEWSPATIAL.items():
@@ -128,8 +128,8 @@ def from_viewspatial(folder: Path) -> Iterator[Row]:
         yield from _rows(family, "viewspatial", f"viewspatial {kind}", asked)
 
 
-def _rows(family: TaskFamily, source: str, group: str, questions: Iterable[Any]) -> Iterator[Row]:
-    return (Row(family, source, group, text(question, "question")) for question in questions)
+def _rows(family: TaskFamily, source: str, group: str, questions: Iterable[Any]) -> Iterator[RoutedQuestion]:
+    return (RoutedQuestion(family, source, group, text(question, "question")) for question in questions)
 
 
 def _json(path: Path, kind: type) -> Any:

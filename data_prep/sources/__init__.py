@@ -6,10 +6,10 @@ from data_prep.sources.source import BuildConfig, Source
 
 # name -> module, options, class; imported when asked for
 SOURCES = {
-    "vstar": ("data_prep.sources.vstar", "VStarConfig", "VStar"),
+    "vstar": ("data_prep.sources.vstar", "VStarConfig", "VStarSource"),
     "refchartqa": ("data_prep.sources.refchartqa", "RefChartQAConfig", "RefChartQA"),
-    "mazes": ("data_prep.sources.mazes", "MazesConfig", "Mazes"),
-    "lakes": ("data_prep.sources.lakes", "LakesConfig", "Lakes"),
+    "mazes": ("data_prep.sources.mazes", "MazesConfig", "MazeSource"),
+    "lakes": ("data_prep.sources.lakes", "LakesConfig", "LakeSource"),
     "jigsaws": ("data_prep.sources.jigsaws", "JigsawsConfig", "Jigsaws"),
     "dl3dv": ("data_prep.sources.dl3dv", "DL3DVConfig", "DL3DV"),
     "released": ("data_prep.sources.released", "ReleasedConfig", "Released"),

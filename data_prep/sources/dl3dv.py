@@ -151,7 +151,7 @@ class DL3DV(Source):
             raise ValueError(f"the scene has no folder {' or '.join(self.wanted)}")
         pictures = read_pictures(self.root, folder / images, video, self.config.frames_per_scene, rng)
         bright = {frame: _thirds(picture) for frame, picture in pictures.items()}
-        asks: list[Ask] = []
+        asks: list[ViewAsk] = []
         for first, second in permutations(pictures, 2):
             if pair := find_pair(video, first, second, self.config):
                 asks.extend(questions(pair, bright[first], bright[second], self.config))
@@ -296,7 +296,7 @@ def find_pair(video: Video, first: int, second: int, config: DL3DVConfig) -> Pai
 # ------------------------------------------------------------------------------------------------------------ questions
 
 
-class Ask(NamedTuple):
+class ViewAsk(NamedTuple):
     """A question about a pair and its answer. Answers of one group are far enough apart to be options together."""
 
     kind: str
@@ -306,7 +306,7 @@ class Ask(NamedTuple):
     group: int = 0
 
 
-def questions(pair: Pair, before: list[int], after: list[int], config: DL3DVConfig) -> Iterator[Ask]:
+def questions(pair: Pair, before: list[int], after: list[int], config: DL3DVConfig) -> Iterator[ViewAsk]:
     """The questions that a pair fits, given the brightness of the thirds of both pictures."""
     moved, yaw = sector(pair.motion.heading, config.sectors, config.margin), pair.motion.yaw
     side = turn(yaw, STRAIGHT, CLEAR)
@@ -318,14 +318,14 @@ def questions(pair: Pair, before: list[int], after: list[int], config: DL3DVConf
         faces = f"about {max(1, round(abs(yaw) / STEP)) * STEP} degrees further to the {side} than here"
     best, second = sorted(range(3), key=lambda third: -after[third])[:2]
     if "light" in config.kinds and after[best] - after[second] >= config.light_margin and before[best] < max(before):
-        yield Ask(
+        yield ViewAsk(
             "light", pair,
             f"The camera moves {word} to a new viewpoint, and there it faces {faces}. In which third is the picture "
             "that it takes there the brightest on average?",
             THIRDS[best],
         )  # fmt: skip
     if "move" in config.kinds:
-        yield Ask(
+        yield ViewAsk(
             "move", pair,
             "A second picture of this place is taken from another viewpoint. There the camera faces "
             f"{faces}. In which direction has it moved, as seen from here?",
@@ -333,7 +333,7 @@ def questions(pair: Pair, before: list[int], after: list[int], config: DL3DVConf
             moved % 2 if config.sectors == 8 else 0,  # of eight directions, neighbours are hard to tell apart
         )  # fmt: skip
     if "turn" in config.kinds and (side == "straight" or abs(yaw) >= STEP):
-        yield Ask(
+        yield ViewAsk(
             "turn", pair,
             f"The camera moves {word} to another viewpoint and takes a second picture of this place. Which way has it "
             "turned?",
@@ -341,12 +341,12 @@ def questions(pair: Pair, before: list[int], after: list[int], config: DL3DVConf
         )  # fmt: skip
 
 
-def contrasting(asks: list[Ask], room: int, rng: random.Random) -> Iterator[list[Ask]]:
+def contrasting(asks: list[ViewAsk], room: int, rng: random.Random) -> Iterator[list[ViewAsk]]:
     """Sets of questions of the same words, each with another answer; `room` questions at most in all.
 
     The kind that was asked least comes first, then the largest set. No source frame is taken twice.
     """
-    groups: dict[tuple[str, str, int], dict[str, list[Ask]]] = {}
+    groups: dict[tuple[str, str, int], dict[str, list[ViewAsk]]] = {}
     for ask in rng.sample(asks, len(asks)):
         groups.setdefault((ask.kind, ask.question, ask.group), {}).setdefault(ask.answer, []).append(ask)
     asked, used = Counter[str](), set[int]()
@@ -362,9 +362,9 @@ def contrasting(asks: list[Ask], room: int, rng: random.Random) -> Iterator[list
         yield sets[best]
 
 
-def _free(answers: dict[str, list[Ask]], used: set[int]) -> list[Ask]:
+def _free(answers: dict[str, list[ViewAsk]], used: set[int]) -> list[ViewAsk]:
     """A question for each answer that still can be given one, all of different source frames that are not `used`."""
-    found: dict[int, Ask] = {}
+    found: dict[int, ViewAsk] = {}
     for asks in answers.values():
         free = (ask for ask in asks if ask.pair.frames[0] not in used and ask.pair.frames[0] not in found)
         if ask := next(free, None):
@@ -378,7 +378,7 @@ def _facts(video: Video, pair: Pair) -> dict[str, Any]:
     return {"frames": [video.names[n] for n in pair.frames], **{key: round(n, 4) for key, n in numbers.items()}}
 
 
-def _sample(name: str, pictures: Pictures, ask: Ask, options: tuple[str, ...], meta: dict[str, Any]) -> EditSample:
+def _sample(name: str, pictures: Pictures, ask: ViewAsk, options: tuple[str, ...], meta: dict[str, Any]) -> EditSample:
     return EditSample(
         id=name,
         family=TaskFamily.VIEW3D,

@@ -78,7 +78,7 @@ class JigsawsConfig(BuildConfig):
 
 
 @dataclass(frozen=True)
-class Row:
+class JigsawRow:
     """A published jigsaw: what its row of the table says, unchecked."""
 
     number: int  # of the row
@@ -99,7 +99,7 @@ class Jigsaws(Source):
         self.test_share = TEST_SHARE if config.photos else 0
         if not self.root.is_dir():
             raise ValueError(f"no folder {self.root}")
-        self._rows: list[Row] = []
+        self._rows: list[JigsawRow] = []
         if config.photos:
             self._labels = photo_labels(self.root)
         else:
@@ -322,7 +322,7 @@ def photo_labels(root: Path) -> list[str]:
     return labels
 
 
-def published_rows(table: Path) -> list[Row]:
+def published_rows(table: Path) -> list[JigsawRow]:
     """The rows of Spatial-SSRL's table whose picture lies in `shuffle/`.
 
     Its published form is known from the options of the authors' training only (columns `problem`, `answer`, `images`,
@@ -334,7 +334,7 @@ def published_rows(table: Path) -> list[Row]:
     question, answer, images = (_column(want, schema) for want in COLUMNS)
     cells = Rows([table], [question, answer, images])
     labels = [(row[question], row[answer], _only(row[images])) for row in (cells[n] for n in range(len(cells)))]
-    rows = [Row(n, label, q, a) for n, (q, a, label) in enumerate(labels) if f"/{TASK_FOLDER}/" in f"/{label}"]
+    rows = [JigsawRow(n, label, q, a) for n, (q, a, label) in enumerate(labels) if f"/{TASK_FOLDER}/" in f"/{label}"]
     if not rows:
         seen = sorted({label[:100] for _, _, label in labels})[:3]
         raise ValueError(f"no row of {table.name} has a picture in {TASK_FOLDER}/; it has {len(labels)} rows: {seen}")

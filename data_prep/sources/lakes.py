@@ -56,7 +56,7 @@ class LakesConfig(BuildConfig):
             raise ValueError("unique=true needs holes: set frozen_share below 1")
 
 
-class Lakes(Generated):
+class LakeSource(Generated):
     """Generated maps."""
 
     name = "lakes"

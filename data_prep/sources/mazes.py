@@ -74,7 +74,7 @@ def possible_sizes(config: MazesConfig) -> list[int]:
     ]
 
 
-class Mazes(Generated):
+class MazeSource(Generated):
     """Generated mazes."""
 
     name = "mazes"

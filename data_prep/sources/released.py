@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 
-from data_prep.sources.columns import KINDS, NO_COLUMN, Rows, Wanted, find_layout, find_parquet, schema_of
+from data_prep.sources.columns import KINDS, NO_COLUMN, Rows, WantedColumn, find_layout, find_parquet, schema_of
 from data_prep.sources.source import BuildConfig, Source
 from etchr.checks import at_least, one_of
 from etchr.choices import chosen_letter, read_options
@@ -75,13 +75,13 @@ class ReleasedConfig(BuildConfig):
         if NO_COLUMN in (self.source_column, self.prompt_column):
             raise ValueError("every row needs a source picture and a prompt: name the columns")
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> WantedColumn:
         """The options that are about columns."""
-        return Wanted(self.kind, self.source_column, self.target_column, self.prompt_column, self.answer_column)
+        return WantedColumn(self.kind, self.source_column, self.target_column, self.prompt_column, self.answer_column)
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReleasedPicture:
     """An encoded picture and the path that it had elsewhere: a label, which is never opened."""
 
     data: bytes
@@ -181,7 +181,7 @@ class Released(Source):
             self._last = index, self.rows[index]
         return self._last[1]
 
-    def _pictures(self, row: dict[str, Any]) -> tuple[Picture, Picture | None]:
+    def _pictures(self, row: dict[str, Any]) -> tuple[ReleasedPicture, ReleasedPicture | None]:
         """The source and the edited picture; of a list the first one counts, as in the released code."""
         layout = self.layout
         found = pictures(row[layout.source])
@@ -263,14 +263,14 @@ def cut(prompt: str, family: TaskFamily, router: Router) -> str:
     return rest.strip()
 
 
-def pictures(cell: Any) -> list[Picture]:
+def pictures(cell: Any) -> list[ReleasedPicture]:
     """The pictures in a cell: bytes, a struct with bytes, or a list of either; those without bytes are left out."""
     if isinstance(cell, list):
         return [picture for part in cell for picture in pictures(part)]
     if isinstance(cell, dict):
         data = cell.get("bytes")
-        return [Picture(data, _label(cell.get("path")))] if isinstance(data, bytes) and data else []
-    return [Picture(cell, None)] if isinstance(cell, bytes) and cell else []
+        return [ReleasedPicture(data, _label(cell.get("path")))] if isinstance(data, bytes) and data else []
+    return [ReleasedPicture(cell, None)] if isinstance(cell, bytes) and cell else []
 
 
 def aligned(edit: Image.Image, source: Image.Image, max_stretch: float) -> tuple[Image.Image, dict[str, Any]]:

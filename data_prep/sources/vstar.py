@@ -72,7 +72,7 @@ class VStarConfig(BuildConfig):
                 raise ValueError(f"{option}={getattr(self, option)} must name at least one, and none twice")
 
 
-class VStar(Source):
+class VStarSource(Source):
     """The records of SEAL's instruction tuning that have boxes."""
 
     name = "vstar"

@@ -34,7 +34,7 @@ LOGIN = "log in with `hf auth login` or set HF_TOKEN to a token that may write t
 
 
 @dataclass(frozen=True)
-class Plan:
+class PushPlan:
     """A checked folder and what of it would be uploaded where."""
 
     folder: Path
@@ -54,7 +54,7 @@ def push(
     return upload(plan(folder, repo_id), public=public, message=message, api=api)
 
 
-def plan(folder: str | Path, repo_id: str) -> Plan:
+def plan(folder: str | Path, repo_id: str) -> PushPlan:
     """Check `folder` and `repo_id` without any network call; what an upload would send."""
     folder = Path(folder)
     _check_repo_id(repo_id)
@@ -79,10 +79,10 @@ def plan(folder: str | Path, repo_id: str) -> Plan:
     if is_adapter:
         lora_files.read(folder)
     licence = str(metadata.get("license_name") or "other") if metadata.get("license") == "other" else None
-    return Plan(folder, repo_id, {name: (folder / name).stat().st_size for name in files}, licence)
+    return PushPlan(folder, repo_id, {name: (folder / name).stat().st_size for name in files}, licence)
 
 
-def upload(plan: Plan, *, public: bool = False, message: str | None = None, api: HfApi | None = None) -> str:
+def upload(plan: PushPlan, *, public: bool = False, message: str | None = None, api: HfApi | None = None) -> str:
     """Make the repository and upload the files of `plan`, no others; the repository's URL. Errors as for `push`."""
     if message is not None and not message.strip():
         raise ValueError("the message of the upload is empty; leave it out or say what changed")

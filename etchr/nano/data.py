@@ -15,7 +15,7 @@ from etchr.sample import EditSample
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PixelPairs:
     """The training pairs: uint8 pictures (N, 3, H, W), and of each its prompt and task."""
 
     sources: Tensor
@@ -24,7 +24,7 @@ class Pairs:
     tasks: list[str]
 
     @classmethod
-    def of(cls, samples: Iterable[EditSample], multiple: int = 1) -> "Pairs":
+    def of(cls, samples: Iterable[EditSample], multiple: int = 1) -> "PixelPairs":
         """The largest `multiple` of pairs; `ValueError` for one without an edit, or for pictures of several sizes."""
         sources, targets, prompts, tasks = [], [], [], []
         for sample in samples:
@@ -62,7 +62,7 @@ class Corpus:
         )
 
 
-def encode_corpus(editor: KleinEditor, pairs: Pairs, runtime: Runtime) -> Corpus:
+def encode_corpus(editor: KleinEditor, pairs: PixelPairs, runtime: Runtime) -> Corpus:
     """Encode the pairs, every process its share of them."""
 
     def tokens(pixels: Tensor, what: str) -> tuple[Tensor, Any]:

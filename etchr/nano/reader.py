@@ -78,7 +78,7 @@ class Reader:
         """See `protocol.MLLM`. Equal pictures, text and seed give equal replies."""
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
-        request = _Request.of(messages, self.resolution)
+        request = _ReaderRequest.of(messages, self.resolution)
         finding = self._misread(request, request.finding())
         threshold = finding.guess if self.threshold is None else self.threshold
         odds = request.odds(finding, self.error_rate, threshold)
@@ -101,7 +101,7 @@ class Reader:
             )
         return replies
 
-    def _misread(self, request: "_Request", finding: Finding) -> Finding:
+    def _misread(self, request: "_ReaderRequest", finding: Finding) -> Finding:
         """The finding, or one of another answer: nobody knows that he misreads, so the confidence is the same."""
         rng = random.Random(f"misread/{self.seed}/{request.digest}")
         if finding.answer is None or rng.random() >= self.misread_rate:
@@ -110,7 +110,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class _Request:
+class _ReaderRequest:
     """A conversation as the reader takes it in: all text, and the pictures in order, as well as it sees them."""
 
     text: str
@@ -119,7 +119,7 @@ class _Request:
     source: str  # digest of the first picture as it was sent
 
     @classmethod
-    def of(cls, messages: Sequence[Message], resolution: int | None) -> "_Request":
+    def of(cls, messages: Sequence[Message], resolution: int | None) -> "_ReaderRequest":
         parts = [part for message in messages for part in message["content"]]
         text = "\n".join(part["text"] for part in parts if part["type"] == "text")
         images = [part["image"].convert("RGB") for part in parts if part["type"] == "image"]

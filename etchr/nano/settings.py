@@ -1,11 +1,23 @@
 """Options of `python -m etchr.nano.train`. Loads without torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from etchr.checks import BelowOne, Count, Natural, check
+from etchr.checks import BelowOne, Count, Natural, Share, check
 
 # How often a task's samples come in an epoch: views are the hardest to draw, paths the easiest.
 EMPHASIS = {"perception": 2, "chart": 3, "maze": 2, "frozen_lake": 2, "jigsaw": 3, "view3d": 5}
+LAST_EMPHASIS = {"jigsaw": 6, "view3d": 2}  # what is still drawn wrong
+
+
+class Course(NamedTuple):
+    """A part of the transformer's training, with optimizers, a warm-up and an average of the weights of its own."""
+
+    first: int  # number of its first step in the whole training
+    steps: int
+    rate: float  # what the learning rates are multiplied by
+    emphasis: Mapping[str, int]
 
 
 @dataclass
@@ -28,11 +40,20 @@ class NanoConfig:
     prompt_dropout: BelowOne = 0.05  # share of samples that train the unconditional velocity, for guidance
     ema: BelowOne = 0.998  # decay of the average of the weights, which is what is saved
     emphasis: dict[str, int] = field(default_factory=EMPHASIS.copy)  # how often a task's samples come in an epoch
+    last_steps: Natural = 3000  # of the transformer, a second course after the first
+    last_rate: Share = 0.75  # its learning rates as a share of the first course's
+    last_emphasis: dict[str, int] = field(default_factory=LAST_EMPHASIS.copy)  # how often a task's samples come in it
     compile: str | None = None  # backend for the blocks; inductor is a third faster and needs a C++ compiler
     checkpoint_every: Count = 500  # steps; the same command goes on from the last checkpoint
     threads: int = 0  # of a process; 0: torch's choice
 
     def __post_init__(self) -> None:
         check(self)
-        if bad := {task: count for task, count in self.emphasis.items() if count < 1}:
-            raise ValueError(f"emphasis={bad} must be at least 1 for every task")
+        for name in ("emphasis", "last_emphasis"):
+            if bad := {task: count for task, count in getattr(self, name).items() if count < 1}:
+                raise ValueError(f"{name}={bad} must be at least 1 for every task")
+
+    def courses(self) -> list[Course]:
+        """What the transformer's training consists of."""
+        last = Course(self.steps, self.last_steps, self.last_rate, self.last_emphasis)
+        return [Course(0, self.steps, 1.0, self.emphasis), *([last] if self.last_steps else [])]

@@ -24,7 +24,7 @@ GLANCE = 16  # blocks a side that a glance resolves
 
 
 @dataclass(frozen=True)
-class Box:
+class DrawnBox:
     """A rectangle in fractions of the side."""
 
     left: float
@@ -34,7 +34,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class RedBox(Box):
+class RedBox(DrawnBox):
     """A box that an edit drew, and how well."""
 
     closure: float  # share of its frame that is red
@@ -76,7 +76,7 @@ def spread(mask: Array) -> float:
     return float(np.log(np.sqrt(2 * np.pi * max(rows.var() + columns.var(), 1e-6) / len(rows))))
 
 
-def changed(source: Image.Image, edit: Image.Image, outside: Box | None = None) -> float:
+def changed(source: Image.Image, edit: Image.Image, outside: DrawnBox | None = None) -> float:
     """The largest change of a block's mean colour between source and edit at a glance, 0..1, beside the box."""
     difference = np.abs(glance(source) - glance(edit)).mean(-1) / 255
     if outside is not None:
@@ -114,7 +114,7 @@ def _redness(rgb: Array) -> Array:
     return rgb[..., 0] - np.maximum(rgb[..., 1], rgb[..., 2])
 
 
-def crop(image: Image.Image, box: Box, margin: float = 0.035) -> Array:
+def crop(image: Image.Image, box: DrawnBox, margin: float = 0.035) -> Array:
     """The pixels inside a box's frame, at full resolution."""
     width, height = image.size
     left, right = (box.left + margin) * width, (box.right - margin) * width

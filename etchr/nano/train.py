@@ -6,7 +6,8 @@ and trains two of them on explicit instructions ("Red box round the blue square.
 1. tokenizer: byte-level BPE on the prompts of the data, saved with the folder and never retrained;
 2. text encoder: a random, frozen Qwen3;
 3. VAE: reconstruction, then the latent statistics that klein keeps in `vae.bn`, then its decoder alone (`nano_vae.py`);
-4. transformer: flow matching on the latents, as for the full-size model, at the noise levels that inference visits.
+4. transformer: flow matching on the latents, as for the full-size model, at the noise levels that inference visits;
+   in a second, shorter course mostly on what the first one leaves wrong.
 
 Under `accelerate launch` the processes share every batch, and the encoding of the data. The result is a normal klein
 folder of a few MB. It draws what it is told and has never seen a question: closing that gap is what Stage I is for. The
@@ -32,9 +33,9 @@ from etchr.editor.efficiency import compile_blocks
 from etchr.editor.klein import KleinEditor
 from etchr.flow.matching import interpolate, target_velocity
 from etchr.flow.schedule import inference_mu, noise_levels, stratified_sigmas
-from etchr.nano.data import Corpus, Pairs, encode_corpus
+from etchr.nano.data import Corpus, PixelPairs, encode_corpus
 from etchr.nano.model import build
-from etchr.nano.settings import NanoConfig
+from etchr.nano.settings import Course, NanoConfig
 from etchr.nano.vae import check_finite, train_vae, warm_then_linear
 from etchr.run_folder import whole
 from etchr.runtime import Runtime
@@ -48,7 +49,12 @@ log = logging.getLogger(__name__)
 
 
 def train_transformer(
-    editor: KleinEditor, corpus: Corpus, config: NanoConfig, runtime: Runtime, checkpoint: Path | None = None
+    editor: KleinEditor,
+    corpus: Corpus,
+    config: NanoConfig,
+    course: Course,
+    runtime: Runtime,
+    checkpoint: Path | None = None,
 ) -> list[float]:
     """Flow matching on encoded pairs; leaves the averaged weights in the editor and returns the loss curve.
 
@@ -59,19 +65,19 @@ def train_transformer(
     model.train().requires_grad_(True)
     compile_blocks(model, config.compile)
     average = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    optimizers = _optimizers(model, config)
+    optimizers = _optimizers(model, config, course.rate)
     schedules = [
-        torch.optim.lr_scheduler.LambdaLR(o, warm_then_linear(config.warmup_steps, config.steps)) for o in optimizers
+        torch.optim.lr_scheduler.LambdaLR(o, warm_then_linear(config.warmup_steps, course.steps)) for o in optimizers
     ]
     empty = editor.encode_text([""])[0]
     mu = inference_mu(editor.scheduler, corpus.grid.num_tokens, editor.settings.num_inference_steps)
     state = {"model": model, "average": average, "optimizers": optimizers, "schedules": schedules}
-    start, curve = _resume(checkpoint, state, config)
+    start, curve = _resume(checkpoint, state, config, course)
     recent = 0.0
-    todo, epoch = range(start, config.steps), corpus.epoch(config.emphasis)
-    for step in (bar := tqdm(todo, "base", config.steps, unit="step", initial=start, disable=not runtime.is_main)):
-        generator = torch.Generator().manual_seed(hash_seed(config.seed, step))
-        rows = epoch[_batch(len(epoch), config.batch_size, step, config.seed)]
+    todo, epoch = range(start, course.steps), corpus.epoch(course.emphasis)
+    for step in (bar := tqdm(todo, "base", course.steps, unit="step", initial=start, disable=not runtime.is_main)):
+        generator = torch.Generator().manual_seed(hash_seed(config.seed, course.first + step))
+        rows = epoch[_batch(len(epoch), config.batch_size, course.first + step, config.seed)]
         x0, condition, text = corpus.targets[rows], corpus.sources[rows], corpus.text[corpus.prompt_of[rows]]
         dropped = torch.rand(len(rows), generator=generator) < config.prompt_dropout
         text = torch.where(dropped[:, None, None], empty, text)
@@ -102,19 +108,19 @@ def train_transformer(
             bar.set_postfix(loss=f"{curve[-1]:.4f}")
             recent = 0.0
         if checkpoint and runtime.is_main and (step + 1) % config.checkpoint_every == 0:
-            _checkpoint(checkpoint, state, config, step + 1, curve)
+            _checkpoint(checkpoint, state, config, course, step + 1, curve)
     model.load_state_dict(average)
     model.eval().requires_grad_(False)
     return curve
 
 
-def _optimizers(model: nn.Module, config: NanoConfig) -> list[torch.optim.Optimizer]:
+def _optimizers(model: nn.Module, config: NanoConfig, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for the rest: three times as fast as AdamW alone at this size."""
     inside = [w for n, w in model.named_parameters() if "transformer_blocks" in n and w.ndim == 2]
     outside = [w for n, w in model.named_parameters() if not ("transformer_blocks" in n and w.ndim == 2)]
     return [
-        Muon(inside, lr=config.muon_lr, momentum=0.95, weight_decay=0.0),
-        torch.optim.AdamW(outside, lr=config.adamw_lr, weight_decay=0.0, betas=(0.9, 0.99)),
+        Muon(inside, lr=config.muon_lr * rate, momentum=0.95, weight_decay=0.0),
+        torch.optim.AdamW(outside, lr=config.adamw_lr * rate, weight_decay=0.0, betas=(0.9, 0.99)),
     ]
 
 
@@ -125,11 +131,14 @@ def _batch(count: int, batch_size: int, step: int, seed: int) -> Tensor:
     return order[index * batch_size : (index + 1) * batch_size]
 
 
-def _checkpoint(path: Path, state: dict[str, Any], config: NanoConfig, step: int, curve: list[float]) -> None:
+def _checkpoint(
+    path: Path, state: dict[str, Any], config: NanoConfig, course: Course, step: int, curve: list[float]
+) -> None:
     with whole(path) as part:
         torch.save(
             {
                 "config": asdict(config),
+                "first": course.first,
                 "step": step,
                 "curve": curve,
                 "model": state["model"].state_dict(),
@@ -141,13 +150,15 @@ def _checkpoint(path: Path, state: dict[str, Any], config: NanoConfig, step: int
         )
 
 
-def _resume(path: Path | None, state: dict[str, Any], config: NanoConfig) -> tuple[int, list[float]]:
+def _resume(path: Path | None, state: dict[str, Any], config: NanoConfig, course: Course) -> tuple[int, list[float]]:
     """Load a checkpoint into `state`; the next step and the loss curve so far."""
     if path is None or not path.is_file():
         return 0, []
     saved = torch.load(path, weights_only=True)  # tensors and plain containers only: nothing in the file is run
     if saved["config"] != asdict(config):
         raise ValueError(f"{path} belongs to another configuration; remove it, or choose another out folder")
+    if saved["first"] != course.first:  # left by a course that was finished
+        return 0, []
     state["model"].load_state_dict(saved["model"])
     state["average"].update(saved["average"])
     for name in ("optimizers", "schedules"):
@@ -173,7 +184,7 @@ def train(
     for name in ("batch_size", "vae_batch_size"):
         if getattr(config, name) % runtime.num_processes:
             raise ValueError(f"{name}={getattr(config, name)} must be a multiple of {runtime.num_processes} processes")
-    pairs = Pairs.of(samples, runtime.num_processes)
+    pairs = PixelPairs.of(samples, runtime.num_processes)
     if len(pairs.prompts) < config.batch_size:
         raise ValueError(f"{len(pairs.prompts)} samples are fewer than one batch of {config.batch_size}")
     out = Path(config.out)
@@ -185,30 +196,32 @@ def train(
         made = json.loads(record.read_text(encoding="utf-8"))
         if {key: made.get(key) for key in origin} != origin:
             raise ValueError(f"{out} was made from other options or data; choose another out=FOLDER or remove that one")
-        if "loss_per_100_steps" in made:
-            log.info("the editor in %s is finished", out)
-            return made
-        editor.vae = KleinEditor.load(out, device="cpu", dtype="float32").vae
-        log.info("the VAE in %s is kept", out)
+        editor = KleinEditor.load(out, device="cpu", dtype="float32")
+        log.info("what is finished in %s is kept", out)
     else:
         begin = time.time()
         error = train_vae(editor, torch.cat([pairs.sources, pairs.targets]), config, runtime)
         made = {**origin, "num_samples": len(pairs.prompts), "torch": torch.__version__, "vae_l1": round(error, 4)}
-        made |= {"num_processes": runtime.num_processes, "vae_seconds": round(time.time() - begin)}
+        made |= {"num_processes": runtime.num_processes, "vae_seconds": round(time.time() - begin), "courses": []}
         if runtime.is_main:
             editor.save(out)
             _write_json(record, made)
 
-    corpus = encode_corpus(editor, pairs, runtime)
+    todo = config.courses()[len(made["courses"]) :]
+    corpus = encode_corpus(editor, pairs, runtime) if todo else None
     del pairs
-    begin, checkpoint = time.time(), out / "checkpoint.pt"
-    curve = train_transformer(editor, corpus, config, runtime, checkpoint)
-    made |= {"seconds": round(time.time() - begin), "loss_per_100_steps": [round(value, 4) for value in curve]}
-    if runtime.is_main:
-        editor.save(out)
-        _write_json(record, made)
-        checkpoint.unlink(missing_ok=True)
-    runtime.wait()
+    checkpoint = out / "checkpoint.pt"
+    for course in todo:
+        assert corpus is not None
+        begin = time.time()
+        curve = train_transformer(editor, corpus, config, course, runtime, checkpoint)
+        seconds = round(time.time() - begin)
+        made["courses"].append({"seconds": seconds, "loss_per_100_steps": [round(value, 4) for value in curve]})
+        if runtime.is_main:
+            editor.save(out)
+            _write_json(record, made)
+            checkpoint.unlink(missing_ok=True)
+        runtime.wait()
     return made
 
 

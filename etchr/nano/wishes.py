@@ -23,7 +23,7 @@ class Wish:
     """What the reader would have drawn: in the words that the nano editor knows, and as a box where it is one."""
 
     instruction: str
-    box: sight.Box | None = None  # in fractions of the picture's side
+    box: sight.DrawnBox | None = None  # in fractions of the picture's side
 
 
 def _place(source: Image.Image, colour: str) -> tuple[float, float, float] | None:
@@ -40,7 +40,7 @@ def _wish_dot(words: re.Match[str], source: Image.Image) -> Wish | None:
     if place is None:
         return None
     column, row = int(place[0] * 4), int(place[1] * 4)
-    box = sight.Box(column / 4, row / 4, (column + 1) / 4, (row + 1) / 4)
+    box = sight.DrawnBox(column / 4, row / 4, (column + 1) / 4, (row + 1) / 4)
     return Wish(f"Red box round the {words['colour']} {words['shape']} at row {row + 1}, column {column + 1}.", box)
 
 
@@ -49,7 +49,7 @@ def _wish_value(words: re.Match[str], source: Image.Image) -> Wish | None:
     if place is None:
         return None
     column, top = int(place[0] * 4), place[2]
-    box = sight.Box(column / 4, max(top - 0.25, 0.0), (column + 1) / 4, min(top + 0.09, 1.0))
+    box = sight.DrawnBox(column / 4, max(top - 0.25, 0.0), (column + 1) / 4, min(top + 0.09, 1.0))
     return Wish(f"Red box round the value of {words['kind']} {column + 1}.", box)
 
 

@@ -19,11 +19,11 @@ from etchr.config import compose, parse_command
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards
 from etchr.rl.inputs import read_inputs
-from etchr.rl.journal import Moments
+from etchr.rl.logger import Moments
 from etchr.rl.policy import build_policy
 from etchr.rl.scores import Scores
 from etchr.rl.settings import RlConfig
-from etchr.rl.trainer import Trainer
+from etchr.rl.trainer import RlTrainer
 from etchr.runtime import Runtime
 from etchr.training.run import Run
 
@@ -49,7 +49,7 @@ def gradients(options: RlConfig, rollouts: int) -> list[list[Tensor]]:
     with RewardPool(EditRewards.from_config(options.reward)) as pool, tempfile.TemporaryDirectory() as folder:
         state = build_policy(options, runtime, inputs.base)
         state.editor.transformer.eval()
-        trainer = Trainer(options, Run(options, runtime, inputs, Path(folder)), state, pool)
+        trainer = RlTrainer(options, Run(options, runtime, inputs, Path(folder)), state, pool)
         for number in range(rollouts):
             state.optimizer.zero_grad()
             trainer.algorithm.prepare()

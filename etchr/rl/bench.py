@@ -33,7 +33,7 @@ PARTS = ("sampling", "waiting", "training")
 
 
 @dataclass
-class BenchConfig:
+class RlBenchConfig:
     """Options of `python -m etchr.rl.bench`."""
 
     preset: str = "nano_rl_paper"  # experiment of python -m etchr.rl whose options are measured
@@ -56,7 +56,7 @@ class BenchConfig:
                 raise ValueError(f"no prompts in {folder}; make them with python -m data_prep all {words}")
 
 
-def options(config: BenchConfig, base: str | None, side: int, loop: Sequence[str], out: str) -> list[str]:
+def options(config: RlBenchConfig, base: str | None, side: int, loop: Sequence[str], out: str) -> list[str]:
     """The command line of the run that is measured."""
     return [
         *(f"experiment={config.preset}", "sft=null", f"data.paths=[{config.data}/{side}]"),
@@ -91,7 +91,7 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def bench(config: BenchConfig, command: str) -> str:
+def bench(config: RlBenchConfig, command: str) -> str:
     """Both loops at every picture size; `table.md`, which is returned, and `results.json` are written after each."""
     out, lines = Path(config.out), list[dict[str, Any]]()
     out.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def _random_base(size: str, folder: str) -> None:
     random_folder(size, folder, "cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16)
 
 
-def table(lines: Sequence[dict[str, Any]], config: BenchConfig, command: str) -> str:
+def table(lines: Sequence[dict[str, Any]], config: RlBenchConfig, command: str) -> str:
     """The measurements as Markdown; the speed is against the first row of the same picture size.
 
     "Edit steps" counts what an iteration learned from: edits with an advantage other than 0 times the steps or noise
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print the table; exits with one sentence when something is wrong."""
     words = sys.argv[1:] if argv is None else list(argv)
     config = parse_command(
-        BenchConfig,
+        RlBenchConfig,
         config_name=None,
         argv=words,
         prog="python -m etchr.rl.bench",

@@ -13,7 +13,7 @@ from etchr.rl.algorithms import ALGORITHMS
 from etchr.training.settings import (
     AdapterConfig,
     Device,
-    ModelConfig,
+    EditorConfig,
     OptimConfig,
     Prompt,
     WandbConfig,
@@ -70,7 +70,7 @@ class ObjectiveConfig:
 
 
 @dataclass
-class ValidationConfig:
+class RlValidationConfig:
     """Evidence while it runs: held-out prompts, edited with the settings of inference."""
 
     every: Natural = 50  # iterations; 0: never
@@ -94,14 +94,14 @@ class RlConfig:
     updates_per_iteration: Count = 2  # optimizer steps on one rollout
     batch_size: Count = 8  # edits in one forward, of one group
     sft: str | None = None  # Stage I adapter that is merged into the base; the new LoRA is trained over it
-    model: ModelConfig = field(default_factory=ModelConfig)  # the editor
+    model: EditorConfig = field(default_factory=EditorConfig)  # the editor
     adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(rank=64, alpha=128))  # the LoRA
     data: PromptConfig = field(default_factory=PromptConfig)  # the prompts
     rollout: RolloutConfig = field(default_factory=RolloutConfig)  # the sampler
     reward: RewardConfig = field(default_factory=RewardConfig)  # guidance and correctness
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # advantage, ratio, clip
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5, weight_decay=1e-4, clip=1.0))  # optimizer
-    validation: ValidationConfig = field(default_factory=ValidationConfig)  # rewards and pictures on held-out prompts
+    validation: RlValidationConfig = field(default_factory=RlValidationConfig)  # rewards of held-out prompts
     wandb: WandbConfig = field(default_factory=WandbConfig)  # tracking beside metrics.jsonl
     pictures_every: Natural = 50  # iterations per sheet of sampled edits with their scores; 0: never
     save_every: Count = 50  # iterations per checkpoint; the last one is always saved

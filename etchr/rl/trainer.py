@@ -24,12 +24,12 @@ from etchr.rewards.score import EditRewards, Score
 from etchr.rl import algorithms
 from etchr.rl.finish import keep_best, write_adapters
 from etchr.rl.inputs import read_inputs
-from etchr.rl.journal import Journal, Moments
+from etchr.rl.logger import Moments, RlLogger
 from etchr.rl.policy import build_policy
 from etchr.rl.rollout import Batch, Group, Sampler
 from etchr.rl.scores import Scores
 from etchr.rl.settings import RlConfig
-from etchr.rl.validation import Validation
+from etchr.rl.validation import RlValidation
 from etchr.runtime import Runtime, grad_norm
 from etchr.sample import EditSample
 from etchr.seeds import hash_seed, server_seed
@@ -58,13 +58,13 @@ def train(config: RlConfig) -> Path:
             cache = RewardCache(run.folder / "rewards", runtime.rank)
             with RewardPool(EditRewards.from_config(config.reward, runtime.rank), cache) as pool:
                 state = build_policy(config, runtime, inputs.base)
-                trainer = Trainer(config, run, state, pool)
+                trainer = RlTrainer(config, run, state, pool)
                 trainer.fit()
             trainer.write()
     return run.adapter
 
 
-class Trainer:
+class RlTrainer:
     """The loop of a run."""
 
     def __init__(self, config: RlConfig, run: Run, state: TrainState, pool: RewardPool) -> None:
@@ -73,15 +73,15 @@ class Trainer:
         self.sampler = Sampler(state.editor, state.model, config)
         self.algorithm = algorithms.find(config.objective.kind)(config, self.sampler, state.parameters)
         self.lr_factor = lr_factor(config.optim, self.total * config.updates_per_iteration, self.runtime.num_processes)
-        self.validation: Validation | None = None
+        self.validation: RlValidation | None = None
         if run.inputs.held_out is not None:
-            self.validation = Validation(config, run.inputs.held_out, state, pool, self.runtime)
+            self.validation = RlValidation(config, run.inputs.held_out, state, pool, self.runtime)
 
     def fit(self) -> None:
         """From the last checkpoint to the last iteration."""
         run, config = self.run, self.config
         start = run.begin(self.state)
-        self.journal = Journal(run, start)
+        self.journal = RlLogger(run, start)
         self.state.editor.transformer.eval()  # there is no dropout, and sampling and training must agree
         (seen,) = self.runtime.sum(float(self.journal.has_validation(start)))  # the main process knows
         if self._looks_at(start) and not seen:

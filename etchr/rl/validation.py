@@ -22,7 +22,7 @@ from etchr.training.plan import chunks_of_one_size, in_step
 from etchr.training.state import TrainState
 
 
-class Validation:
+class RlValidation:
     """Held-out prompts and how they are looked at; the same at every call."""
 
     def __init__(

@@ -21,7 +21,7 @@ from typing import Any
 
 from etchr.config import compose, parse_command
 from etchr.run_folder import write_atomically
-from etchr.sft.bench_row import FROZEN_PARTS, Row, guarded, measure, prepare
+from etchr.sft.bench_row import FROZEN_PARTS, BenchRow, guarded, measure, prepare
 from etchr.sft.settings import SftConfig
 
 # name -> options of `python -m etchr.sft`, each a change against its defaults: an fp32 adapter trained by AdamW on a
@@ -41,7 +41,7 @@ SIZES = ("nano", "4b", "9b")
 
 
 @dataclass
-class BenchConfig:
+class SftBenchConfig:
     """Options of `python -m etchr.sft.bench`."""
 
     sizes: list[str] = field(default_factory=list)  # nano, 4b, 9b; empty: nano on a CPU, 4b and 9b on a GPU
@@ -67,7 +67,7 @@ class BenchConfig:
             raise ValueError("batch_sizes, num_steps and repeats must be at least 1")
 
 
-def rows(config: BenchConfig, device: str) -> Iterator[Row]:
+def rows(config: SftBenchConfig, device: str) -> Iterator[BenchRow]:
     """What is measured, in the table's order."""
     for size in config.sizes or (["4b", "9b"] if device == "cuda" else ["nano"]):
         rank = config.rank or (32 if size == "nano" else 768)
@@ -77,10 +77,10 @@ def rows(config: BenchConfig, device: str) -> Iterator[Row]:
                 for what in (*(config.variants or VARIANTS), *parts):
                     words = [f"adapter.rank={rank}", f"device={config.device}", f"threads={config.threads}"]
                     options = compose(SftConfig, None, [*VARIANTS.get(what, []), *words])
-                    yield Row(size, pair, batch_size, what, options, device, config.warmup_steps)
+                    yield BenchRow(size, pair, batch_size, what, options, device, config.warmup_steps)
 
 
-def run(group: Sequence[Row], num_steps: int, repeats: int) -> list[dict[str, Any]]:
+def run(group: Sequence[BenchRow], num_steps: int, repeats: int) -> list[dict[str, Any]]:
     """Measure the rows of a group by turns, so that what else happens on the machine hits all of them alike."""
     results: list[dict[str, Any]] = []
     with ExitStack() as stack:
@@ -102,7 +102,9 @@ def _ask(pool: ProcessPoolExecutor, function: Callable[..., dict[str, Any]], *ar
         return {"reason": "its process was killed, most likely for want of memory"}
 
 
-def evaluate(measured: list[tuple[Row, dict[str, Any]]], first: str) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def evaluate(
+    measured: list[tuple[BenchRow, dict[str, Any]]], first: str
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """The numbers of each row, compared with the variant `first`, and the machine's FLOP/s by dtype."""
     rates: dict[str, float] = {}  # the best of all the moments at which the machine was asked
     compared: dict[tuple[str, str, int], float] = {}
@@ -128,7 +130,7 @@ def evaluate(measured: list[tuple[Row, dict[str, Any]]], first: str) -> tuple[li
     return lines, rates
 
 
-def _numbers(row: Row, result: dict[str, Any]) -> dict[str, Any]:
+def _numbers(row: BenchRow, result: dict[str, Any]) -> dict[str, Any]:
     from etchr.editor.flops import StepFlops
     from etchr.editor.shapes import transformer_config
 
@@ -162,7 +164,7 @@ def table(lines: list[dict[str, Any]], header: list[str]) -> str:
     return "\n".join(page) + "\n"
 
 
-def bench(config: BenchConfig, command: str) -> Path:
+def bench(config: SftBenchConfig, command: str) -> Path:
     """Measure everything the options name and write `table.md` and `results.json`, anew after every group of rows."""
     import torch
 
@@ -172,10 +174,10 @@ def bench(config: BenchConfig, command: str) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     hardware = environment(torch.device(device))
-    out, done = Path(config.out), list[tuple[Row, dict[str, Any]]]()
+    out, done = Path(config.out), list[tuple[BenchRow, dict[str, Any]]]()
     out.mkdir(parents=True, exist_ok=True)
     began = time.strftime("%Y-%m-%d")
-    groups: dict[Any, list[Row]] = {}
+    groups: dict[Any, list[BenchRow]] = {}
     for number, row in enumerate(rows(config, device)):  # nano's processes fit side by side; full-size models do not
         side_by_side = row.size == "nano" and device == "cpu"
         groups.setdefault((row.pair, row.batch_size) if side_by_side else number, []).append(row)
@@ -191,7 +193,7 @@ def bench(config: BenchConfig, command: str) -> Path:
 
 
 def _header(
-    command: str, date: str, hardware: dict[str, Any], rates: dict[str, float], config: BenchConfig
+    command: str, date: str, hardware: dict[str, Any], rates: dict[str, float], config: SftBenchConfig
 ) -> list[str]:
     rate_text = ", ".join(f"{dtype} {rate / 1e12:.3g} TFLOP/s" for dtype, rate in sorted(rates.items()))
     used = {name: " ".join(VARIANTS[name]) or "the defaults" for name in config.variants or VARIANTS}
@@ -210,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print the table; exits with one sentence when an option is wrong."""
     words = sys.argv[1:] if argv is None else list(argv)
     config = parse_command(
-        BenchConfig,
+        SftBenchConfig,
         config_name=None,
         argv=words,
         prog="python -m etchr.sft.bench",

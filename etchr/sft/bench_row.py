@@ -12,7 +12,7 @@ FROZEN_PARTS = ("VAE encode", "text encode")  # measured with nano's weights
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One line of the table: pairs of one size, one way to train them, or one frozen part of nano."""
 
     size: str
@@ -48,7 +48,7 @@ class Row:
 _ready: dict[str, Any] = {}  # what `prepare` leaves for `measure`
 
 
-def prepare(row: Row) -> dict[str, Any]:
+def prepare(row: BenchRow) -> dict[str, Any]:
     """Build what the row needs and warm it up; its process's memory before that."""
     import torch
 
@@ -84,7 +84,7 @@ def measure(num_steps: int) -> dict[str, Any]:
     return {"seconds": seconds, "peak_gb": peak, "matmul": matmul_rate(runtime.device, getattr(torch, row.dtype))}
 
 
-def _training_step(row: Row, runtime: Any) -> Callable[[], None]:
+def _training_step(row: BenchRow, runtime: Any) -> Callable[[], None]:
     import torch
 
     from etchr.editor.tokens import Grid
@@ -136,7 +136,7 @@ def _transformer(size: str, device: str, dtype: Any, quantisation: str | None) -
         return type(made).from_pretrained(folder, torch_dtype=dtype, quantization_config=settings).to(device)
 
 
-def _frozen_part(row: Row, runtime: Any) -> Callable[[], None]:
+def _frozen_part(row: BenchRow, runtime: Any) -> Callable[[], None]:
     import itertools
 
     import torch

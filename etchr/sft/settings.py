@@ -8,7 +8,7 @@ from etchr.flow import DRAWS
 from etchr.training.settings import (
     AdapterConfig,
     Device,
-    ModelConfig,
+    EditorConfig,
     OptimConfig,
     Prompt,
     WandbConfig,
@@ -20,7 +20,7 @@ Cache = Annotated[str, OneOf("none", "memory", "disk")]
 
 
 @dataclass
-class DataConfig:
+class PairsConfig:
     """The training pairs."""
 
     paths: list[str] = field(default_factory=lambda: ["outputs/data/sft"])  # Parquet files or folders of them
@@ -50,7 +50,7 @@ class FlowConfig:
 
 
 @dataclass
-class ValidationConfig:
+class SftValidationConfig:
     """Evidence while it runs."""
 
     every: Natural = 500  # steps; 0: never
@@ -72,12 +72,12 @@ class SftConfig:
     steps: Count | None = None  # optimizer steps
     global_batch_size: Count = 8  # pairs per optimizer step, over all processes
     batch_size: Count = 1  # pairs in one forward; the rest of a process's share is accumulated
-    model: ModelConfig = field(default_factory=ModelConfig)  # the editor
+    model: EditorConfig = field(default_factory=EditorConfig)  # the editor
     adapter: AdapterConfig = field(default_factory=AdapterConfig)  # the LoRA
-    data: DataConfig = field(default_factory=DataConfig)  # the pairs
+    data: PairsConfig = field(default_factory=PairsConfig)  # the pairs
     flow: FlowConfig = field(default_factory=FlowConfig)  # the objective
     optim: OptimConfig = field(default_factory=OptimConfig)  # the optimizer
-    validation: ValidationConfig = field(default_factory=ValidationConfig)  # loss and pictures on held-out pairs
+    validation: SftValidationConfig = field(default_factory=SftValidationConfig)  # loss and pictures on held-out pairs
     wandb: WandbConfig = field(default_factory=WandbConfig)  # tracking beside metrics.jsonl
     log_every: Count = 10  # steps per line of metrics.jsonl
     save_every: Count = 500  # steps per checkpoint; the last step is always saved

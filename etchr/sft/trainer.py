@@ -22,10 +22,10 @@ from etchr.seeds import hash_seed
 from etchr.sft.data import MicroBatch, Sizing, StepLoader
 from etchr.sft.encode import PairEncoder, open_caches
 from etchr.sft.inputs import read_inputs
-from etchr.sft.journal import Journal
+from etchr.sft.logger import SftLogger
 from etchr.sft.objective import draw, pair_noise, sft_loss
 from etchr.sft.settings import SftConfig
-from etchr.sft.validation import Validation
+from etchr.sft.validation import SftValidation
 from etchr.training.adapter import write_adapter
 from etchr.training.optim import lr_factor
 from etchr.training.run import Run, open_run
@@ -45,13 +45,13 @@ def train(config: SftConfig) -> Path:
     with open_run(config, runtime, inputs) as run:
         if not run.is_finished():
             state = build_state(config, runtime, inputs.base)
-            trainer = Trainer(config, run, state, sizing)
+            trainer = SftTrainer(config, run, state, sizing)
             trainer.fit()
             trainer.write()
     return run.adapter
 
 
-class Trainer:
+class SftTrainer:
     """The loop of a run."""
 
     def __init__(self, config: SftConfig, run: Run, state: TrainState, sizing: Sizing) -> None:
@@ -64,10 +64,10 @@ class Trainer:
         self.encoder = PairEncoder(state.editor, latents, texts)
         place = runtime.rank, runtime.num_processes
         self.loader = StepLoader(inputs.data, inputs.plan, sizing, latents, *place, config.batch_size)
-        self.validation: Validation | None = None
+        self.validation: SftValidation | None = None
         if inputs.held_out is not None:
             reader = StepLoader(inputs.held_out, inputs.plan, sizing, latents, 0, 1, config.batch_size)
-            self.validation = Validation(config.validation, inputs.held_out, reader, self.encoder, config.batch_size)
+            self.validation = SftValidation(config.validation, inputs.held_out, reader, self.encoder, config.batch_size)
         if data.precompute:
             self._precompute()
 
@@ -88,7 +88,7 @@ class Trainer:
         """From the last checkpoint to the last step."""
         config, run, state, total = self.config, self.run, self.state, self.run.inputs.total
         start = run.begin(state)
-        self.journal = Journal(run, state.editor, start)
+        self.journal = SftLogger(run, state.editor, start)
         stream = self._stream(range(start, total))
         state.model.train()
         show = self.runtime.is_main
@@ -161,7 +161,7 @@ class Trainer:
         (count,) = self.runtime.sum(float(sum(sum(batch.counts) for batch in batches)))
         return max(count, 1.0)
 
-    def _validate(self, validation: Validation, step: int) -> None:
+    def _validate(self, validation: SftValidation, step: int) -> None:
         """Loss and pictures with the weights that would be saved now."""
         begin, state = time.perf_counter(), self.state
         state.model.eval()

@@ -15,7 +15,7 @@ from etchr.sample import EditSample
 from etchr.sft.data import StepLoader
 from etchr.sft.encode import PairEncoder
 from etchr.sft.objective import pair_noise, sft_loss
-from etchr.sft.settings import ValidationConfig
+from etchr.sft.settings import SftValidationConfig
 from etchr.training.data import SampleTable
 from etchr.training.pictures import even, sheet
 from etchr.training.plan import chunks_of_one_size, in_step
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Validation:
+class SftValidation:
     """Held-out pairs and how they are looked at; the same at every call."""
 
-    config: ValidationConfig
+    config: SftValidationConfig
     data: SampleTable
     loader: StepLoader
     encoder: PairEncoder

@@ -16,7 +16,7 @@ Mode = Annotated[str, OneOf("disabled", "offline", "online")]
 
 
 @dataclass
-class ModelConfig:
+class EditorConfig:
     """The editor that is trained, and how it is held in memory."""
 
     base: str = "nano"  # a klein-base folder, a hub id, or nano: the base editor kept in the repository

@@ -15,7 +15,7 @@ from etchr.editor.efficiency import checkpoint_blocks, compile_blocks, use_atten
 from etchr.editor.klein import KleinEditor
 from etchr.runtime import Runtime
 from etchr.training.optim import build_optimizer
-from etchr.training.settings import AdapterConfig, ModelConfig
+from etchr.training.settings import AdapterConfig, EditorConfig
 
 GATHER = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 REFERENCE = "reference"  # the name of a frozen copy of the adapter that training goes on with
@@ -93,7 +93,7 @@ def build_state(
     return TrainState(editor, model, optimizer, parameters, ema)
 
 
-def attach(transformer: Any, model: ModelConfig, adapter: AdapterConfig, seed: int) -> list[nn.Parameter]:
+def attach(transformer: Any, model: EditorConfig, adapter: AdapterConfig, seed: int) -> list[nn.Parameter]:
     """Put the adapter on the transformer as the options say; its parameters."""
     dtype = getattr(torch, adapter.dtype)
     if adapter.init is None:

@@ -39,7 +39,7 @@ Row = Mapping[str, Any]  # of a figure, with the names of the authors' JSON file
 
 
 @dataclass(frozen=True)
-class Question:
+class CharxivQuestion:
     """A question about a figure, as it is asked and graded."""
 
     number: int | None  # of the four descriptive ones, from 1
@@ -65,7 +65,7 @@ class CharXiv(Benchmark):
         """See `Benchmark`. No picture is opened; `charxiv_constants` puts all in the authors' words."""
         words: Words = AuthorsWords.read(Path(options.charxiv_constants)) if options.charxiv_constants else OwnWords()
         source = self._source(folder, options.split)
-        figures: dict[int, list[Question]] = {}
+        figures: dict[int, list[CharxivQuestion]] = {}
         for number, row in enumerate(source.rows, 1):
             with naming(source.file, number):
                 figure = _whole(row.get("figure_id"), "figure_id", 0, 10**9)
@@ -101,11 +101,11 @@ class CharXiv(Benchmark):
 
         return LazySamples([self._id(figure, question) for _, figure, question in asked], read)
 
-    def _id(self, figure: int, question: Question) -> str:
+    def _id(self, figure: int, question: CharxivQuestion) -> str:
         return f"{self.name}-{figure}" + (f"-{question.number}" if question.number else "")
 
     @abstractmethod
-    def questions(self, row: Row, words: Words) -> Iterator[Question]:
+    def questions(self, row: Row, words: Words) -> Iterator[CharxivQuestion]:
         """The questions in a row; `ValueError` if one does not fit."""
 
     @abstractmethod
@@ -141,7 +141,7 @@ class CharXiv(Benchmark):
         """Questions and rubrics are part of every sample; what is left is how verdicts are read."""
         return super().identity() | {"words": digest(*map(inspect.getsource, (charxiv_words, charxiv_authors)))}
 
-    def _source(self, folder: Path, split: str) -> "Source":
+    def _source(self, folder: Path, split: str) -> "ChartSource":
         """What lies in `folder`: Parquet files, which hold the pictures too, before JSON."""
         parquet = sorted([*folder.glob(f"{split}*.parquet"), *folder.glob(f"data/{split}*.parquet")])
         if parquet:
@@ -150,7 +150,7 @@ class CharXiv(Benchmark):
             names = ("figure_path", *self.columns)
             cells = zip(*(table.column(name) for name in names), strict=True)
             rows = [self.row(dict(zip(names, row, strict=True))) for row in cells]
-            return Source(parquet[0], rows, lambda row, figure, decode: embedded(table[row]["image"], decode))
+            return ChartSource(parquet[0], rows, lambda row, figure, decode: embedded(table[row]["image"], decode))
         name = f"{self.part}_{split}.json"
         file = next((path for path in (folder / "data" / name, folder / name) if path.is_file()), None)
         if file is None:
@@ -166,11 +166,11 @@ class CharXiv(Benchmark):
             except ValueError as error:
                 raise ValueError(f"{error}; the figures are in images.zip of {SOURCE} on the hub") from None
 
-        return Source(file, rows, figure_file)
+        return ChartSource(file, rows, figure_file)
 
 
 @dataclass(frozen=True)
-class Source:
+class ChartSource:
     """A file of questions, and how a figure's picture is had: by its place in `rows`, or by its number."""
 
     file: Path
@@ -196,7 +196,7 @@ class CharXivDescriptive(CharXiv):
         *(f"descriptive_{name}{number}" for number in range(1, QUESTIONS_PER_FIGURE + 1) for name in "qa"),
     )
 
-    def questions(self, row: Row, words: Words) -> Iterator[Question]:
+    def questions(self, row: Row, words: Words) -> Iterator[CharxivQuestion]:
         templates, answers = row.get("qids"), row.get("answers")
         _published(answers if isinstance(answers, list) else [answers])
         if not isinstance(templates, list) or not isinstance(answers, list) or len(templates) != len(answers):
@@ -207,7 +207,9 @@ class CharXivDescriptive(CharXiv):
             answer = _written(answer, "answer", MAX_ANSWER)
             question = words.descriptive(template, place)
             grading = words.grade_descriptive(template, question, answer)
-            yield Question(number, TEMPLATES[template].group, question, answer.strip(), grading, {"template": template})
+            yield CharxivQuestion(
+                number, TEMPLATES[template].group, question, answer.strip(), grading, {"template": template}
+            )
 
     def row(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         numbers = range(1, QUESTIONS_PER_FIGURE + 1)
@@ -232,13 +234,13 @@ class CharXivReasoning(CharXiv):
     )
     columns = ("reasoning_q", "reasoning_a", "reasoning_a_type")
 
-    def questions(self, row: Row, words: Words) -> Iterator[Question]:
+    def questions(self, row: Row, words: Words) -> Iterator[CharxivQuestion]:
         _published([row.get("answer")])
         kind = _whole(row.get("inst_category"), "inst_category", min(KINDS), max(KINDS))
         query = _written(row.get("query"), "query", MAX_QUERY)
         answer = _written(row.get("answer"), "answer", MAX_ANSWER)
         grading = words.grade_reasoning(kind, query, answer)
-        yield Question(None, KINDS[kind], words.reasoning(kind, query, answer), answer.strip(), grading, {})
+        yield CharxivQuestion(None, KINDS[kind], words.reasoning(kind, query, answer), answer.strip(), grading, {})
 
     def row(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """The kind of the answer is `reasoning_a_type`; `reasoning_q_source` says who wrote the question."""

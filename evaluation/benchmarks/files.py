@@ -185,7 +185,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-class Rows(Protocol):
+class RowReader(Protocol):
     """The rows of a table, read when they are asked for."""
 
     @property

@@ -17,7 +17,7 @@ from etchr.sample import EditSample
 from evaluation.benchmarks.benchmark import Benchmark, Decode, HubFiles, LazySamples, LoadOptions, Samples
 from evaluation.benchmarks.files import (
     ParquetRows,
-    Rows,
+    RowReader,
     TsvRows,
     all_different,
     digest,
@@ -72,7 +72,7 @@ class HRBench(Benchmark):
 
         return LazySamples(ids, read)
 
-    def _table(self, folder: Path) -> tuple[Path, Rows]:
+    def _table(self, folder: Path) -> tuple[Path, RowReader]:
         """The file of this size and its rows."""
         if files := sorted(folder.glob(f"{self.file}*.parquet")):
             return files[0] if len(files) == 1 else folder, ParquetRows(files)

@@ -26,7 +26,7 @@ from etchr.sample import EditSample
 from evaluation.benchmarks.benchmark import Benchmark, Decode, LazySamples, LoadOptions, Samples
 from evaluation.benchmarks.files import (
     ParquetRows,
-    Rows,
+    RowReader,
     all_different,
     embedded_bytes,
     naming,
@@ -97,7 +97,7 @@ class Local(Benchmark):
 
         return LazySamples(ids, read)
 
-    def _rows(self, folder: Path) -> tuple[Path, Rows]:
+    def _rows(self, folder: Path) -> tuple[Path, RowReader]:
         """The file that the rows are in, and the rows."""
         listed, data = self.settings.get("samples"), self.settings.get("data")
         if (listed is None) == (data is None):
@@ -116,7 +116,7 @@ class Local(Benchmark):
             raise ValueError(f"{self.path}: data {source.name!r} is none of {', '.join((*readers, '.parquet'))}")
         return source, ListedRows(readers[kind](source))
 
-    def _columns(self, rows: Rows, source: Path) -> dict[str, str]:
+    def _columns(self, rows: RowReader, source: Path) -> dict[str, str]:
         """What each column is called in the file, of those that it has."""
         renamed = self.settings.get("columns") or {}
         if not isinstance(renamed, Mapping) or not all(isinstance(name, str) for name in renamed.values()):
@@ -127,7 +127,7 @@ class Local(Benchmark):
         wanted_columns(rows.columns, [names[name] for name in (*NEEDED, *renamed)], source)
         return {name: column for name, column in names.items() if column in rows.columns}
 
-    def _ids(self, rows: Rows, names: Mapping[str, str], source: Path) -> list[str]:
+    def _ids(self, rows: RowReader, names: Mapping[str, str], source: Path) -> list[str]:
         given: list[Any] = rows.column(names["id"]) if "id" in names else list(range(1, len(rows) + 1))
         ids = []
         for number, cell in enumerate(given, 1):

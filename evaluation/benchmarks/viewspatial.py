@@ -38,7 +38,7 @@ _ALONE = re.compile(r"\b([A-D])\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Question:
+class ViewQuestion:
     """A row of the file, checked."""
 
     kind: str
@@ -85,7 +85,7 @@ class ViewSpatial(Benchmark):
 
         return LazySamples(ids, read)
 
-    def _sample(self, key: str, folder: Path, question: Question, decode: Decode) -> EditSample:
+    def _sample(self, key: str, folder: Path, question: ViewQuestion, decode: Decode) -> EditSample:
         first, *others = (self._picture(folder, label, decode) for label in question.pictures)
         return EditSample(
             id=key,
@@ -129,7 +129,7 @@ def official_letter(reply: str) -> str | None:
     return found[1].upper() if found else None
 
 
-def _question(row: dict[str, Any]) -> Question:
+def _question(row: dict[str, Any]) -> ViewQuestion:
     kind = text(row.get("question_type"), "question_type", 100)
     if kind not in TYPES:
         raise ValueError(f"question_type {kind!r} is none of: {'; '.join(TYPES)}")
@@ -141,7 +141,7 @@ def _question(row: dict[str, Any]) -> Question:
     if not choices or answer is None:
         raise ValueError("choices and answer must hold options A. ... and one of them")
     pictures = tuple(text(path, "image_path", 1_000) for path in paths)
-    return Question(kind, pictures, text(row.get("question"), "question"), choices, answer)
+    return ViewQuestion(kind, pictures, text(row.get("question"), "question"), choices, answer)
 
 
 def _scene(label: str) -> str:

@@ -31,7 +31,7 @@ FIRST_OPTION = re.compile(r"\s*\(A\)\s|\n\s*A[.)]\s")
 
 
 @dataclass(frozen=True)
-class Question:
+class VStarQuestion:
     """A question as its file has it, its options in the order in which they are shown."""
 
     picture: str  # below the benchmark's folder
@@ -78,7 +78,7 @@ class VStar(Benchmark):
     def _id(self, label: str) -> str:
         return f"{self.name}-{Path(label).with_suffix('').as_posix()}"
 
-    def _annotated(self, path: Path, folder: Path, seed: int) -> Question:
+    def _annotated(self, path: Path, folder: Path, seed: int) -> VStarQuestion:
         """The question of one picture; its options shuffled."""
         row = read_json(path)
         with naming(path):
@@ -97,7 +97,7 @@ class VStar(Benchmark):
             targets = row.get("target_object") or []
             if not isinstance(targets, list):
                 raise ValueError("target_object must be a list of texts")
-            return Question(
+            return VStarQuestion(
                 picture=label,
                 category=path.parent.name,
                 text=text(row.get("question"), "question"),
@@ -110,7 +110,7 @@ class VStar(Benchmark):
                 boxes=tuple(parse_box(box) for box in boxes),
             )
 
-    def _listed(self, path: Path) -> list[Question]:
+    def _listed(self, path: Path) -> list[VStarQuestion]:
         """The questions of the file that has them all."""
         questions = []
         for number, row in enumerate(read_json_lines(path), 1):
@@ -124,7 +124,7 @@ class VStar(Benchmark):
                 if not choices or answer is None:
                     raise ValueError("text and label must hold options (A) ... and the letter of one of them")
                 questions.append(
-                    Question(
+                    VStarQuestion(
                         picture=text(row.get("image"), "image", 1_000),
                         category=category,
                         text=text(FIRST_OPTION.split(written, maxsplit=1)[0], "question"),
@@ -135,7 +135,7 @@ class VStar(Benchmark):
                 )
         return questions
 
-    def _sample(self, key: str, folder: Path, question: Question, decode: Decode) -> EditSample:
+    def _sample(self, key: str, folder: Path, question: VStarQuestion, decode: Decode) -> EditSample:
         image = picture(folder, question.picture, decode)
         meta: dict[str, Any] = {
             "answer_type": "option",

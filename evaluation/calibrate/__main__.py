@@ -21,7 +21,7 @@ from etchr.nano.skills import FEATURES, Reading, read, recognise
 from etchr.run_folder import write_atomically
 from etchr.sample import EditSample, read_parquet
 from evaluation.calibrate import report
-from evaluation.calibrate.edits import Shown, drawn, made
+from evaluation.calibrate.edits import ShownEdit, drawn, made
 from evaluation.calibrate.fit import Example, fit_rule, left_out
 from evaluation.calibrate.report import Judged
 
@@ -53,7 +53,7 @@ class CalibrateConfig:
 class _Read:
     """An edit and what the reader read off it, rightly or not."""
 
-    shown: Shown
+    shown: ShownEdit
     reading: Reading
     is_right: bool
     guess_is_right: bool
@@ -106,7 +106,7 @@ def make(config: CalibrateConfig) -> str:
     return f"{text}\nrules: {config.out}\nreport: {folder / 'report.md'}, {folder / 'curve.png'}"
 
 
-def all_edits(config: CalibrateConfig) -> Iterable[Shown]:
+def all_edits(config: CalibrateConfig) -> Iterable[ShownEdit]:
     """The edits to fit on; `ValueError` where data or an editor are missing, before anything is drawn."""
     folder = named_folder(config.editor)
     check_folder(folder)
@@ -138,7 +138,7 @@ def _name(lora: str) -> str:
     return path.parent.name if path.name == "adapter" else path.name
 
 
-def _read(shown: Shown) -> _Read:
+def _read(shown: ShownEdit) -> _Read:
     sample = shown.sample
     known = recognise(sample.question)
     if known is None:

@@ -21,7 +21,7 @@ CHANGED = 12  # of 255: a pixel that differs by more was drawn by the edit
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownEdit:
     """An edit of a question's picture, and where it comes from."""
 
     sample: EditSample
@@ -31,7 +31,7 @@ class Shown:
     is_made: bool = False  # of the ground truth, by no editor
 
 
-def made(samples: Sequence[EditSample], seed: int) -> Iterator[Shown]:
+def made(samples: Sequence[EditSample], seed: int) -> Iterator[ShownEdit]:
     """The ground-truth edit of every sample, whole and spoiled; `ValueError` for a sample without one."""
     for sample, other in zip(samples, [*samples[1:], *samples[:1]], strict=True):
         if sample.edit_image is None or other.edit_image is None:
@@ -40,18 +40,18 @@ def made(samples: Sequence[EditSample], seed: int) -> Iterator[Shown]:
             )
         source, truth = sample.image.convert("RGB"), sample.edit_image.convert("RGB")
         rng = np.random.default_rng(hash_seed(seed, sample.id))
-        yield Shown(sample, truth, "truth", is_made=True)
+        yield ShownEdit(sample, truth, "truth", is_made=True)
         radius = float(rng.uniform(0.5, 3)) * truth.width / 64
-        yield Shown(sample, truth.filter(ImageFilter.GaussianBlur(radius)), "blurred", is_made=True)
-        yield Shown(sample, Image.blend(source, truth, float(rng.uniform(0.2, 0.8))), "faint", is_made=True)
-        yield Shown(sample, _noisy(truth, rng), "noisy", is_made=True)
-        yield Shown(sample, other.edit_image, "another's", is_made=True)
-        yield Shown(sample, truth.resize((1, 1), Image.Resampling.BOX).resize(truth.size), "blank", is_made=True)
+        yield ShownEdit(sample, truth.filter(ImageFilter.GaussianBlur(radius)), "blurred", is_made=True)
+        yield ShownEdit(sample, Image.blend(source, truth, float(rng.uniform(0.2, 0.8))), "faint", is_made=True)
+        yield ShownEdit(sample, _noisy(truth, rng), "noisy", is_made=True)
+        yield ShownEdit(sample, other.edit_image, "another's", is_made=True)
+        yield ShownEdit(sample, truth.resize((1, 1), Image.Resampling.BOX).resize(truth.size), "blank", is_made=True)
         if sample.family is TaskFamily.JIGSAW:
             exchanged = Image.fromarray(np.roll(np.asarray(truth), truth.width // 2, axis=int(rng.integers(2))))
-            yield Shown(sample, exchanged, "halves exchanged", is_made=True)
+            yield ShownEdit(sample, exchanged, "halves exchanged", is_made=True)
         else:
-            yield Shown(sample, _with_marks_of(other, source), "marks of another", is_made=True)
+            yield ShownEdit(sample, _with_marks_of(other, source), "marks of another", is_made=True)
 
 
 def _noisy(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -70,7 +70,9 @@ def _with_marks_of(other: EditSample, source: Image.Image) -> Image.Image:
     return Image.fromarray(np.where(drawn, after, np.asarray(source)).astype(np.uint8))
 
 
-def drawn(editor: "KleinEditor", name: str, samples: Sequence[EditSample], is_told: bool, seed: int) -> Iterator[Shown]:
+def drawn(
+    editor: "KleinEditor", name: str, samples: Sequence[EditSample], is_told: bool, seed: int
+) -> Iterator[ShownEdit]:
     """Edits of an editor that is asked each question and, where it `is_told`, told what to draw, rightly or not."""
     router = Router.load()
     asked = [router.prompt(sample.question, sample.family) for sample in samples]
@@ -85,4 +87,4 @@ def drawn(editor: "KleinEditor", name: str, samples: Sequence[EditSample], is_to
             pictures = sampled.edit([sample.image for sample in samples], prompts, seeds)
             origin = f"{name} {how}" + ("" if steps is None else f", {steps} steps")
             for sample, edit in zip(samples, pictures, strict=True):
-                yield Shown(sample, edit, origin, is_usual=how == "asked" and steps is None)
+                yield ShownEdit(sample, edit, origin, is_usual=how == "asked" and steps is None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.claims.spec import Claim, Claims, Comparison
-from evaluation.records import Key, Record, RunFolder
+from evaluation.records import EvalFolder, Key, Record
 from evaluation.statistics import Estimate, gap, mean_over_seeds
 from evaluation.summary import Values, by_seed, interval, matches_of, outcomes_of, rounded
 
@@ -44,7 +44,7 @@ def verdict(low: float | None, high: float | None) -> str:
 
 
 def _read(claims: Claims, names: Iterable[str], skip_missing: bool) -> Systems:
-    folders = [RunFolder(run) for run in claims.runs]
+    folders = [EvalFolder(run) for run in claims.runs]
     if missing := [str(folder.path) for folder in folders if not folder.exists() and not skip_missing]:
         raise ValueError(f"no run at {missing[0]}; make it, or set skip_missing=true")
     found: dict[str, Mapping[Key, Record]] = {}
@@ -61,7 +61,7 @@ def _read(claims: Claims, names: Iterable[str], skip_missing: bool) -> Systems:
     return found
 
 
-def _there(folders: Iterable[RunFolder]) -> str:
+def _there(folders: Iterable[EvalFolder]) -> str:
     files: list[Path] = [path for folder in folders for path in (folder.path / "records").glob("*.jsonl")]
     return ", ".join(sorted({path.name.partition(".")[0] for path in files})) or "none"
 

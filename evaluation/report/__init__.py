@@ -14,7 +14,7 @@ from etchr.config import parse_command
 from etchr.run_folder import write_atomically
 from evaluation.cost import read_prices
 from evaluation.factory import Task, read_tasks
-from evaluation.records import RunFolder
+from evaluation.records import EvalFolder
 from evaluation.report.gallery import write_gallery
 from evaluation.report.markdown import markdown
 from evaluation.report.page import about, page
@@ -36,13 +36,13 @@ def main(argv: Sequence[str]) -> None:
         prog="python -m evaluation report",
         description="Make the report of a run again, or of an unfinished one, from its records. Options as of the run.",
     )
-    folder = RunFolder(config.out)
+    folder = EvalFolder(config.out)
     if not folder.exists():
         raise ValueError(f"no run at {folder.path}; start one with the same command without the word report")
     finish(folder, config)
 
 
-def finish(folder: RunFolder, config: EvalConfig) -> None:
+def finish(folder: EvalFolder, config: EvalConfig) -> None:
     """Write the reports; print the main table, what it shows in one line, and where the pictures are."""
     report = write_reports(folder, config, read_tasks(config))
     print("Pass@1 in percent, with the 95 % interval of the mean\n")
@@ -54,7 +54,7 @@ def finish(folder: RunFolder, config: EvalConfig) -> None:
     print("\n" + "\n".join(f"{what}: {path}" for what, path in where.items() if path is not None))
 
 
-def write_reports(folder: RunFolder, config: EvalConfig, tasks: Mapping[str, Task]) -> dict[str, Any]:
+def write_reports(folder: EvalFolder, config: EvalConfig, tasks: Mapping[str, Task]) -> dict[str, Any]:
     """Write the three reports into the run folder and return what `report.json` holds.
 
     Raises `ValueError` if a sample is not the one that the folder has records of.

@@ -21,7 +21,7 @@ from etchr.pages import script_json
 from etchr.run_folder import write_atomically
 from etchr.sample import EditSample
 from evaluation.factory import Task, sample_digest
-from evaluation.records import Key, Record, RunFolder, edit_is_right
+from evaluation.records import EvalFolder, Key, Record, edit_is_right
 from evaluation.report.pictures import Links, Pictures
 
 VERSION = 1  # of what a file of samples holds; another one makes them all anew
@@ -49,7 +49,7 @@ class Entry:
         return next(record for record in self.records if record is not None)
 
 
-def write_gallery(folder: RunFolder, tasks: Mapping[str, Task], records: Records) -> dict[str, Any]:
+def write_gallery(folder: EvalFolder, tasks: Mapping[str, Task], records: Records) -> dict[str, Any]:
     """Write the files of samples and their pictures; the index for the page.
 
     Raises `ValueError` if a sample's data are not those that its records are of.

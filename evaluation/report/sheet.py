@@ -15,7 +15,7 @@ from etchr.pages import short
 from etchr.run_folder import write_atomically
 from etchr.sample import EditSample
 from evaluation.factory import Task
-from evaluation.records import Record, RunFolder
+from evaluation.records import EvalFolder, Record
 from evaluation.report.gallery import Records, check_same
 from evaluation.report.pictures import Pictures
 from evaluation.settings import EvalConfig, SystemConfig
@@ -29,7 +29,7 @@ INK, SOFT, GOOD, BAD = "#1c2330", "#626c7d", "#1a7f4b", "#c0362c"
 
 
 @dataclass(frozen=True)
-class Shown:
+class SheetRow:
     """A picture of the sheet, and what stands under it."""
 
     image: Image.Image | None
@@ -37,7 +37,7 @@ class Shown:
     colour: str = SOFT
 
 
-def write_sheet(folder: RunFolder, config: EvalConfig, tasks: Mapping[str, Task], records: Records) -> bool:
+def write_sheet(folder: EvalFolder, config: EvalConfig, tasks: Mapping[str, Task], records: Records) -> bool:
     """Write the sheet of a run; whether there is one: not where no system draws, or before the first record.
 
     Raises `ValueError` if a sample's data are not those that its records are of.
@@ -85,7 +85,9 @@ def _edits(system: SystemConfig) -> str:
     return str([*(getattr(system, key) for key in keys), *written])
 
 
-def _row(task: Task, names: Sequence[str], records: Records, pictures: Pictures) -> tuple[str, str, list[Shown]] | None:
+def _row(
+    task: Task, names: Sequence[str], records: Records, pictures: Pictures
+) -> tuple[str, str, list[SheetRow]] | None:
     """Task, question and pictures of its first sample; None without a record of it."""
     key = task.samples.ids[0], 0
     found = [records[name].get(key) for name in names]
@@ -94,8 +96,8 @@ def _row(task: Task, names: Sequence[str], records: Records, pictures: Pictures)
         return None
     sample = task.samples[0]
     check_same(task, task.samples.peek(0), some, pictures.root)
-    truth = Shown(sample.edit_image and _small(sample.edit_image), f"answer {sample.answer}")
-    shown = [Shown(_small(sample.image)), truth, *(_shown(record, pictures) for record in found)]
+    truth = SheetRow(sample.edit_image and _small(sample.edit_image), f"answer {sample.answer}")
+    shown = [SheetRow(_small(sample.image)), truth, *(_shown(record, pictures) for record in found)]
     return task.benchmark.name, _question(sample), shown
 
 
@@ -104,18 +106,18 @@ def _question(sample: EditSample) -> str:
     return f"{sample.question} {' / '.join(options)}"
 
 
-def _shown(record: Record | None, pictures: Pictures) -> Shown:
+def _shown(record: Record | None, pictures: Pictures) -> SheetRow:
     if record is None:
-        return Shown(None)
+        return SheetRow(None)
     if record["unscored"] is not None:
-        return Shown(None, "unscored")
+        return SheetRow(None, "unscored")
     edit = record["edit"] or {}
     image = pictures.open(edit["file"]) if edit.get("file") else None
     right = record["correct"]
     words = f"{'right' if right else 'wrong'}: {record['answer']}"
     if record["verdict"] is not None and not record["used_edit"]:
         words = f"not used, {words}"
-    return Shown(image and _small(image), words, GOOD if right else BAD)
+    return SheetRow(image and _small(image), words, GOOD if right else BAD)
 
 
 def _small(image: Image.Image) -> Image.Image:
@@ -125,7 +127,7 @@ def _small(image: Image.Image) -> Image.Image:
     return to_rgb(image).resize((width, height), Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
 
 
-def draw(head: Sequence[str], rows: Sequence[tuple[str, str, Sequence[Shown]]]) -> Image.Image:
+def draw(head: Sequence[str], rows: Sequence[tuple[str, str, Sequence[SheetRow]]]) -> Image.Image:
     """The sheet: a column of texts, then pictures under their heads."""
     width, height = LABEL + len(head) * (SIDE + GAP), HEAD + len(rows) * (SIDE + CAPTION + GAP)
     sheet = Image.new("RGB", (width, height), "white")

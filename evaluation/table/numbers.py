@@ -10,10 +10,10 @@ from typing import Any
 
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.published import COLUMNS, TABLE
-from evaluation.records import Key, Record, RunFolder
+from evaluation.records import EvalFolder, Key, Record
 from evaluation.statistics import mean_over_seeds
 from evaluation.summary import by_seed, interval, outcomes_of, rounded, tested, unit
-from evaluation.table.sheet import Sheet, Wanted
+from evaluation.table.sheet import Sheet, WantedRow
 
 Seeds = list[dict[Key, Record]]  # a row's records, of each of its systems
 
@@ -37,11 +37,11 @@ def _title(column: str) -> str:
     return BENCHMARKS[column].title if column in BENCHMARKS else column
 
 
-def _read(row: Wanted, columns: Sequence[str], skip_missing: bool) -> Seeds:
+def _read(row: WantedRow, columns: Sequence[str], skip_missing: bool) -> Seeds:
     """The records of a row's systems in the columns; none for a row without a run."""
     if row.run is None:
         return []
-    folder = RunFolder(row.run)
+    folder = EvalFolder(row.run)
     if not folder.exists():
         if skip_missing:
             return []
@@ -70,7 +70,7 @@ def _check_same_samples(sheet: Sheet, seeds: Mapping[str, Seeds]) -> None:
                     )
 
 
-def _row(row: Wanted, seeds: Mapping[str, Seeds], columns: Sequence[str]) -> dict[str, Any]:
+def _row(row: WantedRow, seeds: Mapping[str, Seeds], columns: Sequence[str]) -> dict[str, Any]:
     mine = seeds[row.label]
     out: dict[str, Any] = {"label": row.label, "run": row.run, "systems": list(row.system)}
     if mine:
@@ -121,7 +121,7 @@ def _less(ours: Mapping[str, Any], published: Mapping[str, Any], columns: Sequen
     return {"cells": cells, "mean": None if None in means else round(means[0] - means[1], 2)}
 
 
-def _paired(row: Wanted, mine: Seeds, others: Seeds, columns: Sequence[str]) -> dict[str, Any]:
+def _paired(row: WantedRow, mine: Seeds, others: Seeds, columns: Sequence[str]) -> dict[str, Any]:
     """The differences on the samples that both rows have scored, seed by seed where both are of several seeds."""
     if len(mine) != len(others) and 1 not in (len(mine), len(others)):
         raise ValueError(

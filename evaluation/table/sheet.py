@@ -12,7 +12,7 @@ FILE_KEYS = ("title", "columns", "rows")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedRow:
     """A row as the YAML file has it."""
 
     label: str
@@ -28,7 +28,7 @@ class Sheet:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[Wanted, ...]
+    rows: tuple[WantedRow, ...]
 
 
 def read_sheet(path: Path) -> Sheet:
@@ -49,7 +49,7 @@ def read_sheet(path: Path) -> Sheet:
     return Sheet(str(content.get("title", path.stem)), tuple(dict.fromkeys(columns)), rows)
 
 
-def _wanted(value: Any, where: str) -> Wanted:
+def _wanted(value: Any, where: str) -> WantedRow:
     row = with_keys(value, ROW_KEYS, where)
     systems = row.get("system", [])
     systems = [systems] if isinstance(systems, str) else systems
@@ -62,4 +62,4 @@ def _wanted(value: Any, where: str) -> Wanted:
         raise ValueError(f"{where} needs run and system, or published, or all of them")
     if published is not None and published not in TABLE:
         raise ValueError(f"{where}: no published row {published!r}; there are: {', '.join(TABLE)}")
-    return Wanted(label, run, tuple(systems), published, against)
+    return WantedRow(label, run, tuple(systems), published, against)

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from data_prep.bench.__main__ import BenchConfig, main, table
+from data_prep.bench.__main__ import DataBenchConfig, main, table
 from data_prep.bench.inputs import CASES, COCO, chart, encoded, photo
 from data_prep.sources import find_source
 from data_prep.sources.build import item_samples
@@ -57,10 +57,10 @@ def test_what_is_measured_is_written_and_nothing_else_stays(tmp_path, capsys):
 
 
 def test_the_table_extrapolates_by_rows():
-    text = table(dict.fromkeys(CASES, MADE), BenchConfig(processes=2), "the command")
+    text = table(dict.fromkeys(CASES, MADE), DataBenchConfig(processes=2), "the command")
     assert "| dl3dv | 10 | 4.0 | 400 | 1.500 | 0.30 | 11.1 | 150.0 |" in text  # 100,000 x 0.4 s, 100,000 x 1.5 MB
     assert "400,000 rows, as many of vstar, refchartqa, mazes, jigsaws, dl3dv: 44.4 core hours, 600 GB." in text
-    assert "400,000" not in table({"mazes": MADE}, BenchConfig(), "the command")
+    assert "400,000" not in table({"mazes": MADE}, DataBenchConfig(), "the command")
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_the_table_extrapolates_by_rows():
 )
 def test_options_that_cannot_be_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
-        BenchConfig(**options)
+        DataBenchConfig(**options)

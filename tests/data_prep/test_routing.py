@@ -10,7 +10,7 @@ import yaml
 
 from data_prep.routing.__main__ import RoutingConfig, main, make
 from data_prep.routing.fit import FAMILIES, Problem, fit, left_out, temperature
-from data_prep.routing.questions import OWN, Row, development, framed, own, templates
+from data_prep.routing.questions import OWN, RoutedQuestion, development, framed, own, templates
 from etchr.families import TaskFamily
 from etchr.router import WordRule, question_words, route_by_rule
 
@@ -85,7 +85,7 @@ def test_a_frame_says_nothing_of_the_family():
 # ---------------------------------------------------------------------------------------------------------- the fit
 
 MADE_UP = [
-    Row(family, "own", f"own {n % 4}", f"{word} {other} {n % 3}")
+    RoutedQuestion(family, "own", f"own {n % 4}", f"{word} {other} {n % 3}")
     for family, word in zip(FAMILIES, ("dot", "bar", "maze", "tile", "view", "hello"), strict=True)
     for n, other in enumerate(("the", "a", "this", "that", "the", "a", "this", "that"))
 ]
@@ -109,7 +109,7 @@ def test_a_stronger_l1_keeps_fewer_words():
 
 
 def test_families_count_alike_whatever_their_sizes():
-    rows = MADE_UP + [Row(TaskFamily.CHART, "charxiv", "charxiv", f"bar number {n}") for n in range(90)]
+    rows = MADE_UP + [RoutedQuestion(TaskFamily.CHART, "charxiv", "charxiv", f"bar number {n}") for n in range(90)]
     counts = Problem.of(rows).counts
     for family in FAMILIES:
         share = sum(count for row, count in zip(rows, counts, strict=True) if row.family == family)
@@ -120,7 +120,7 @@ def test_families_count_alike_whatever_their_sizes():
 
 def test_what_is_left_out_is_not_seen():
     """A word that one group alone has cannot be known when that group is left out."""
-    rows = [*MADE_UP, *(Row(TaskFamily.LOGIC, "own", "alone", f"labyrinth {n}") for n in "xyzuvw")]
+    rows = [*MADE_UP, *(RoutedQuestion(TaskFamily.LOGIC, "own", "alone", f"labyrinth {n}") for n in "xyzuvw")]
     problem = Problem.of(rows)
     model = fit(problem, 1e-3)
     logs = left_out(problem, [row.group for row in rows], 1e-3, model)

@@ -120,7 +120,7 @@ def main(url: str, data: Path, out: Path, num_kills: int, seed: int) -> None:
     """Kill the run at random moments, then let it end; print how many kills hit it while it was at work."""
     rng, hits = random.Random(seed), 0
     options = config(data, out, url)
-    journal = out / "calls" / "calls-0.jsonl"
+    journal = out / "calls" / "calls.jsonl"
     evaluate(config(data, out.with_name("warm"), url))  # everything is loaded before the first fork
     for _ in range(num_kills):
         wanted = written(journal) + rng.randint(0, 2)  # replies after which it may be killed

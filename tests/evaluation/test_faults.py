@@ -119,7 +119,7 @@ def test_20_kills_change_nothing_and_repeat_no_finished_call(server, data, tmp_p
     result = json.loads(ran.stdout.splitlines()[-1])
     assert result["report"] == calm
     assert result["hits"] == 20
-    keys = [json.loads(line)["key"] for line in (out / "calls" / "calls-0.jsonl").read_bytes().splitlines()]
+    keys = [json.loads(line)["key"] for line in (out / "calls" / "calls.jsonl").read_bytes().splitlines()]
     assert len(keys) == len(set(keys)) == NUM_CALLS  # every reply was written once: none was asked for again
     lost = sum(endpoint.answered.values()) - 2 * NUM_CALLS  # of the run, and of the one that loads everything
     assert 0 < lost <= 20 * faulty.CONCURRENCY  # what was under way when it was killed, and no more

@@ -17,7 +17,7 @@ from etchr.images import open_image
 from etchr.mllm.protocol import GREEDY
 from etchr.sample import EditSample, write_parquet
 from evaluation.factory import read_tasks
-from evaluation.records import RunFolder
+from evaluation.records import EvalFolder
 from evaluation.report import gallery, write_reports
 from evaluation.report.pictures import LARGE, THUMBNAIL
 from evaluation.settings import SystemConfig
@@ -89,7 +89,7 @@ def page_of(run, systems, **options):
 def again(run, systems, **options):
     """The report alone, from the records."""
     config = run.config(systems, **options)
-    write_reports(RunFolder(run.out), config, read_tasks(config))
+    write_reports(EvalFolder(run.out), config, read_tasks(config))
     return Page((run.out / "report.html").read_text(encoding="utf-8"))
 
 

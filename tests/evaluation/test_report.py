@@ -9,7 +9,7 @@ import pytest
 from etchr.mllm.protocol import CallFailed
 from etchr.mllm.settings import ModelConfig
 from evaluation.factory import read_tasks
-from evaluation.records import RunFolder
+from evaluation.records import EvalFolder
 from evaluation.report import finish, write_reports
 from evaluation.settings import StoryConfig, SystemConfig
 from evaluation.statistics import tango
@@ -54,7 +54,7 @@ def rewritten(run, change):
         lines = [change(json.loads(line)) for line in path.read_text().splitlines()]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = run.config(systems_of(run))
-    write_reports(RunFolder(run.out), config, read_tasks(config))
+    write_reports(EvalFolder(run.out), config, read_tasks(config))
     return tables(run)
 
 
@@ -129,7 +129,7 @@ def test_the_command_prints_table_line_and_places(run, capsys):
     config = run.config(systems_of(run), story=STORY)
     run(config)
     capsys.readouterr()
-    finish(RunFolder(run.out), config)
+    finish(EvalFolder(run.out), config)
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["system", "perception", "chart", "mean", "matching", "edits"]
     assert len({len(line) for line in lines[2:6]}) == 1  # columns stand under each other

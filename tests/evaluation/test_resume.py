@@ -15,7 +15,7 @@ from etchr.mllm.settings import ModelConfig
 from etchr.sample import write_parquet
 from evaluation.__main__ import main
 from evaluation.factory import read_tasks
-from evaluation.records import RunFolder
+from evaluation.records import EvalFolder
 from evaluation.run import HOPELESS, evaluate
 from evaluation.settings import EditingConfig, SystemConfig
 from tests.evaluation import stoppable
@@ -236,11 +236,11 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(new_run, capsys):
 
 
 def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
-    folder = RunFolder(tmp_path / "run")
+    folder = EvalFolder(tmp_path / "run")
     with (
         folder.locked(),
         pytest.raises(ValueError, match="another process is writing"),
-        RunFolder(folder.path).locked(),
+        EvalFolder(folder.path).locked(),
     ):
         pass
     with folder.locked():  # free again once the first is done
@@ -251,4 +251,4 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
 def test_a_damaged_note_of_a_run_is_named(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=r"run\.json is damaged"):
-        RunFolder(tmp_path).claim({"systems": {}, "tasks": {}})
+        EvalFolder(tmp_path).claim({"systems": {}, "tasks": {}})

@@ -229,7 +229,7 @@ def test_a_set_without_a_single_reply_has_no_share(data, tmp_path):
 def test_the_reader_routes_over_the_command_line(data, tmp_path, capsys):
     route("tasks=[maze]", f"data={data}", f"out={tmp_path / 'out'}", "route=model")
     assert "| maze | logic | 2 | 2 | 0.0 [" in capsys.readouterr().out  # it knows the procedural wordings only
-    assert len((tmp_path / "out" / "calls" / "calls-0.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "out" / "calls" / "calls.jsonl").read_text().splitlines()) == 2
 
 
 # -------------------------------------------------------------------------------------------------------- bad input

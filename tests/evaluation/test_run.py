@@ -15,7 +15,7 @@ from etchr.mllm.settings import ModelConfig
 from etchr.router import Router
 from etchr.sample import write_parquet
 from evaluation.factory import read_tasks
-from evaluation.records import RunFolder
+from evaluation.records import EvalFolder
 from evaluation.report import write_reports
 from evaluation.run import HOPELESS, evaluate
 from evaluation.settings import EditingConfig, SystemConfig
@@ -291,7 +291,7 @@ def test_the_judges_calls_are_in_the_report_and_in_no_systems_cost(new_run):
     roles = {"reasoner": ModelConfig(), "judge": ModelConfig(seed=1), "edit_judge": ModelConfig(seed=2)}
     config = run.config({"evr": run.edits()}, judge_max_tokens=9000, max_tokens=5000, **roles)
     evaluate(config, Says, lambda *_: run.editor)
-    report = write_reports(RunFolder(run.out), config, read_tasks(config))
+    report = write_reports(EvalFolder(run.out), config, read_tasks(config))
     counts = {"calls": 2, "prompt_tokens": 20, "completion_tokens": 4}
     assert report["cost"]["evr"]["judging"]["usage"] == {"grader": counts, "critic": counts}
     assert report["cost"]["evr"]["usage"] == {"m": {"calls": 4, "prompt_tokens": 40, "completion_tokens": 8}}

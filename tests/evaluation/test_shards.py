@@ -129,7 +129,7 @@ def test_accelerate_launches_it(tmp_path):
     words = ["systems.direct.kind=direct", f"data={data}", f"out={tmp_path / 'out'}", "tasks=[maze,jigsaw]"]
     done = launch("configs/accelerate/cpu.yaml", "evaluation", *words)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("report: ") == 1
+    assert done.stdout.count("report.html") == 1
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [cell["num_samples"] for cell in report["systems"]["direct"]["tasks"].values()] == [5, 5]
     sizes = [len(path.read_text().splitlines()) for path in (tmp_path / "out" / "records").iterdir()]

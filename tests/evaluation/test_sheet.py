@@ -8,7 +8,7 @@ from PIL import Image
 
 from etchr.images import open_image
 from evaluation.factory import read_tasks
-from evaluation.records import RunFolder
+from evaluation.records import EvalFolder
 from evaluation.report import write_reports
 from evaluation.report.sheet import GAP, HEAD, LABEL, SIDE, shown_systems
 from evaluation.settings import SystemConfig
@@ -98,7 +98,7 @@ def test_a_run_that_is_not_finished_leaves_places_empty(run):
     config = run.config(systems, sheet=["evr", "oracle"])
     run(config)
     (run.out / "records" / "evr.jsonl").unlink()
-    write_reports(RunFolder(run.out), config, read_tasks(config))
+    write_reports(EvalFolder(run.out), config, read_tasks(config))
     maze, _ = pictures(run)
     assert (maze[2] == 255).all()
     assert (maze[3] == enlarged(CASES[0].sample().edit_image)).all()

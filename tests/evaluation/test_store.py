@@ -128,7 +128,7 @@ def test_a_torn_line_was_never_written(tmp_path):
     inner = Counting()
     ask(journaled(tmp_path, inner), "a")
     ask(journaled(tmp_path, inner), "b")
-    path = tmp_path / "calls-0.jsonl"
+    path = tmp_path / "calls.jsonl"
     path.write_bytes(path.read_bytes()[:-10])
     again = journaled(tmp_path, inner)
     assert [ask(again, text)[0].text for text in ("a", "b")] == ["reply 1.0", "reply 3.0"]
@@ -141,7 +141,7 @@ def test_processes_read_each_others_replies_and_write_their_own(tmp_path):
     ask(journaled(tmp_path, inner, rank=1), "b")
     third = journaled(tmp_path, inner, rank=2)
     assert [ask(third, text)[0].text for text in ("a", "b")] == ["reply 1.0", "reply 2.0"]
-    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == ["calls-0.jsonl", "calls-1.jsonl"]
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == ["calls.1.jsonl", "calls.jsonl"]
 
 
 # ----------------------------------------------------------------------------------------------------------- edits

@@ -33,7 +33,13 @@ def samples():
 def trained(samples, tmp_path_factory):
     out = tmp_path_factory.mktemp("nano") / "base"
     config = nano.NanoConfig(
-        out=str(out), vae_steps=160, vae_batch_size=16, steps=320, batch_size=8, checkpoint_every=1000
+        out=str(out),
+        vae_steps=160,
+        vae_batch_size=16,
+        steps=240,
+        batch_size=8,
+        checkpoint_every=1000,
+        last_steps=100,
     )
     return out, nano.train(samples, config)
 
@@ -41,8 +47,8 @@ def trained(samples, tmp_path_factory):
 @pytest.mark.slow
 def test_a_small_budget_of_the_recipe_learns(trained, samples):
     out, made = trained
-    curve = made["loss_per_100_steps"]
-    assert curve[-1] < 0.7 * curve[0]
+    first, last = (course["loss_per_100_steps"] for course in made["courses"])
+    assert last[-1] < 0.7 * first[0]
     editor = KleinEditor.load(out, device="cpu")
     pixels = to_pixels([sample.image for sample in samples[:16]])
     tokens, grid = editor.encode_image(pixels)
@@ -63,7 +69,7 @@ def test_the_result_is_a_normal_klein_folder(trained):
 
 @pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
-    config = nano.NanoConfig(steps=12, batch_size=4, checkpoint_every=4)
+    config = nano.NanoConfig(steps=12, batch_size=4, checkpoint_every=4, last_steps=8)
     sources = ((to_pixels([s.image for s in samples[:16]]) + 1) * 127.5).round().byte()
     prompts = [sample.question for sample in samples[:16]]
     runtime = Runtime(device="cpu")
@@ -71,11 +77,13 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
     def fresh():
         editor = nano_model.build(prompts, seed=0)
         nano_vae.set_latent_statistics(editor, sources)
-        pairs = nano_data.Pairs(sources, sources.flip(0), prompts, ["perception"] * 16)
+        pairs = nano_data.PixelPairs(sources, sources.flip(0), prompts, ["perception"] * 16)
         return editor, nano_data.encode_corpus(editor, pairs, runtime)
 
     class KilledError(Exception):
         pass
+
+    first, last = config.courses()
 
     def interrupt(after):
         calls = iter(range(after))
@@ -87,22 +95,29 @@ def test_an_interrupted_training_ends_with_the_same_weights(samples, tmp_path):
         return hook
 
     editor, corpus = fresh()
-    nano.train_transformer(editor, corpus, config, runtime)
-    unbroken = editor.transformer.state_dict()
+    nano.train_transformer(editor, corpus, config, first, runtime)
+    unbroken = {name: weight.clone() for name, weight in editor.transformer.state_dict().items()}
 
     file = tmp_path / "checkpoint.pt"
     editor, corpus = fresh()
     editor.transformer.register_forward_pre_hook(interrupt(after=10))
     with pytest.raises(KilledError):
-        nano.train_transformer(editor, corpus, config, runtime, file)
+        nano.train_transformer(editor, corpus, config, first, runtime, file)
     editor, corpus = fresh()
-    nano.train_transformer(editor, corpus, config, runtime, file)
+    nano.train_transformer(editor, corpus, config, first, runtime, file)
     for name, weight in editor.transformer.state_dict().items():
         assert torch.equal(weight, unbroken[name]), name
 
-    other = nano.NanoConfig(steps=12, batch_size=4, checkpoint_every=4, seed=1)
+    ends = []
+    for there in (None, file):  # the finished course's checkpoint may still lie there
+        editor.transformer.load_state_dict(unbroken)
+        nano.train_transformer(editor, corpus, config, last, runtime, there)
+        ends.append({name: weight.clone() for name, weight in editor.transformer.state_dict().items()})
+    assert all(torch.equal(weight, ends[1][name]) for name, weight in ends[0].items())
+
+    other = replace(config, seed=1)
     with pytest.raises(ValueError, match="belongs to another configuration"):
-        nano.train_transformer(fresh()[0], corpus, other, runtime, file)
+        nano.train_transformer(fresh()[0], corpus, other, first, runtime, file)
 
 
 @pytest.mark.slow
@@ -124,7 +139,7 @@ def test_two_processes_make_what_one_makes(samples, tmp_path):
     data.mkdir(parents=True)
     write_parquet(samples[:32], data / "train.parquet")
     words = [f"data={data.parent}", f"questions={data.parent}", "vae_steps=6", "decoder_steps=3", "vae_batch_size=8"]
-    words += ["steps=4", "batch_size=8", "threads=1", "muon_lr=1e-3", "adamw_lr=1e-4", "vae_lr=1e-4"]
+    words += ["steps=4", "last_steps=2", "batch_size=8", "threads=1", "muon_lr=1e-3", "adamw_lr=1e-4", "vae_lr=1e-4"]
     nano.main([*words, f"out={tmp_path / 'one'}"])
     together(nano.main, [*words, f"out={tmp_path / 'two'}"])
     for part in ("transformer", "vae"):
@@ -136,7 +151,10 @@ def test_two_processes_make_what_one_makes(samples, tmp_path):
         assert apart < 0.02 * moved > 0  # the sums of a gradient round otherwise
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"ema": 2.0}, {"emphasis": {"chart": 0}}, {"warmup_steps": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"steps": 0}, {"ema": 2.0}, {"emphasis": {"chart": 0}}, {"last_emphasis": {"maze": -1}}, {"warmup_steps": 0}],
+)
 def test_bad_options_are_refused_at_once(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}="):
         nano.NanoConfig(**options)
@@ -165,7 +183,7 @@ def test_the_kept_base_is_small_plain_and_says_how_it_was_made():
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja", ".md", ".txt"}
     assert "| explicit instruction |" in (NANO_BASE / "README.md").read_text()
     made = json.loads((NANO_BASE / "training.json").read_text())
-    assert {"config", "num_samples", "vae_seconds", "loss_per_100_steps", "torch"} <= set(made)
+    assert {"config", "num_samples", "vae_seconds", "courses", "torch"} <= set(made)
 
 
 def test_the_kept_bases_tokenizer_covers_every_question():

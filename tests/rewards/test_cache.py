@@ -9,7 +9,7 @@ from tests.rewards.fakes import EDIT
 
 
 def lines(folder, rank=0):
-    return (folder / f"rewards_rank{rank}.jsonl").read_bytes().splitlines()
+    return (folder / f"rewards{f'.{rank}' if rank else ''}.jsonl").read_bytes().splitlines()
 
 
 def test_a_key_names_sample_pixels_and_seed():
@@ -31,14 +31,14 @@ def test_scores_come_back_whoever_wrote_them(tmp_path):
     second.close()
     after = RewardCache(tmp_path, 5)
     assert (after.get("a"), after.get("b"), len(after)) == (Score(0.5, 1.0), Score(0.0, None), 2)
-    assert not (tmp_path / "rewards_rank5.jsonl").exists()
+    assert not (tmp_path / "rewards.5.jsonl").exists()
 
 
 def test_a_missing_score_is_not_kept(tmp_path):
     cache = RewardCache(tmp_path, 0)
     cache.put("a", Score(0.5, None, "down"), 1)
     assert cache.get("a") is None
-    assert not (tmp_path / "rewards_rank0.jsonl").exists()
+    assert not (tmp_path / "rewards.jsonl").exists()
 
 
 def test_a_torn_last_line_was_never_written(tmp_path):
@@ -46,7 +46,7 @@ def test_a_torn_last_line_was_never_written(tmp_path):
     cache.put("a", Score(0.5, 1.0), 1)
     cache.put("b", Score(1.0, 1.0), 1)
     cache.close()
-    path = tmp_path / "rewards_rank0.jsonl"
+    path = tmp_path / "rewards.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
     again = RewardCache(tmp_path, 0)
     assert (again.get("a"), again.get("b")) == (Score(0.5, 1.0), None)
@@ -62,8 +62,8 @@ def test_a_torn_last_line_was_never_written(tmp_path):
      b'{"key": "a", "iteration": 1, "guidance": 7}'],
 )  # fmt: skip
 def test_a_damaged_line_is_named_before_anything_is_asked(tmp_path, line):
-    (tmp_path / "rewards_rank2.jsonl").write_bytes(line + b"\n")
-    with pytest.raises(ValueError, match=r"rewards_rank2\.jsonl holds a"):
+    (tmp_path / "rewards.2.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(ValueError, match=r"rewards\.2\.jsonl holds a"):
         RewardCache(tmp_path, 0)
 
 
@@ -89,7 +89,7 @@ def test_pruning_what_is_not_there_writes_nothing(tmp_path):
     cache.prune(5)
     assert not (tmp_path / "new").exists()
     cache.put("a", Score(1.0, 1.0), 5)
-    before = (tmp_path / "new" / "rewards_rank0.jsonl").stat().st_ino
+    before = (tmp_path / "new" / "rewards.jsonl").stat().st_ino
     cache.prune(5)
-    assert (tmp_path / "new" / "rewards_rank0.jsonl").stat().st_ino == before
+    assert (tmp_path / "new" / "rewards.jsonl").stat().st_ino == before
     cache.close()

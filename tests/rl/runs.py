@@ -21,7 +21,7 @@ from etchr.rewards.score import EditRewards
 from etchr.rl.inputs import read_inputs
 from etchr.rl.policy import build_policy
 from etchr.rl.settings import RlConfig
-from etchr.rl.trainer import Trainer
+from etchr.rl.trainer import RlTrainer
 from etchr.runtime import Runtime
 from etchr.sample import read_parquet
 from etchr.seeds import hash_seed, server_seed
@@ -47,13 +47,13 @@ def options(tiny, pairs, out, *more) -> RlConfig:
 
 
 @contextmanager
-def trainer(config: RlConfig, model: MLLM) -> Iterator[Trainer]:
+def trainer(config: RlConfig, model: MLLM) -> Iterator[RlTrainer]:
     """The loop of a run whose edits `model` rewards."""
     runtime = Runtime(config.device, threads=config.threads)
     run = Run(config, runtime, read_inputs(config, runtime), Path(config.out))
     cache = RewardCache(run.folder / "rewards", runtime.rank)
     with RewardPool(EditRewards(model, model, config.reward), cache) as pool:
-        yield Trainer(config, run, build_policy(config, runtime, run.inputs.base), pool)
+        yield RlTrainer(config, run, build_policy(config, runtime, run.inputs.base), pool)
 
 
 def lines(out) -> list[dict]:
@@ -64,7 +64,7 @@ def lines(out) -> list[dict]:
 
 def scores(out, rank=0) -> list[dict]:
     """The rewards that a run keeps, in the order in which they came."""
-    path = Path(out) / "rewards" / f"rewards_rank{rank}.jsonl"
+    path = Path(out) / "rewards" / f"rewards{f'.{rank}' if rank else ''}.jsonl"
     whole = path.read_bytes().rpartition(b"\n")[0] if path.is_file() else b""
     return [json.loads(line) for line in whole.splitlines()]
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from etchr.rl.bench import LOOPS, BenchConfig, bench, measure, options, table
+from etchr.rl.bench import LOOPS, RlBenchConfig, bench, measure, options, table
 
 CHANGE = [
     *("group_size=4", "prompts_per_iteration=2", "updates_per_iteration=1", "batch_size=2", "rollout.num_steps=3"),
@@ -21,7 +21,7 @@ def prompts(pairs, tmp_path):
 
 
 def test_both_loops_are_measured_and_compared(tiny, prompts, tmp_path):
-    config = BenchConfig(data=prompts, change=CHANGE, latency_s=0.05, iterations=2)
+    config = RlBenchConfig(data=prompts, change=CHANGE, latency_s=0.05, iterations=2)
     results = []
     for loop, words in LOOPS.items():
         result = measure(options(config, str(tiny), 64, words, str(tmp_path / str(len(results)))))
@@ -37,23 +37,23 @@ def test_both_loops_are_measured_and_compared(tiny, prompts, tmp_path):
 
 
 def test_one_iteration_counts_with_its_warm_up(tiny, prompts, tmp_path):
-    config = BenchConfig(data=prompts, change=CHANGE, latency_s=0, iterations=1)
+    config = RlBenchConfig(data=prompts, change=CHANGE, latency_s=0, iterations=1)
     result = measure(options(config, str(tiny), 64, [], str(tmp_path / "run")))
     assert "One iteration, its warm-up included" in table([{"side": 64, "loop": "x", **result}], config, "the command")
 
 
 def test_bad_options_say_the_way_out(prompts):
     with pytest.raises(ValueError, match=r"no prompts in .*/720; make them with python -m data_prep all .*size=720"):
-        BenchConfig(data=prompts, sides=[64, 720])
+        RlBenchConfig(data=prompts, sides=[64, 720])
     with pytest.raises(ValueError, match="size='8b' must be 9b or 4b"):
-        BenchConfig(data=prompts, size="8b")
+        RlBenchConfig(data=prompts, size="8b")
     with pytest.raises(ValueError, match="iterations=0"):
-        BenchConfig(data=prompts, iterations=0)
+        RlBenchConfig(data=prompts, iterations=0)
 
 
 @pytest.mark.slow
 def test_the_bench_writes_its_table(tiny, prompts, tmp_path):
-    config = BenchConfig(data=prompts, change=[*CHANGE, f"model.base={tiny}"], latency_s=0, out=str(tmp_path / "out"))
+    config = RlBenchConfig(data=prompts, change=[*CHANGE, f"model.base={tiny}"], latency_s=0, out=str(tmp_path / "out"))
     text = bench(config, "the command")
     assert (tmp_path / "out" / "table.md").read_text() == text
     assert [line["loop"] for line in json.loads((tmp_path / "out" / "results.json").read_text())] == list(LOOPS)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from etchr.rewards.score import Score
 from etchr.rl.advantage import advantages
-from etchr.rl.journal import Journal
+from etchr.rl.logger import RlLogger
 from etchr.rl.rollout import Batch, Group
 from etchr.rl.scores import Scores
 from etchr.rl.trainer import TooManyMissing
@@ -140,7 +140,7 @@ def test_it_is_known_without_waiting_that_enough_scores_are_there(make_scores):
 def test_a_validation_that_misses_too_many_scores_is_no_best(tiny, pairs, tmp_path):
     config = options(tiny, pairs, tmp_path, "reward.max_missing=0.5")
     inputs: Any = None  # of which a journal writes nothing
-    journal = Journal(Run(config, Runtime("cpu", threads=1), inputs, tmp_path), 0)
+    journal = RlLogger(Run(config, Runtime("cpu", threads=1), inputs, tmp_path), 0)
     assert journal.best() == float("-inf")
     journal.write(1, {"reward": 0.95})
     journal.write(2, {"val_missing_share": 0.5, "val_reward": 0.3})

@@ -7,11 +7,11 @@ import pytest
 from etchr.config import compose
 from etchr.editor.flops import StepFlops
 from etchr.editor.shapes import transformer_config
-from etchr.sft.bench import FROZEN_PARTS, VARIANTS, BenchConfig, bench, evaluate, rows, table
+from etchr.sft.bench import FROZEN_PARTS, VARIANTS, SftBenchConfig, bench, evaluate, rows, table
 
 
 def one_row(variant, pair="64x64", batch_size=2):
-    config = BenchConfig(sizes=["nano"], variants=[variant], pairs=[pair], batch_sizes=[batch_size])
+    config = SftBenchConfig(sizes=["nano"], variants=[variant], pairs=[pair], batch_sizes=[batch_size])
     return next(rows(config, "cpu"))
 
 
@@ -20,7 +20,7 @@ def measured(*seconds, matmul=1e12):
 
 
 def test_a_gpu_gets_the_full_sizes_and_a_cpu_nano():
-    on_cpu, on_gpu = list(rows(BenchConfig(), "cpu")), list(rows(BenchConfig(), "cuda"))
+    on_cpu, on_gpu = list(rows(SftBenchConfig(), "cpu")), list(rows(SftBenchConfig(), "cuda"))
     assert [row.what for row in on_cpu] == [*VARIANTS, *FROZEN_PARTS]
     assert {(row.size, row.pair, row.config.adapter.rank) for row in on_cpu} == {("nano", "64x64", 32)}
     assert {(row.size, row.pair) for row in on_gpu} == {
@@ -41,7 +41,7 @@ def test_a_variant_changes_the_trainers_options(name):
 def test_products_are_in_the_base_s_dtype():
     assert one_row("adamw").dtype == one_row("bf16_adapter").dtype == "float32"
     assert one_row("bf16_base").dtype == "bfloat16"
-    config = BenchConfig(sizes=["4b"], variants=["adamw"])
+    config = SftBenchConfig(sizes=["4b"], variants=["adamw"])
     assert next(rows(config, "cuda")).dtype == "bfloat16"
 
 
@@ -72,7 +72,7 @@ def test_a_row_that_cannot_run_says_why_and_is_compared_with_nothing():
 
 @pytest.mark.slow
 def test_a_run_writes_what_it_measured(tmp_path):
-    config = BenchConfig(
+    config = SftBenchConfig(
         sizes=["nano"], pairs=["32x32"], variants=["muon", "nf4"], num_steps=1, repeats=2, threads=1, out=str(tmp_path)
     )
     page = bench(config, "the command").read_text()
@@ -102,4 +102,4 @@ def test_a_run_writes_what_it_measured(tmp_path):
 )
 def test_a_mistake_is_one_sentence(words, message):
     with pytest.raises(ValueError, match=message):
-        compose(BenchConfig, None, words)
+        compose(SftBenchConfig, None, words)

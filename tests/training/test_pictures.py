@@ -4,7 +4,7 @@ import io
 
 from PIL import Image
 
-from etchr.rl.journal import reward_chart
+from etchr.rl.logger import reward_chart
 
 
 def test_the_curves_are_one_picture_and_equal_lines_give_equal_bytes() -> None:

@@ -272,7 +272,7 @@ def records(out: Path) -> dict:
 
 def calls(out: Path) -> list[str]:
     """The keys of the finished calls."""
-    path = out / "calls" / "calls-0.jsonl"
+    path = out / "calls" / "calls.jsonl"
     return [json.loads(line)["key"] for line in path.read_text().splitlines()] if path.is_file() else []
 
 

@@ -11,7 +11,7 @@ import pytest
 from data_prep.draw import MAGENTA
 from data_prep.sources import lakes
 from data_prep.sources.build import build
-from data_prep.sources.lakes import Lakes, LakesConfig
+from data_prep.sources.lakes import LakesConfig, LakeSource
 from etchr.families import TaskFamily
 from etchr.mllm.answers import ground_truth
 from etchr.sample import read_parquet
@@ -20,7 +20,7 @@ ACTIONS = {"L": 0, "D": 1, "R": 2, "U": 3}
 
 
 def made(count, **options):
-    source = Lakes(LakesConfig(**{"size": 256, **options}))
+    source = LakeSource(LakesConfig(**{"size": 256, **options}))
     return [sample for i in range(count) for sample in source.samples(i, random.Random(0))]
 
 
@@ -67,7 +67,7 @@ def test_every_answer_reaches_the_goal_in_gymnasium_step_by_step(options):
 
 
 def test_sizes_run_from_the_smallest_to_the_largest():
-    source = Lakes(LakesConfig())
+    source = LakeSource(LakesConfig())
     assert {source.key(i).count("/") + 1 for i in range(60)} == {3, 4, 5, 6, 7, 8}
 
 
@@ -120,7 +120,7 @@ def test_options_that_cannot_be_are_refused(options, said):
 
 
 def test_a_map_that_does_not_come_up_is_refused(monkeypatch):
-    source = Lakes(LakesConfig(smallest=8, frozen_share=0.99, unique=True))
+    source = LakeSource(LakesConfig(smallest=8, frozen_share=0.99, unique=True))
     for _ in range(2):
         with pytest.raises(ValueError, match="no map of 8x8 tiles with one shortest path"):
             source.key(0)
@@ -130,7 +130,7 @@ def test_a_map_that_does_not_come_up_is_refused(monkeypatch):
 def test_a_build_is_reproducible_and_its_splits_are_disjoint(tmp_path):
     def grids(out, split):
         options = {"out": str(tmp_path / out), "split": split, "val_share": 0.4, "processes": 1, "size": 256}
-        build(Lakes, LakesConfig(**options, num_lakes=12, smallest=3, largest=3))
+        build(LakeSource, LakesConfig(**options, num_lakes=12, smallest=3, largest=3))
         files = sorted((tmp_path / out / "lakes").glob(f"{split}-*.parquet"))
         digest = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
         return digest, ["/".join(sample.meta["grid"]) for sample in read_parquet(tmp_path / out / "lakes", split)]

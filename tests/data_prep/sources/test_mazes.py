@@ -13,7 +13,7 @@ from data_prep.grids import unique_shortest_path
 from data_prep.sources import mazes
 from data_prep.sources.build import build, split_of
 from data_prep.sources.generated import shortest_walks
-from data_prep.sources.mazes import Mazes, MazesConfig, draw_maze
+from data_prep.sources.mazes import MazesConfig, MazeSource, draw_maze
 from etchr.families import TaskFamily
 from etchr.mllm.answers import ground_truth, is_correct
 from etchr.sample import read_parquet
@@ -23,7 +23,7 @@ WHITE, BLACK, GREEN, RED = (255, 255, 255), (0, 0, 0), (30, 190, 60), (230, 30, 
 
 
 def made(count=40, first=0, **options):
-    source = Mazes(MazesConfig(**{"size": 128, **options}))
+    source = MazeSource(MazesConfig(**{"size": 128, **options}))
     return [sample for i in range(first, first + count) for sample in source.samples(i, random.Random(0))]
 
 
@@ -113,7 +113,7 @@ def test_an_item_is_made_once_whether_it_comes_up_or_not(monkeypatch, comes_up):
     calls, real = [], mazes.make_maze
     monkeypatch.setattr(mazes, "make_maze", lambda *given: calls.append(1) or real(*given))
     monkeypatch.setattr(mazes, "MAX_TRIES", 20 * comes_up)
-    source = Mazes(MazesConfig(size=64, smallest=5, largest=5))
+    source = MazeSource(MazesConfig(size=64, smallest=5, largest=5))
     for index in (3, 4, 3):
         for ask in (source.key, lambda i: next(source.samples(i, random.Random(0))), source.key):
             with nullcontext() if comes_up else pytest.raises(ValueError, match="no maze of 5x5"):
@@ -176,7 +176,7 @@ def test_the_question_names_the_size_and_the_moves():
 
 
 def test_mazes_of_one_key_have_the_same_walls():
-    source = Mazes(MazesConfig(size=64, smallest=3, largest=3))
+    source = MazeSource(MazesConfig(size=64, smallest=3, largest=3))
     found = {}
     for i in range(150):
         picture = np.asarray(next(source.samples(i, random.Random(i))).image)
@@ -209,7 +209,7 @@ def test_options_that_cannot_be_are_refused(options, said):
 def test_a_build_is_reproducible_and_its_splits_are_disjoint(tmp_path):
     def grids(out, split, **more):
         options = {"out": str(tmp_path / out), "split": split, "val_share": 0.3, "processes": 1, "size": 64}
-        families = build(Mazes, MazesConfig(**options, num_mazes=60, part_size=30, smallest=3, largest=5, **more))
+        families = build(MazeSource, MazesConfig(**options, num_mazes=60, part_size=30, smallest=3, largest=5, **more))
         files = sorted((tmp_path / out / "mazes").glob(f"{split}-*.parquet"))
         digest = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
         samples = list(read_parquet(tmp_path / out / "mazes", split))
@@ -232,7 +232,7 @@ def test_a_maze_that_does_not_come_up_is_refused_and_said(tmp_path):
     config = MazesConfig(
         out=str(tmp_path), num_mazes=1, smallest=5, largest=5, shortest=16, size=64, val_share=0, processes=1
     )
-    assert build(Mazes, config) == {}  # only the one snake through all of the 5 x 5 cells would do
+    assert build(MazeSource, config) == {}  # only the one snake through all of the 5 x 5 cells would do
     refused = (tmp_path / "mazes" / "train" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(refused) == 1
     assert "no maze of 5x5 cells with a path of 16 to any number of moves" in json.loads(refused[0])["reason"]

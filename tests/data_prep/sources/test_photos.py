@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep.sources.build import build
-from data_prep.sources.vstar import VStar, VStarConfig
+from data_prep.sources.vstar import VStarConfig, VStarSource
 from etchr.boxes import RED, line_width
 from etchr.images import open_image
 from etchr.sample import read_parquet
@@ -45,7 +45,7 @@ def source(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_frames_lie_round_the_boxes_and_every_other_pixel_is_the_photographs(name, source):
     photo = open_image(PHOTOS / name)
-    (sample,) = VStar(source([name])).samples(0, random.Random(0))
+    (sample,) = VStarSource(source([name])).samples(0, random.Random(0))
     before, after = np.asarray(sample.image), np.asarray(sample.edit_image)
     assert (before == np.asarray(photo)).all()
     may_change, line = np.zeros(before.shape[:2], bool), line_width(photo.size)
@@ -66,7 +66,7 @@ def test_frames_lie_round_the_boxes_and_every_other_pixel_is_the_photographs(nam
 
 def test_a_photograph_comes_back_from_the_file_pixel_by_pixel(source, tmp_path):
     name = min(NAMES, key=lambda name: np.prod(open_image(PHOTOS / name).size))
-    build(VStar, source([name], out=str(tmp_path / "out"), processes=1))
+    build(VStarSource, source([name], out=str(tmp_path / "out"), processes=1))
     (back,) = read_parquet(tmp_path / "out/vstar", "train")
     assert back.image.tobytes() == open_image(PHOTOS / name).tobytes()
     assert back.edit_image.size == back.image.size

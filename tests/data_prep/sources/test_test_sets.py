@@ -11,15 +11,15 @@ from PIL import Image
 from data_prep.sources import SOURCES, find_source
 from data_prep.sources.build import build
 from data_prep.sources.jigsaws import Jigsaws, JigsawsConfig
-from data_prep.sources.lakes import Lakes, LakesConfig
-from data_prep.sources.mazes import Mazes, MazesConfig
+from data_prep.sources.lakes import LakesConfig, LakeSource
+from data_prep.sources.mazes import MazesConfig, MazeSource
 from data_prep.sources.source import TEST_SHARE, split_of
 from etchr.sample import read_parquet
 
 # Options of small sets, and the option that says how many.
 GRIDS = {
-    "mazes": (Mazes, MazesConfig, {"size": 64, "smallest": 3, "largest": 4}, "num_mazes"),
-    "lakes": (Lakes, LakesConfig, {"size": 256, "smallest": 4, "largest": 4}, "num_lakes"),
+    "mazes": (MazeSource, MazesConfig, {"size": 64, "smallest": 3, "largest": 4}, "num_mazes"),
+    "lakes": (LakeSource, LakesConfig, {"size": 256, "smallest": 4, "largest": 4}, "num_lakes"),
 }
 
 
@@ -65,15 +65,15 @@ def test_nor_with_other_ends_lengths_or_shares():
 
 
 def test_the_sizes_of_a_test_set_take_turns_and_its_paths_are_as_long_as_asked_for():
-    source = Mazes(MazesConfig(split="test", num_mazes=25, smallest=3, largest=7, shortest=2, longest=3, size=64))
+    source = MazeSource(MazesConfig(split="test", num_mazes=25, smallest=3, largest=7, shortest=2, longest=3, size=64))
     assert [len(source.solved(i).grid) for i in range(len(source))] == 5 * [3, 4, 5, 6, 7]
     assert {len(source.solved(i).path) - 1 for i in range(25)} == {2, 3}
 
 
 def test_the_published_sets_are_the_same_for_everybody():
     """Whoever changes this number makes another benchmark."""
-    mazes = Mazes(MazesConfig(split="test", seed=2026, num_mazes=200, num_items=20))
-    lakes = Lakes(LakesConfig(split="test", seed=2026, num_lakes=200, num_items=10, smallest=4))
+    mazes = MazeSource(MazesConfig(split="test", seed=2026, num_mazes=200, num_items=20))
+    lakes = LakeSource(LakesConfig(split="test", seed=2026, num_lakes=200, num_items=10, smallest=4))
     for source, count, digest in ((mazes, 20, "afc0cc624205e256"), (lakes, 10, "24cc10ecb236135a")):
         found = "\n".join("/".join(source.solved(i).grid) for i in range(count))
         assert hashlib.sha256(found.encode()).hexdigest()[:16] == digest
@@ -81,8 +81,8 @@ def test_the_published_sets_are_the_same_for_everybody():
 
 def test_parts_and_processes_make_the_same_test_set(tmp_path):
     options = {"split": "test", "num_mazes": 12, "largest": 5, "size": 64}
-    build(Mazes, MazesConfig(out=str(tmp_path / "one"), processes=1, **options))
-    build(Mazes, MazesConfig(out=str(tmp_path / "two"), processes=2, part_size=5, **options))
+    build(MazeSource, MazesConfig(out=str(tmp_path / "one"), processes=1, **options))
+    build(MazeSource, MazesConfig(out=str(tmp_path / "two"), processes=2, part_size=5, **options))
     ids = [
         [s.id + s.image.tobytes().hex() for s in read_parquet(tmp_path / n / "mazes", "test")] for n in ("one", "two")
     ]
@@ -93,7 +93,7 @@ def test_parts_and_processes_make_the_same_test_set(tmp_path):
 def test_a_size_with_too_few_is_refused_before_anything_is_written(tmp_path):
     options = {"split": "test", "size": 256, "smallest": 3, "largest": 3, "out": str(tmp_path), "num_lakes": 60}
     with pytest.raises(ValueError, match=r"only \d+ different lakes of 3x3 came up; .* need 60 each"):
-        build(Lakes, LakesConfig(**options))
+        build(LakeSource, LakesConfig(**options))
     assert not list(tmp_path.iterdir())
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_prep.sources.build import build
-from data_prep.sources.vstar import VStar, VStarConfig
+from data_prep.sources.vstar import VStarConfig, VStarSource
 from etchr.boxes import RED
 from etchr.families import TaskFamily
 from etchr.sample import read_parquet
@@ -28,7 +28,7 @@ def only(root, rec, **more):
     """The sample of a single GQA record about a picture that is there."""
     write_seal(root, GQA=[rec])
     (root / "gqa/images/1.jpg").write_bytes(picture())
-    (sample,) = VStar(options(root, **more)).samples(0, random.Random(0))
+    (sample,) = VStarSource(options(root, **more)).samples(0, random.Random(0))
     return sample
 
 
@@ -114,11 +114,11 @@ def test_files_and_pictures_are_chosen(tmp_path):
     coco = [record("coco2014/train2014/COCO_train2014_000000000009.jpg"), record("coco2017/train2017/000000000009.jpg")]
     write_seal(tmp_path, GQA=[record("gqa/images/1.jpg")], llava_focus=[*coco, record("coco2017/train2017/x.jpg")])
     both = ["GQA_data.json", "llava_focus_data.json"]
-    source = VStar(options(tmp_path, files=both, pictures=["gqa", "coco2014", "coco2017"]))
+    source = VStarSource(options(tmp_path, files=both, pictures=["gqa", "coco2014", "coco2017"]))
     keys = [source.key(index) for index in range(len(source))]
     assert keys == ["gqa/images/1.jpg", "coco/000000000009", "coco/000000000009", "coco2017/train2017/x.jpg"]
-    assert len(VStar(options(tmp_path, files=both, pictures=["coco2017"]))) == 2
-    only_gqa = VStar(options(tmp_path, files=both))
+    assert len(VStarSource(options(tmp_path, files=both, pictures=["coco2017"]))) == 2
+    only_gqa = VStarSource(options(tmp_path, files=both))
     assert [only_gqa.key(0), len(only_gqa)] == ["gqa/images/1.jpg", 1]
     digest = hashlib.sha256((tmp_path / "GQA_data.json").read_bytes()).hexdigest()
     assert only_gqa.identity()["sha256"]["GQA_data.json"] == digest
@@ -137,10 +137,10 @@ def test_records_are_found_again_in_files_of_any_layout(tmp_path):
         (tmp_path / f"gqa/images/{number}.jpg").write_bytes(picture())
     for data in layouts:
         (tmp_path / "GQA_data.json").write_bytes(data)
-        source = VStar(options(tmp_path))
+        source = VStarSource(options(tmp_path))
         assert [next(source.samples(i, random.Random(0))).question for i in range(len(source))] == questions
     (tmp_path / "GQA_data.json").write_bytes(b" [ ] ")
-    assert len(VStar(options(tmp_path))) == 0
+    assert len(VStarSource(options(tmp_path))) == 0
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_damaged_file_says_so_at_once(tmp_path, data, reason):
     write_seal(tmp_path)
     (tmp_path / "GQA_data.json").write_bytes(data)
     with pytest.raises(ValueError, match=reason):
-        VStar(options(tmp_path))
+        VStarSource(options(tmp_path))
 
 
 def test_a_record_that_is_nested_too_deeply_is_refused_alone(tmp_path):
@@ -170,7 +170,7 @@ def test_a_record_that_is_nested_too_deeply_is_refused_alone(tmp_path):
     write_seal(tmp_path)
     (tmp_path / "gqa/images/1.jpg").write_bytes(picture())
     (tmp_path / "GQA_data.json").write_text(f"[{good}, {deep}, {inside} , {good}]")
-    build(VStar, options(tmp_path))
+    build(VStarSource, options(tmp_path))
     assert refused(tmp_path / "out", "vstar") == dict.fromkeys((1, 2), "the record is nested too deeply")
     assert [s.id for s in read_parquet(tmp_path / "out/vstar", "train")] == ["vstar-0000000", "vstar-0000003"]
 
@@ -183,7 +183,7 @@ def test_an_integer_that_python_refuses_to_read_refuses_its_record_alone(tmp_pat
     write_seal(tmp_path)
     (tmp_path / "gqa/images/1.jpg").write_bytes(picture())
     (tmp_path / "GQA_data.json").write_text(f"[{good}, {boxed}, {named}]")
-    source = VStar(options(tmp_path))
+    source = VStarSource(options(tmp_path))
     assert len(source) == 3
     with pytest.raises(ValueError, match="holds -inf, which is no finite number"):
         list(source.samples(1, random.Random(0)))
@@ -192,11 +192,11 @@ def test_an_integer_that_python_refuses_to_read_refuses_its_record_alone(tmp_pat
 
 def test_missing_files_folders_and_wrong_options_say_what_to_do(tmp_path):
     with pytest.raises(ValueError, match=r"no GQA_data.json in .*hf download craigwu/seal_vqa_data"):
-        VStar(options(tmp_path))
+        VStarSource(options(tmp_path))
     write_seal(tmp_path, GQA=[])
     (tmp_path / "gqa/images").rmdir()
     with pytest.raises(ValueError, match=r"no folder gqa/images in .*pictures=\["):
-        VStar(options(tmp_path))
+        VStarSource(options(tmp_path))
     for wrong in ({"files": ["gqa.json"]}, {"pictures": []}, {"pictures": ["gqa", "gqa"]}, {"outside": "keep"},
                   {"max_targets": 0}):  # fmt: skip
         with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -237,7 +237,7 @@ def test_a_build_of_hostile_records_keeps_the_good_ones_and_writes_nowhere_else(
     write_seal(root, GQA=rows)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     config = options(root, out=str(tmp_path / "made"))
-    assert build(VStar, config) == {"perception": 3}
+    assert build(VStarSource, config) == {"perception": 3}
     reasons = refused(tmp_path / "made", "vstar")
     assert sorted(reasons) == list(range(2, 2 + len(hostile)))
     for (_, reason), seen in zip(hostile, (reasons[index] for index in sorted(reasons)), strict=True):
@@ -251,6 +251,6 @@ def test_a_build_of_hostile_records_keeps_the_good_ones_and_writes_nowhere_else(
     assert [sample.id for sample in back] == ["vstar-0000000", "vstar-0000001", f"vstar-{len(rows) - 1:07d}"]
     assert [sample.meta["boxes"] for sample in back] == [[[20, 30, 25, 15]]] * 3
     again = options(root, out=str(tmp_path / "again"))
-    build(VStar, again)
+    build(VStarSource, again)
     files = [tmp_path / out / "vstar" / "train-00000.parquet" for out in ("made", "again")]
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -10,13 +10,14 @@ from typing import Any
 from PIL import Image
 
 from etchr.images import encode_png
-from etchr.run_folder import JsonLines, write_atomically
+from etchr.jsonl import JsonLines
+from etchr.run_folder import write_atomically
 from etchr.training.hardware import environment
 from etchr.training.run import Run
 from etchr.training.tracker import Tracker
 
 
-class RunLog:
+class MetricsLogger:
     """The main process writes; the others keep silent. What was written after the step `start` is measured again."""
 
     def __init__(self, run: Run, start: int, note: dict[str, Any] | None = None) -> None:

@@ -8,11 +8,11 @@ from PIL import Image
 from etchr.editor.flops import StepFlops
 from etchr.editor.klein import KleinEditor
 from etchr.training.hardware import matmul_rate
+from etchr.training.metrics_logger import MetricsLogger
 from etchr.training.run import Run
-from etchr.training.run_log import RunLog
 
 
-class Journal(RunLog):
+class SftLogger(MetricsLogger):
     """The lines of Stage I. Times leave validation and checkpoints out."""
 
     def __init__(self, run: Run, editor: KleinEditor, start: int) -> None:

@@ -9,9 +9,9 @@ from etchr.rl.rollout import Group
 from etchr.rl.scores import Scores
 from etchr.run_folder import write_atomically
 from etchr.runtime import Runtime
+from etchr.training.metrics_logger import MetricsLogger
 from etchr.training.pictures import chart, even, sheet
 from etchr.training.run import Run
-from etchr.training.run_log import RunLog
 
 NUM_GROUPS_SHOWN = 6
 
@@ -38,7 +38,7 @@ class Moments:
         return values
 
 
-class Journal(RunLog):
+class RlLogger(MetricsLogger):
     """The lines of Stage II, one per iteration."""
 
     def __init__(self, run: Run, start: int) -> None:
@@ -56,7 +56,7 @@ class Journal(RunLog):
         return max((line["val_reward"] for line in seen), default=float("-inf"))
 
     def write(self, step: int, values: dict[str, float], page: Image.Image | None = None, name: str = "") -> None:
-        """See `RunLog.write`; the line counts for `best` from now on."""
+        """See `MetricsLogger.write`; the line counts for `best` from now on."""
         super().write(step, values, page, name)
         self.kept.append({"step": step, **values})
 
