@@ -14,7 +14,7 @@ from random import Random
 
 from PIL import Image
 
-from etchr.checks import at_least
+from etchr.checks import Count, NotNegative, at_least, check
 from etchr.config import parse_command
 from etchr.families import TaskFamily
 from etchr.mllm.protocol import GREEDY, Message, Reply, Sampling
@@ -28,17 +28,17 @@ from evaluation.tabular import Table, markdown_table
 class EvrBenchConfig:
     """Options of `python -m evaluation bench`."""
 
-    num_samples: int = 200  # of the run
-    num_serial: int = 20  # of the serial loop, whose rate does not depend on their number
-    edit_s: float = 0.4  # seconds of an edit
-    call_least_s: float = 0.5  # seconds of a model call at least; each is drawn evenly
+    num_samples: Count = 200  # of the run
+    num_serial: Count = 20  # of the serial loop, whose rate does not depend on their number
+    edit_s: NotNegative = 0.4  # seconds of an edit
+    call_least_s: NotNegative = 0.5  # seconds of a model call at least; each is drawn evenly
     call_most_s: float = 3.0  # the same at most
-    concurrency: int = 32  # model calls at the same time
-    batch_size: int = 16  # edits that run together
+    concurrency: Count = 32  # model calls at the same time
+    batch_size: Count = 16  # edits that run together
     seed: int = 0  # of the calls' lengths
 
     def __post_init__(self) -> None:
-        at_least(self, {"num_samples": 1, "num_serial": 1, "edit_s": 0, "call_least_s": 0, "concurrency": 1})
+        check(self)
         at_least(self, {"call_most_s": self.call_least_s})
 
 

@@ -10,8 +10,11 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from etchr.checks import at_least
+from annotated_types import Ge
+
+from etchr.checks import Count, check
 from etchr.config import parse_command
 from etchr.families import TASKS
 from evaluation.benchmarks import BENCHMARKS
@@ -33,6 +36,8 @@ KINDS = {name: kind.shows for name, kind in SYSTEMS.items()} | {
     "rewards": Shown(edits=1, whole=1),  # in Stage II
 }
 
+Pixels = Annotated[int, Ge(1024)]
+
 
 @dataclass
 class RequestConfig:
@@ -41,16 +46,16 @@ class RequestConfig:
     benchmarks: list[str] = field(default_factory=list)  # whose pictures must fit; empty: all of the paper's table
     images: list[str] = field(default_factory=list)  # sizes that must fit, as WIDTHxHEIGHT; alone if no benchmarks
     systems: list[str] = field(default_factory=lambda: ["evr"])  # kinds that will run; edit_judge, rewards are two more
-    num_sources: int = 1  # pictures of a sample
-    turns: int = 4  # of tool_loop
-    max_tokens: int = 4096  # of a reply
-    token_side: int = 32  # pixels along a side of one picture token: 32 of Qwen3-VL, 28 of Qwen2.5-VL
-    own_max_pixels: int = 16777216  # above this the model's own processor scales down, unless whole
+    num_sources: Count = 1  # pictures of a sample
+    turns: Count = 4  # of tool_loop
+    max_tokens: Count = 4096  # of a reply
+    token_side: Count = 32  # pixels along a side of one picture token: 32 of Qwen3-VL, 28 of Qwen2.5-VL
+    own_max_pixels: Pixels = 16777216  # above this the model's own processor scales down, unless whole
     whole: bool = True  # raise that limit where a picture is larger; false: leave such pictures to be scaled down
     model_max_tokens: int = 262144  # the longest context that the model knows
 
     def __post_init__(self) -> None:
-        at_least(self, {"num_sources": 1, "turns": 1, "max_tokens": 1, "token_side": 1, "own_max_pixels": 1024})
+        check(self)
         for system in self.systems:
             if system not in KINDS:
                 raise ValueError(f"no kind of system {system!r}; there are: {', '.join(KINDS)}")

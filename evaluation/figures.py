@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from etchr.checks import at_least
+from etchr.checks import Count, check
 from etchr.config import parse_command
 from etchr.run_folder import write_atomically
 from evaluation.records import EvalFolder, Key, Record, edit_is_right
@@ -34,11 +34,11 @@ class FigureConfig:
     run: str = "outputs/evaluation"  # run folder
     systems: list[str] = field(default_factory=list)  # of the run; empty: those that draw one edit, each edit once
     tasks: list[str] = field(default_factory=list)  # empty: all; 2b: all whose records have a path_length
-    width: int = 1  # 2b: path lengths that are taken together
+    width: Count = 1  # 2b: path lengths that are taken together
     out: str = "outputs/figures"  # folder for figure_2a or figure_2b as .csv, .json, .png and .svg
 
     def __post_init__(self) -> None:
-        at_least(self, {"width": 1})
+        check(self)
 
 
 def main(argv: Sequence[str]) -> None:

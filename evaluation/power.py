@@ -7,8 +7,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from etchr.checks import one_of
+from annotated_types import Interval
+
+from etchr.checks import OneOf, check
 from etchr.config import parse_command
 from etchr.run_folder import write_atomically
 from evaluation.published import COLUMNS, MODELS, TABLE, gain, score
@@ -29,19 +32,20 @@ Gains in points of Pass@1. All limits are for a two-sided test at 95 %.
 The gains are differences of two printed scores, each rounded to 0.1; the paper gives neither intervals nor repeats.
 """
 
+PositiveShare = Annotated[float, Interval(gt=0, le=1)]
+Model = Annotated[str, OneOf(*MODELS)]
+
 
 @dataclass
 class PowerConfig:
     """Options of `python -m evaluation power`."""
 
-    discordant: float = 0.1  # share of the samples on which two systems differ: one right, the other wrong
-    model: str = MODELS[0]  # whose score without edits the unpaired limit assumes
+    discordant: PositiveShare = 0.1  # share of the samples on which two systems differ: one right, the other wrong
+    model: Model = MODELS[0]  # whose score without edits the unpaired limit assumes
     out: str | None = None  # Markdown file to write as well; null: none
 
     def __post_init__(self) -> None:
-        one_of("model", self.model, MODELS)
-        if not 0 < self.discordant <= 1:
-            raise ValueError(f"discordant={self.discordant} must be a share above 0 and up to 1")
+        check(self)
 
 
 @dataclass(frozen=True)

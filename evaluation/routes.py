@@ -10,12 +10,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from etchr.checks import at_least, one_of
+from etchr.checks import Count, OneOf, Share, check
 from etchr.concurrent import for_each
 from etchr.config import parse_command
 from etchr.families import TASKS, TaskFamily
@@ -43,6 +43,8 @@ EXPLAINED = """
 {unit} comes several times, a bootstrap over those that differ. In the means and in risk and calibration every set
 counts alike."""
 
+Way = Annotated[str, OneOf("rule", "model")]
+
 
 @dataclass
 class RouteConfig:
@@ -52,22 +54,17 @@ class RouteConfig:
     data: str = "outputs/data"  # folder with <task>/test.parquet of procedural tasks
     benchmarks: str = "outputs/benchmarks"  # folder with a folder for each public benchmark
     charxiv_constants: str | None = None  # CharXiv's own src/constants.py: its exact questions; null: ours
-    num_samples: int | None = None  # per set, the first ones; null: all
-    route: str = "rule"  # rule: by the words of the question; model: by the reasoner, which sees the picture too
+    num_samples: Count | None = None  # per set, the first ones; null: all
+    route: Way = "rule"  # rule: by the words of the question; model: by the reasoner, which sees the picture too
     words: str = str(DEFAULT_WORDS)  # rule: YAML of the words' weights
-    min_confidence: float = MIN_CONFIDENCE  # below it no edit is asked for
+    min_confidence: Share = MIN_CONFIDENCE  # below it no edit is asked for
     reasoner: ModelConfig = field(default_factory=ModelConfig)  # model: who is asked
-    max_tokens: int = 4096  # model: of a reply
-    concurrency: int = 32  # model: questions in flight
+    max_tokens: Count = 4096  # model: of a reply
+    concurrency: Count = 32  # model: questions in flight
     out: str = "outputs/route"  # folder for route.md, route.json, routes.jsonl and the model's replies
 
     def __post_init__(self) -> None:
-        one_of("route", self.route, ("rule", "model"))
-        at_least(self, {"max_tokens": 1, "concurrency": 1})
-        if self.num_samples is not None and self.num_samples < 1:
-            raise ValueError(f"num_samples={self.num_samples} must be at least 1")
-        if not 0 <= self.min_confidence <= 1:
-            raise ValueError(f"min_confidence={self.min_confidence} must lie between 0 and 1")
+        check(self)
 
 
 class Routed(NamedTuple):

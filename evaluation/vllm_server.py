@@ -21,8 +21,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Annotated
 
-from etchr.checks import at_least
+from annotated_types import Ge
+
+from etchr.checks import Count, Natural
 from etchr.config import parse_command
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.context_length import KINDS, Request, RequestConfig, longest_request
@@ -40,25 +43,21 @@ class ServerConfig(RequestConfig):
     model: str = ""  # hub id or folder of the understanding model
     name: str | None = None  # under which it is served; null: as model
     host: str = "127.0.0.1"  # 0.0.0.0 to be reached from other machines; set VLLM_API_KEY then
-    port: int = 8000  # of the first server; the others take the next ones
+    port: Count = 8000  # of the first server; the others take the next ones
     gpus: list[str] | None = None  # to use; null: CUDA_VISIBLE_DEVICES, or all that nvidia-smi lists
-    tensor_parallel: int = 1  # GPUs that share one server, for a model that is too large for one
-    servers: int | None = None  # null: as many as the GPUs allow, one without GPUs
-    max_model_len: int | None = None  # tokens; null: what the longest request needs
+    tensor_parallel: Count = 1  # GPUs that share one server, for a model that is too large for one
+    servers: Count | None = None  # null: as many as the GPUs allow, one without GPUs
+    max_model_len: Count | None = None  # tokens; null: what the longest request needs
     vllm: str = "vllm"  # the program
     logs: str = "outputs/vllm"  # folder of the servers' logs
-    start_timeout_s: float = 1800.0  # until all servers answer; the first start downloads the weights
-    restarts: int = 3  # of a server that dies
+    start_timeout_s: Annotated[float, Ge(1)] = 1800.0  # until all servers answer; the first start downloads the weights
+    restarts: Natural = 3  # of a server that dies
     dry_run: bool = False  # print the commands and stop
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.model:
             raise ValueError("no model; give its hub id or folder, such as Qwen/Qwen3-VL-8B-Instruct")
-        at_least(self, {"port": 1, "tensor_parallel": 1, "restarts": 0, "start_timeout_s": 1})
-        for option in ("servers", "max_model_len"):
-            if getattr(self, option) is not None:
-                at_least(self, {option: 1})
 
 
 def server_command(config: ServerConfig, request: Request, port: int, extra: Sequence[str] = ()) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from data_prep.bench.inputs import CASES, Case
 from data_prep.workers import workers
-from etchr.checks import at_least, one_of
+from etchr.checks import Natural, Positive, check, one_of
 from etchr.config import parse_command
 from etchr.run_folder import write_atomically
 
@@ -34,16 +34,16 @@ class DataBenchConfig:
     """Options of `python -m data_prep.bench`."""
 
     sources: list[str] = field(default_factory=lambda: list(CASES))  # to measure
-    scale: float = 1.0  # of the number of rows that are measured
-    processes: int = 0  # of each source; 0: as many as there are CPUs
+    scale: Positive = 1.0  # of the number of rows that are measured
+    processes: Natural = 0  # of each source; 0: as many as there are CPUs
     out: str = "outputs/bench_data"  # folder for table.md and results.json
 
     def __post_init__(self) -> None:
-        at_least(self, {"processes": 0})
+        check(self)
         for name in self.sources:
             one_of("sources", name, tuple(CASES))
-        if not self.sources or self.scale <= 0:
-            raise ValueError(f"sources={self.sources} must name one, and scale={self.scale} be above 0")
+        if not self.sources:
+            raise ValueError(f"sources=[] must name at least one of {', '.join(CASES)}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval
 
 from data_prep.quality.measure import (
     LEARNT,
@@ -29,7 +30,7 @@ from data_prep.quality.measure import (
 from data_prep.quality.page import markdown, page
 from data_prep.quality.phash import KEYS, MAX_DISTANCE, Sharing
 from data_prep.workers import num_workers, workers
-from etchr.checks import at_least
+from etchr.checks import Natural, check
 from etchr.config import parse_command
 from etchr.pages import short
 from etchr.run_folder import write_atomically
@@ -41,6 +42,9 @@ MAX_PAIRS = 6  # pairs of rows that are shown for each set
 MAX_TRIES = 100  # rows looked at for them
 Pair = tuple[str, str, int, int]  # names of the sets of two rows, and the rows
 
+HashBits = Annotated[int, Interval(ge=0, le=MAX_DISTANCE)]
+Level = Annotated[int, Interval(ge=0, le=255)]
+
 
 @dataclass
 class QualityConfig:
@@ -49,21 +53,17 @@ class QualityConfig:
     paths: list[str] = field(default_factory=lambda: ["outputs/data"])  # Parquet files, or folders: all *.parquet below
     against: list[str] = field(default_factory=list)  # evaluation sets, likewise, beside the val and test rows of paths
     out: str = "outputs/quality"  # folder of the reports
-    distance: int = 6  # bits of 64 in which the hashes of similar pictures may differ, 0 to 10
-    tolerance: int = 16  # of 255, by which the 8x8 reductions of similar pictures may differ; 255: the hash alone
-    sheet: int = 8  # rows of each family on the contact sheet
+    distance: HashBits = 6  # bits of 64 in which the hashes of similar pictures may differ, 0 to 10
+    tolerance: Level = 16  # of 255, by which the 8x8 reductions of similar pictures may differ; 255: the hash alone
+    sheet: Natural = 8  # rows of each family on the contact sheet
     seed: int = 0  # of the contact sheet
     strict: bool = False  # exit with an error if training shares pictures and questions with evaluation, or may do so
-    processes: int = 0  # that read files at the same time; 0: as many as there are CPUs
+    processes: Natural = 0  # that read files at the same time; 0: as many as there are CPUs
 
     def __post_init__(self) -> None:
-        at_least(self, {"distance": 0, "tolerance": 0, "sheet": 0, "processes": 0})
+        check(self)
         if not self.paths:
             raise ValueError("paths=[] is empty; name the Parquet files or folders of a data set")
-        if self.distance > MAX_DISTANCE or self.tolerance > 255:
-            raise ValueError(
-                f"distance={self.distance} must be at most {MAX_DISTANCE}, tolerance={self.tolerance} at most 255"
-            )
         if len(self.against) > MAX_SETS:
             raise ValueError(f"against names {len(self.against)} sets; {MAX_SETS} are compared at most")
         if len({Path(path).resolve() for path in self.against}) < len(self.against):

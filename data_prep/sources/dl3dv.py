@@ -15,14 +15,15 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import permutations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from annotated_types import Ge, Interval
 from PIL import Image
 
 from data_prep.sources import poses
 from data_prep.sources.poses import Motion, Video, direction_word, read_video, sector, turn
 from data_prep.sources.source import BuildConfig, Source
-from etchr.checks import at_least, one_of
+from etchr.checks import NotNegative, OneOf, Share, one_of
 from etchr.families import TaskFamily
 from etchr.images import open_image
 from etchr.rows import inside
@@ -45,6 +46,9 @@ ASPECT_TOLERANCE = 0.03  # of w/h against the picture's; rounding to 270 lines g
 
 Pictures = dict[int, Image.Image]  # by the number of the frame
 
+FrameFolder = Annotated[str, OneOf("auto", *FOLDERS)]
+Tilt = Annotated[float, Interval(gt=0, le=80)]
+
 
 @dataclass
 class DL3DVConfig(BuildConfig):
@@ -53,27 +57,26 @@ class DL3DVConfig(BuildConfig):
     part_size: int = 25  # scenes that go into one Parquet file; 25 have about 400 pictures: 0.3 GB at 960x540
     root: str = ""  # folder that holds the scenes' folders; required
     exclude: str | None = None  # list of scenes to leave out: benchmark-meta.csv, a hash per line, or none; required
-    images: str = "auto"  # folder of a scene's pictures, such as images_8 (480x270); auto: images_4 before images_8
-    pairs_per_scene: int = 8  # samples of a scene at most
-    frames_per_scene: int = 32  # frames drawn at random that the pairs are made of
+    images: FrameFolder = (
+        "auto"  # folder of a scene's pictures, such as images_8 (480x270); auto: images_4 before images_8
+    )
+    pairs_per_scene: Annotated[int, Ge(2)] = 8  # samples of a scene at most
+    frames_per_scene: Annotated[int, Ge(3)] = 32  # frames drawn at random that the pairs are made of
     kinds: list[str] = field(default_factory=lambda: list(KINDS))  # of questions; for RL only light is learnable
     sectors: int = 8  # directions that are told apart, 8 or 4
-    margin: float = 7.0  # degrees round the border of two directions that are left out as ambiguous
-    light_margin: float = 16.0  # of 255: how much brighter the brightest third must be than the next
-    min_baseline: float = 0.03  # least distance of the two cameras, as a share of the path's extent
+    margin: NotNegative = 7.0  # degrees round the border of two directions that are left out as ambiguous
+    light_margin: Annotated[float, Ge(1)] = 16.0  # of 255: how much brighter the brightest third must be than the next
+    min_baseline: NotNegative = 0.03  # least distance of the two cameras, as a share of the path's extent
     max_baseline: float = 0.5  # largest distance
-    min_yaw: float = 0.0  # degrees that the camera turns at least
+    min_yaw: NotNegative = 0.0  # degrees that the camera turns at least
     max_yaw: float = 60.0  # degrees that it turns at most
-    min_shared: float = 0.4  # share of either picture that the other shows too, estimated
-    max_tilt: float = 35.0  # degrees that a camera may be pitched or rolled
+    min_shared: Share = 0.4  # share of either picture that the other shows too, estimated
+    max_tilt: Tilt = 35.0  # degrees that a camera may be pitched or rolled
     near: float = 0.25  # depth at which contents are assumed to begin, as a share of the path's extent
     far: float = 2.0  # depth at which they end
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("images", self.images, ("auto", *FOLDERS))
-        at_least(self, {"pairs_per_scene": 2, "frames_per_scene": 3, "margin": 0, "light_margin": 1})
-        at_least(self, {"min_baseline": 0, "min_yaw": 0, "min_shared": 0})
         if self.sectors not in (4, 8):
             raise ValueError(f"sectors={self.sectors} must be 4 or 8")
         if not self.kinds or len(set(self.kinds)) < len(self.kinds):
@@ -84,8 +87,6 @@ class DL3DVConfig(BuildConfig):
             raise ValueError(f"margin={self.margin} must be below {180 / self.sectors}, half of a direction's width")
         if not self.min_baseline < self.max_baseline or not self.min_yaw < self.max_yaw <= 180:
             raise ValueError("min_baseline must be below max_baseline, and min_yaw below max_yaw (at most 180)")
-        if self.min_shared > 1 or not 0 < self.max_tilt <= 80:
-            raise ValueError("min_shared must be at most 1, and max_tilt above 0 and at most 80")
         if not 0 < self.near < self.far:
             raise ValueError(f"near={self.near} must be above 0 and below far={self.far}")
 

@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from annotated_types import Ge, Interval
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.jigsaw import ORDERS, PHOTO_SUFFIXES
@@ -49,6 +50,8 @@ QUESTION = (
     "2-0-3-1."
 )
 
+NumOrders = Annotated[int, Interval(ge=1, lt=len(ORDERS))]
+
 
 @dataclass
 class JigsawsConfig(BuildConfig):
@@ -58,17 +61,15 @@ class JigsawsConfig(BuildConfig):
 
     photos: str | None = None  # folder of photographs, searched with all folders below it
     spatial_ssrl: str | None = None  # folder with spatialssrl.parquet and the extracted images.zip
-    puzzles: int = 1  # of each photograph, all of different orders; 23 at most
+    puzzles: NumOrders = 1  # of each photograph, all of different orders; 23 at most
     max_pixels: int = 1_048_576  # area of a picture; larger ones are scaled down
-    min_side: int = 128  # px of the shorter side, after scaling; smaller pictures are refused
+    min_side: Annotated[int, Ge(64)] = 128  # px of the shorter side, after scaling; smaller pictures are refused
     photos_source: str = "photographs"  # name of the photographs' collection, for the samples
     photos_licence: str = "not stated"  # of the photographs, for the samples
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, {"puzzles": 1, "min_side": 64, "max_pixels": self.min_side**2})
-        if self.puzzles >= len(ORDERS):
-            raise ValueError(f"puzzles={self.puzzles} must be at most {len(ORDERS) - 1}, the orders that there are")
+        at_least(self, {"max_pixels": self.min_side**2})
         if bool(self.photos) == bool(self.spatial_ssrl):
             raise ValueError("give either photos=FOLDER or spatial_ssrl=FOLDER")
         if self.split == "test" and (self.spatial_ssrl or self.puzzles > 1):

@@ -10,8 +10,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from annotated_types import Ge, Interval, Le
 from PIL import Image, ImageDraw
 
 from data_prep.draw import MAGENTA
@@ -20,7 +21,7 @@ from data_prep.grids import Cell, find
 from data_prep.sources.generated import Generated, Solved, shortest_walks
 from data_prep.sources.mazes import MOST_SIZE
 from data_prep.sources.source import BuildConfig
-from etchr.checks import at_least
+from etchr.checks import Count, at_least
 from etchr.families import TaskFamily
 from etchr.sample import EditSample
 
@@ -35,19 +36,16 @@ class LakesConfig(BuildConfig):
 
     has_test_set: ClassVar[bool] = True
 
-    num_lakes: int = 20_000  # maps of all splits together; of split=test alone
-    smallest: int = 3  # tiles a side; sizes are drawn evenly from smallest to largest
-    largest: int = 8  # tiles a side, 8 at most: the renderer makes tiles of more smaller
-    size: int = 512  # side of the picture in px
+    num_lakes: Count = 20_000  # maps of all splits together; of split=test alone
+    smallest: Annotated[int, Ge(3)] = 3  # tiles a side; sizes are drawn evenly from smallest to largest
+    largest: Annotated[int, Le(8)] = 8  # tiles a side, 8 at most: the renderer makes tiles of more smaller
+    size: Annotated[int, Interval(ge=RENDERED_FROM, le=MOST_SIZE)] = 512  # side of the picture in px
     frozen_share: float = 0.8  # probability that a tile is no hole; gymnasium's default
     unique: bool = False  # only maps with exactly one shortest path; they are rare unless frozen_share is about 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, {"num_lakes": 1, "smallest": 3, "largest": self.smallest, "size": RENDERED_FROM})
-        for name, most in (("largest", 8), ("size", MOST_SIZE)):
-            if getattr(self, name) > most:
-                raise ValueError(f"{name}={getattr(self, name)} must be at most {most}")
+        at_least(self, {"largest": self.smallest})
         if not LEAST_FROZEN <= self.frozen_share <= 1:
             raise ValueError(
                 f"frozen_share={self.frozen_share} must be from {LEAST_FROZEN} to 1; below, hardly a map has a path"

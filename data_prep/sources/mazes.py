@@ -9,8 +9,9 @@ has exactly num_mazes mazes, all different, as many of each size; a published se
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
+from annotated_types import Ge, Le
 from PIL import Image, ImageDraw
 
 from data_prep.draw import BLUE
@@ -18,7 +19,7 @@ from data_prep.grids import Cell, neighbours
 from data_prep.maze import FILL
 from data_prep.sources.generated import Generated, Solved, shortest_walks
 from data_prep.sources.source import BuildConfig
-from etchr.checks import at_least, one_of
+from etchr.checks import Count, OneOf, at_least
 from etchr.families import TaskFamily
 from etchr.sample import EditSample
 
@@ -27,6 +28,8 @@ MAX_LOOPS = 0.1  # share of the walls that are opened again at most, so that a m
 LINE = (150, 150, 150)  # the thin lines between cells
 LEAST_CELL, MOST_SIZE = 8, 4096  # px
 
+Ends = Annotated[str, OneOf("anywhere", "corners")]
+
 
 @dataclass
 class MazesConfig(BuildConfig):
@@ -34,22 +37,18 @@ class MazesConfig(BuildConfig):
 
     has_test_set: ClassVar[bool] = True
 
-    num_mazes: int = 100_000  # mazes of all splits together; of split=test alone
-    smallest: int = 3  # cells a side; sizes are drawn evenly from smallest to largest
+    num_mazes: Count = 100_000  # mazes of all splits together; of split=test alone
+    smallest: Annotated[int, Ge(3)] = 3  # cells a side; sizes are drawn evenly from smallest to largest
     largest: int = 12  # cells a side
-    size: int = 512  # side of the picture in px
+    size: Annotated[int, Le(MOST_SIZE)] = 512  # side of the picture in px
     unique: bool = True  # only mazes with exactly one shortest path
-    ends: str = "anywhere"  # anywhere, or corners: start in the upper left, goal in the lower right
-    shortest: int = 2  # least length of the shortest path in moves
+    ends: Ends = "anywhere"  # anywhere, or corners: start in the upper left, goal in the lower right
+    shortest: Annotated[int, Ge(2)] = 2  # least length of the shortest path in moves
     longest: int | None = None  # greatest length of the shortest path in moves; null: no limit
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, {"num_mazes": 1, "smallest": 3, "largest": self.smallest, "shortest": 2})
-        at_least(self, {"size": LEAST_CELL * self.largest})
-        if self.size > MOST_SIZE:
-            raise ValueError(f"size={self.size} must be at most {MOST_SIZE}")
-        one_of("ends", self.ends, ("anywhere", "corners"))
+        at_least(self, {"largest": self.smallest, "size": LEAST_CELL * self.largest})
         if self.longest is not None and self.longest < self.shortest:
             raise ValueError(f"longest={self.longest} must be at least shortest={self.shortest}, or null")
         if not possible_sizes(self):

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from data_prep.sources.columns import Rows, columns_seen, is_picture, is_text, schema_of
 from data_prep.sources.source import BuildConfig, Source
 from etchr.boxes import OUTSIDE, draw_boxes, read_boxes
-from etchr.checks import at_least, one_of
+from etchr.checks import Count, OneOf, one_of
 from etchr.families import TaskFamily
 from etchr.images import decode_image
 from etchr.rows import text
@@ -32,26 +32,28 @@ SPLITS = ("train", "validation", "test")  # of the source, by the names of its f
 _NUMBER = re.compile(r"[-+$€£¥]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,30})(?:\.[0-9]{1,30})? ?%?")
 _LONG = re.compile(r"-?[0-9]{1,15}\.[0-9]{5,30}")  # more decimals than a reader gives
 
+SourceSplit = Annotated[str, OneOf(*SPLITS)]
+Outside = Annotated[str, OneOf(*OUTSIDE)]
+
 
 @dataclass
 class RefChartQAConfig(BuildConfig):
     """The options of this source."""
 
     root: str = "data/refchartqa"  # folder of the Parquet files, or of a folder data with them
-    source_split: str = "train"  # of the source: train, validation or test (test charts are ChartQA's test charts)
+    source_split: SourceSplit = (
+        "train"  # of the source: train, validation or test (test charts are ChartQA's test charts)
+    )
     types: list[str] = field(default_factory=lambda: list(TYPES))  # use questions of these: human, machine, pot
-    outside: str = "clip"  # boxes that reach out of the chart: clip, or refuse the question
-    max_boxes: int = 20  # of a question; one with more is refused
+    outside: Outside = "clip"  # boxes that reach out of the chart: clip, or refuse the question
+    max_boxes: Count = 20  # of a question; one with more is refused
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("source_split", self.source_split, SPLITS)
-        one_of("outside", self.outside, OUTSIDE)
         for name in self.types:
             one_of("types", name, TYPES)
         if not self.types:
             raise ValueError(f"types=[] must name at least one of {', '.join(TYPES)}")
-        at_least(self, {"max_boxes": 1})
 
 
 class RefChartQA(Source):

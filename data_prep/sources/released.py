@@ -19,13 +19,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from PIL import Image
 
 from data_prep.sources.columns import KINDS, NO_COLUMN, Rows, WantedColumn, find_layout, find_parquet, schema_of
 from data_prep.sources.source import BuildConfig, Source
-from etchr.checks import at_least, one_of
+from etchr.checks import NotNegative, OneOf
 from etchr.choices import chosen_letter, read_options
 from etchr.families import TaskFamily
 from etchr.images import decode_image
@@ -52,26 +52,26 @@ MAX_LABEL = 500  # characters of a path or an id that are kept
 # D,R,R and `Down, right` and DRRD and arrows; blanks and commas between them.
 MOVES = re.compile(r"(?:up|down|left|right|[udlr]+)(?:[\s,]+(?:up|down|left|right|[udlr]+))*|[↑↓←→][↑↓←→\s,]*", re.I)
 
+Kind = Annotated[str, OneOf("auto", *KINDS)]
+BoxFamily = Annotated[str, OneOf(*BOX_FAMILIES)]
+
 
 @dataclass
 class ReleasedConfig(BuildConfig):
     """Options of `python -m data_prep released`."""
 
     root: str | None = None  # REQUIRED: the downloaded folder of one data set, or one Parquet file
-    kind: str = "auto"  # sft, grpo or dl3dv2k; auto: by the columns and the folder's name
+    kind: Kind = "auto"  # sft, grpo or dl3dv2k; auto: by the columns and the folder's name
     meta_prompts: str | None = None  # router YAML: these sentences are cut off; null: the prompt is the question
     source_column: str | None = None  # of the source picture; null: found by type and name
     target_column: str | None = None  # of the edited picture, or none; the source's where a list holds both, in order
     prompt_column: str | None = None  # of the prompt or question
     answer_column: str | None = None  # of the answer, or of a list of questions with answers; or none
-    box_family: str = "perception"  # or chart: of red-box rows that no path and no column tells apart
-    max_stretch: float = 0.05  # an edit whose shape differs more from its source's is refused, not resized
+    box_family: BoxFamily = "perception"  # or chart: of red-box rows that no path and no column tells apart
+    max_stretch: NotNegative = 0.05  # an edit whose shape differs more from its source's is refused, not resized
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("kind", self.kind, ("auto", *KINDS))
-        one_of("box_family", self.box_family, BOX_FAMILIES)
-        at_least(self, {"max_stretch": 0})
         if NO_COLUMN in (self.source_column, self.prompt_column):
             raise ValueError("every row needs a source picture and a prompt: name the columns")
 

@@ -5,12 +5,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from etchr.checks import at_least, one_of
+from etchr.checks import BelowOne, Count, Natural, OneOf, check
 from etchr.sample import EditSample
 
 TEST_SHARE = 0.1  # of the keys of a source that has a test set; another share would make all test sets other ones
+
+Split = Annotated[str, OneOf("train", "val", "test")]
 
 
 @dataclass
@@ -18,31 +20,26 @@ class BuildConfig:
     """The options that every source has."""
 
     out: str = "outputs/data"  # folder; each source gets its own below it
-    split: str = "train"  # train or val, or test where there is a test set: by the hash of a key, whatever the seed
-    val_share: float = 0.01  # of the pictures
+    split: Split = "train"  # train or val, or test where there is a test set: by the hash of a key, whatever the seed
+    val_share: BelowOne = 0.01  # of the pictures
     seed: int = 0  # of what is drawn at random
-    num_items: int | None = None  # the first ones of the source; null: all
-    part_size: int = 500  # items that go into one Parquet file
-    processes: int = 0  # that work at the same time; 0: as many as there are CPUs
-    shard: int = 0  # the part of the work that this machine does, from 0
-    num_shards: int = 1  # machines that share the work and the folder
+    num_items: Count | None = None  # the first ones of the source; null: all
+    part_size: Count = 500  # items that go into one Parquet file
+    processes: Natural = 0  # that work at the same time; 0: as many as there are CPUs
+    shard: Natural = 0  # the part of the work that this machine does, from 0
+    num_shards: Count = 1  # machines that share the work and the folder
 
     has_test_set: ClassVar[bool] = False  # whether split=test is there; other sources are data to train on
 
     def __post_init__(self) -> None:
-        one_of("split", self.split, ("train", "val", "test"))
+        check(self)
         if self.split == "test" and not self.has_test_set:
             raise ValueError(
                 "split=test is not there: this source's data are for training; "
                 "mazes, lakes and jigsaws photos=FOLDER make test sets"
             )
-        at_least(self, {"part_size": 1, "processes": 0, "num_shards": 1, "shard": 0})
         if self.split == "val" and self.val_share == 0:
             raise ValueError("val_share=0 leaves nothing for split=val; give it a share")
-        if not 0 <= self.val_share < 1:
-            raise ValueError(f"val_share={self.val_share} must be at least 0 and below 1")
-        if self.num_items is not None and self.num_items < 1:
-            raise ValueError(f"num_items={self.num_items} must be at least 1, or null for all")
         if self.shard >= self.num_shards:
             raise ValueError(f"shard={self.shard} must be below num_shards={self.num_shards}; shards count from 0")
 

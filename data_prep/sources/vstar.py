@@ -16,11 +16,11 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from data_prep.sources.source import BuildConfig, Source
 from etchr.boxes import OUTSIDE, draw_boxes, read_boxes
-from etchr.checks import at_least, one_of
+from etchr.checks import Count, OneOf, one_of
 from etchr.families import TaskFamily
 from etchr.images import open_image
 from etchr.rows import inside, text
@@ -55,8 +55,8 @@ class VStarConfig(BuildConfig):
     root: str = "data/vstar"  # folder of the JSON files and of coco2014, coco2017 and gqa; each may be a link
     files: list[str] = field(default_factory=lambda: list(BOX_FILES))  # of records; the two others have no boxes
     pictures: list[str] = field(default_factory=lambda: list(PICTURES))  # use records of these pictures
-    outside: str = "clip"  # boxes that reach out of the picture: clip, or refuse the record
-    max_targets: int = 6  # boxes of a record; one with more is refused
+    outside: Annotated[str, OneOf(*OUTSIDE)] = "clip"  # boxes that reach out of the picture: clip, or refuse the record
+    max_targets: Count = 6  # boxes of a record; one with more is refused
     multi_turn: bool = False  # also dialogues, by their first question, though the boxes may be of a later one
 
     def __post_init__(self) -> None:
@@ -65,8 +65,6 @@ class VStarConfig(BuildConfig):
             one_of("files", name, FILES)
         for name in self.pictures:
             one_of("pictures", name, tuple(PICTURES))
-        one_of("outside", self.outside, OUTSIDE)
-        at_least(self, {"max_targets": 1})
         for option in ("files", "pictures"):
             if len(set(getattr(self, option))) != len(getattr(self, option)) or not getattr(self, option):
                 raise ValueError(f"{option}={getattr(self, option)} must name at least one, and none twice")

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Annotated
 
-from etchr.checks import at_least
+from annotated_types import Ge
+
+from etchr.checks import NotNegative, check
 from etchr.config import parse_command
 from etchr.editor.folder import check_folder, named_folder
 from etchr.mllm.answers import answer_type, extract_answer, is_correct
@@ -37,16 +40,16 @@ class CalibrateConfig:
     data: str = "outputs/data/calibration"  # folder with TASK/val.parquet of questions
     editor: str = "nano"  # folder of the base editor; nano: the kept one
     loras: list[str] = field(default_factory=list)  # adapters over it, whose edits count too
-    num_samples: int = 20  # questions of each task for each editor
-    num_made: int = 60  # questions of each task whose ground-truth edit is spoiled
-    l2: float = 0.001  # what keeps weights small
-    folds: int = 5  # of the questions, for the report
+    num_samples: Annotated[int, Ge(2)] = 20  # questions of each task for each editor
+    num_made: Annotated[int, Ge(2)] = 60  # questions of each task whose ground-truth edit is spoiled
+    l2: NotNegative = 0.001  # what keeps weights small
+    folds: Annotated[int, Ge(2)] = 5  # of the questions, for the report
     seed: int = 0  # of edits and of what spoils them
     out: str = str(RULES_FILE)  # YAML to write
     report: str = "outputs/calibration"  # folder of report.md and curve.png
 
     def __post_init__(self) -> None:
-        at_least(self, {"num_samples": 2, "num_made": 2, "l2": 0, "folds": 2})
+        check(self)
 
 
 @dataclass(frozen=True)

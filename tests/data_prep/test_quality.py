@@ -446,7 +446,7 @@ def test_a_file_damaged_inside_counts_up_to_there(tmp_path):
     [
         ({"paths": ["nowhere"]}, "no Parquet files in nowhere"),
         ({"paths": []}, "paths=\\[\\] is empty"),
-        ({"distance": 11}, "distance=11 must be at most 10"),
+        ({"distance": 11}, "distance=11 must lie between 0 and 10"),
         ({"sheet": -1}, "sheet=-1 must be at least 0"),
         ({"against": ["x", "x"]}, "names a set twice"),
         ({"against": ["x", "./x"]}, "names a set twice"),

@@ -124,8 +124,8 @@ def test_the_command_writes_only_where_it_is_told(tmp_path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("word", "match"),
     [
-        ("discordant=0", "discordant=0.0 must be a share"),
-        ("discordant=1.5", "must be a share"),
+        ("discordant=0", "discordant=0.0 must be above 0"),
+        ("discordant=1.5", "must be above 0 and at most 1"),
         ("model=GPT", "model='GPT' must be one of Qwen3-VL-8B"),
     ],
 )
