@@ -145,13 +145,18 @@ def ask(
         typer.echo(f"source   {image} ({picture.width}x{picture.height})")
         typer.echo(f"prompt   {prompt}")
         typer.echo(f"edit     {saved / 'edit.png'} ({width}x{height})")
+    _print_answer(trace)
+    typer.echo(f"record   {saved / 'record.json'}")
+
+
+def _print_answer(trace: "Trace") -> None:
+    """Verdict, answer and where it comes from; exits with the reason if there is none."""
     if trace.unscored is not None:
         _stop(f"no answer: {trace.unscored}")
     if trace.verdict is not None:
         typer.echo(f"verdict  {trace.verdict}: {trace.verdict_text}")
     typer.echo(f"answer   {trace.answer} (from the {'edit' if trace.used_edit else 'source alone'})")
     typer.echo(f"reply    {trace.answer_text}")
-    typer.echo(f"record   {saved / 'record.json'}")
 
 
 @app.command()
@@ -176,6 +181,7 @@ def edit(
     """Edit one picture."""
     from etchr.http.endpoints import CallFailed
     from etchr.images import encode_png, open_image
+    from etchr.run_folder import write_atomically
 
     chosen = _EditorChoice(editor, lora, editor_url or [], editor_model, editor_api_key_env, steps, guidance)
     try:
@@ -190,7 +196,7 @@ def edit(
         with chosen.opened() as drawing:
             made: Image.Image = drawing.edit([picture], [text], [seed])[0]
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(encode_png(made))
+        write_atomically(out, encode_png(made))
     except (ValueError, OSError, CallFailed) as error:
         _stop(error)
     typer.echo(f"{out} ({made.width}x{made.height})")

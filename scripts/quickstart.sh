@@ -14,7 +14,7 @@ case "${1:-}" in
   *) echo "usage: bash scripts/quickstart.sh [smoke]" >&2; exit 2 ;;
 esac
 data=outputs/data/$name
-python -m data_prep all split=train seed=1 num_samples=$pairs shallow=0.8 out=$data # few, mostly easy, with edits
+python -m data_prep all split=train seed=1 num_samples=$pairs shallow=0.6 out=$data # few, most of them easy, with edits
 python -m data_prep all split=val seed=2 num_samples=$held_out out=$data
 python -m data_prep all split=test seed=2026 num_samples=$samples out=$data
 python -m data_prep all split=train seed=3 num_samples=$prompts out=$data-prompts # of every depth

@@ -210,8 +210,8 @@ def lake_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> 
 _ORDERS = list(itertools.permutations(range(4)))  # the first is the identity, which is no puzzle's solution
 _PIECE = 32  # samples a side at which pieces are compared
 _CLEAR = 0.08  # a second best order that costs so much more is out of the question, and counts no less if it costs more
-_SOFT_SEAM = 0.04  # a jump that a soft edit may have
-LEAST_MATCH, LARGEST_SEAM = 0.45, 0.1  # beyond these an edit is of another picture, or in a wrong order
+_SOFT_SEAM, _HARD_SEAM = 0.04, 0.1  # a jump that a soft edit may have, and one that counts no less if it is larger
+LARGEST_COST, LARGEST_SEAM = 0.13, 0.15  # beyond these an edit is of another picture, or in a wrong order
 _JIGSAW_FEATURES = {
     "match": Feature(1, "the quarters of the edit are hardly those of the pieces"),
     "gap": Feature(1, "the pieces might lie in another order as well"),
@@ -237,14 +237,14 @@ def piece_order(words: re.Match[str], source: Image.Image, edit: Image.Image) ->
         return _unread("the pieces lie as they lay before")
     answer, match = "-".join(map(str, best)), _match(pieces[list(best)], places)
     seam = max(_seam(after, True), _seam(after, False))
-    if match < LEAST_MATCH:
+    if mean[best] > LARGEST_COST:
         return Reading(answer, "the edit shows another picture than the pieces do")
     if seam > LARGEST_SEAM:
         return Reading(answer, "the pieces do not meet at the seams")
     features = {
         "match": match,
         "gap": min(1 - mean[best] / max(mean[second], 1e-6), _CLEAR),
-        "seam": max(seam - _SOFT_SEAM, 0.0),
+        "seam": min(max(seam, _SOFT_SEAM), _HARD_SEAM) - _SOFT_SEAM,
     }
     return Reading(answer, "every quarter matches a piece and the seams meet", features)
 

@@ -196,7 +196,8 @@ def train(
         made = json.loads(record.read_text(encoding="utf-8"))
         if {key: made.get(key) for key in origin} != origin:
             raise ValueError(f"{out} was made from other options or data; choose another out=FOLDER or remove that one")
-        editor = KleinEditor.load(out, device="cpu", dtype="float32")
+        kept = KleinEditor.load(out, device="cpu", dtype="float32")
+        editor.vae, editor.transformer = kept.vae, kept.transformer
         log.info("what is finished in %s is kept", out)
     else:
         begin = time.time()
