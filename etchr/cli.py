@@ -53,6 +53,7 @@ COMMANDS = {
     ),
     "reader": ("etchr.nano.reader", "Serve the embedded reader as an OpenAI-compatible endpoint."),
     "base": ("etchr.nano.train", "Build and train a nano base editor."),
+    "bench": ("etchr.bench.__main__", "Measure speed and memory here: sft, rl, evr or data."),
 }
 
 

@@ -21,7 +21,6 @@ COMMANDS = {  # name -> the module whose `main(argv)` runs it, and what it does
     "claims": ("evaluation.claims", "which of the paper's claims hold in runs of ours, with intervals over seeds"),
     "figure": ("evaluation.figures", "figures 2a and 2b of the paper: data and plot"),
     "power": ("evaluation.power", "the smallest gain that each benchmark can show, beside the paper's gains"),
-    "bench": ("evaluation.bench", "how well edits and model calls overlap, with an editor and a model that only wait"),
     "calibrate": ("evaluation.calibrate.__main__", "fit how sure the reader is, on edits of validation questions"),
     "route": ("evaluation.routes", "how well questions are routed to families, on labelled sets"),
 }

@@ -26,7 +26,7 @@ from evaluation.tabular import Table, markdown_table
 
 @dataclass
 class EvrBenchConfig:
-    """Options of `python -m evaluation bench`."""
+    """Options of `python -m etchr.bench evr`."""
 
     num_samples: Count = 200  # of the run
     num_serial: Count = 20  # of the serial loop, whose rate does not depend on their number
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
         EvrBenchConfig,
         config_name=None,
         argv=argv,
-        prog="python -m evaluation bench",
+        prog="python -m etchr.bench evr",
         description=(__doc__ or "").strip(),
     )
     serial = serial_loop(config)

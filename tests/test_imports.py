@@ -29,6 +29,7 @@ ALLOWED = {
     "evr": {"base", "mllm", "editor"},
     "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "training", "sft"},
     "rl": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "training", "rl"},
+    "bench": {"base", "editor", "runtime", "training", "sft", "rl", "bench"},
     "cli": {"base", "flow", "mllm", "editor", "evr", "hub", "nano", "serving", "cli"},
 }
 CHOOSES_NANO = {"etchr.mllm.settings"}  # where a model is chosen by its name

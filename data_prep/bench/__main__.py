@@ -1,4 +1,4 @@
-"""`python -m data_prep.bench`: what each source costs on this machine, in outputs/bench_data/table.md.
+"""`python -m etchr.bench data`: what each source costs on this machine, in outputs/bench_data/table.md.
 
 Every source is run twice by its own command, on few rows and on many, so that the start of the processes can be taken
 off. Inputs are made up (see `inputs.py`); what comes out is removed once it is measured.
@@ -31,7 +31,7 @@ Result = dict[str, Any]
 
 @dataclass
 class DataBenchConfig:
-    """Options of `python -m data_prep.bench`."""
+    """Options of `python -m etchr.bench data`."""
 
     sources: list[str] = field(default_factory=lambda: list(CASES))  # to measure
     scale: Positive = 1.0  # of the number of rows that are measured
@@ -50,14 +50,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write the table."""
     words = list(sys.argv[1:] if argv is None else argv)
     config = parse_command(
-        DataBenchConfig, config_name=None, argv=words, prog="python -m data_prep.bench", description=__doc__ or ""
+        DataBenchConfig, config_name=None, argv=words, prog="python -m etchr.bench data", description=__doc__ or ""
     )
     try:
         results = {name: measure(name, CASES[name], config) for name in config.sources}
     except (ValueError, OSError) as error:
         raise SystemExit(str(error)) from None
     out = Path(config.out)
-    text = table(results, config, " ".join(["python -m data_prep.bench", *words]))
+    text = table(results, config, " ".join(["bash scripts/bench.sh data", *words]))
     write_atomically(out / "results.json", json.dumps(results, indent=2).encode() + b"\n")
     write_atomically(out / "table.md", text.encode())
     print(text)

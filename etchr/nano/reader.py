@@ -35,6 +35,7 @@ _OPTION = re.compile(r"^([A-Z])\. (.+)$", re.MULTILINE)
 _ANSWERS = re.compile(r"^Reference answer: (.*)\nCandidate answer: (.*)$", re.MULTILINE)
 _INSTRUCTION, _ROUTE, _TOOLS = "Put the instruction in", "Which kind of picture would help", "<tool_call>"
 _BOXED = re.compile(r"(.*\\boxed\{)(.)(\}.*)", re.DOTALL)
+NEARLY = 0.9  # probability of a yes for an edit that cannot be read, times its nearness of a half at most
 
 
 class Reader:
@@ -46,8 +47,9 @@ class Reader:
     temperature, and which are these depends on `seed`, pictures and text alone.
 
     Log-probabilities come with every reply, unless `logprobs` is false: everything before and after the box is certain.
-    An option's are those of such decodings. A verdict's hold the confidence, mixed with the error rate, so that a dense
-    reward tells a nearly good edit from a bad one; decodings are sharper, as those of a cold model are.
+    An option's are those of such decodings. A verdict's hold the confidence, or how few cells of a path are amiss,
+    mixed with the error rate, so that a dense reward tells a nearly good edit from a bad one; decodings are sharper, as
+    those of a cold model are.
     """
 
     def __init__(
@@ -179,7 +181,7 @@ class _ReaderRequest:
             wrong = error_rate / len(ROUTE_FAMILY)
             return {str(kind): 1 - error_rate if kind == self.kind else wrong for kind in kinds}
         if self.wants_verdict:
-            accepts = _at_threshold(finding.confidence, threshold)
+            accepts = max(_at_threshold(finding.confidence, threshold), NEARLY * finding.nearness)
             accepts = error_rate + (1 - 2 * error_rate) * accepts
             return {"1": accepts, "0": 1 - accepts}
         letters = [letter for letter, _ in _OPTION.findall(self.text)]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from heapq import heappop, heappush
 
 import numpy as np
 from PIL import Image
@@ -29,6 +30,7 @@ class Reading:
     answer: str | None  # in the words of the options, or in the form the question wants; None: nothing could be read
     reason: str  # what was seen, or why nothing was
     features: Mapping[str, float] = field(default_factory=dict)  # see `FEATURES`; none where nothing can be right
+    nearness: float = 0.0  # how nearly an edit shows it from which nothing can be read, 0..1
 
     @property
     def may_be_right(self) -> bool:
@@ -44,14 +46,15 @@ class Finding:
     guess: float  # how probably the answer without the edit would be
     reason: str  # in favour of the answer
     fault: str = ""  # what speaks against it the most
+    nearness: float = 0.0  # as a reading's
 
 
 def nothing(reason: str) -> Finding:
     return Finding(None, 0.0, 0.5, reason, reason)
 
 
-def _unread(reason: str) -> Reading:
-    return Reading(None, reason)
+def _unread(reason: str, nearness: float = 0.0) -> Reading:
+    return Reading(None, reason, nearness=nearness)
 
 
 # --------------------------------------------------------------------------------------------------------- boxes
@@ -153,6 +156,28 @@ def follow(marked: set[Cell], start: Cell, goal: Cell) -> tuple[list[str] | None
         left.remove(here)
 
 
+def nearly(marked: set[Cell], start: Cell, goal: Cell, count: int) -> float:
+    """How nearly marks on a board of `count` cells a side make a line from start to goal, at most a half.
+
+    It is halved by each cell that must be filled at least to close the gaps, and by each one where the line forks.
+    Walls and holes are not looked at: this sees the gap in a line, and finds no way through a maze.
+    """
+    line = {*marked, start, goal}
+    gaps, queue = {start: 0}, [(0, start)]  # cells to fill until here
+    while queue and (here := heappop(queue))[1] != goal:
+        for cell in _around(here[1]):
+            gap = here[0] + (cell not in line)
+            if min(cell) >= 0 and max(cell) < count and gap < gaps.get(cell, count**2):
+                gaps[cell] = gap
+                heappush(queue, (gap, cell))
+    forks = sum(len(line.intersection(_around(cell))) > 2 for cell in marked)
+    return float(0.5 ** max(gaps[goal] + forks, 1))
+
+
+def _around(cell: Cell) -> list[Cell]:
+    return [(cell[0] + dr, cell[1] + dc) for dr, dc in STEPS.values()]
+
+
 def _path_features(before: sight.Array, after: sight.Array, walked: set[Cell], loose: set[Cell]) -> dict[str, float]:
     change = np.abs(before - after).mean(-1) / 255
     beside = [change[cell] for cell in np.ndindex(change.shape) if cell not in walked | loose]
@@ -179,7 +204,7 @@ def maze_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> 
     path = {(int(r), int(c)) for r, c in np.argwhere(sight.colour_names(after) == "blue")}
     moves, loose = follow(path, start, goal)
     if moves is None:
-        return _unread("no blue path leads from green to red")
+        return _unread("no blue path leads from green to red", nearly(path, start, goal, count))
     walls = before.max(-1) < 110
     if any(walls[cell] for cell in path - loose):
         return Reading(",".join(moves), "the blue path crosses walls")
@@ -195,9 +220,10 @@ def lake_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> 
     before, after = sight.cells(source, count), sight.cells(edit, count)
     names = sight.colour_names(after)
     path = {(int(r), int(c)) for r, c in np.argwhere((names == "pink") | (names == "purple"))}
-    moves, loose = follow(path, (0, 0), (count - 1, count - 1))
+    start, goal = (0, 0), (count - 1, count - 1)
+    moves, loose = follow(path, start, goal)
     if moves is None:
-        return _unread("no pink path leads to the gift")
+        return _unread("no pink path leads to the gift", nearly(path, start, goal, count))
     holes = before.mean(-1) < 145
     if any(holes[cell] for cell in path - loose):
         return Reading(",".join(moves), "the pink path crosses holes")
@@ -375,7 +401,7 @@ def look(question: str, source: Image.Image, edit: Image.Image) -> Finding:
     reading = _reading(task, words[0], _Seen.of(source), _Seen.of(edit))
     rule = _rules()[task]
     if not reading.may_be_right:
-        return Finding(reading.answer, 0.0, rule.guess, reading.reason, reading.reason)
+        return Finding(reading.answer, 0.0, rule.guess, reading.reason, reading.reason, reading.nearness)
     fault = FEATURES[task][rule.worst(reading.features)].fault.format(**words.groupdict())
     return Finding(reading.answer, rule.confidence(reading.features), rule.guess, reading.reason, fault)
 

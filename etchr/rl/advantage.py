@@ -13,13 +13,14 @@ NAN = float("nan")
 DIGITS = 12
 
 
-def win_rates(reward: Tensor, ties: float = 0.5) -> Tensor:
+def win_rates(reward: Tensor, ties: float = 0.5, margin: float = 0.0) -> Tensor:
     """The share (P, G) of the other edits of its group that an edit beats; a tie counts `ties` of a win.
 
-    Paper, Pref-GRPO: win_k = 1/(G-1) sum over j != k of [R_k > R_j] (+ ties [R_k = R_j]).
+    Paper, Pref-GRPO: win_k = 1/(G-1) sum over j != k of [R_k > R_j] (+ ties [R_k = R_j]). Rewards that differ by no
+    more than `margin` are a tie (not in the paper): of dense rewards the last digits say nothing.
     """
-    mine, others = reward[:, :, None], reward[:, None, :]
-    won = (mine > others).double() + ties * (mine == others).double()
+    ahead = reward[:, :, None] - reward[:, None, :]
+    won = (ahead > margin).double() + ties * (ahead.abs() <= margin).double()
     present = ~reward.isnan()
     pairs = present[:, :, None] & present[:, None, :] & ~torch.eye(reward.shape[1], dtype=torch.bool)
     rates = (won * pairs).sum(2) / pairs.sum(2).clamp(min=1)
@@ -51,7 +52,9 @@ def combined_reward(guidance: Tensor, correctness: Tensor, alpha: float) -> Tens
     return (alpha * guidance + (1 - alpha) * correctness).round(decimals=DIGITS)
 
 
-def advantages(name: str, guidance: Tensor, correctness: Tensor, alpha: float, ties: float = 0.5) -> Tensor:
+def advantages(
+    name: str, guidance: Tensor, correctness: Tensor, alpha: float, ties: float = 0.5, margin: float = 0.0
+) -> Tensor:
     """The advantage (P, G) of every edit by one of `ADVANTAGES`, from the two rewards (P, G).
 
     - `win_rate` (paper): win rates under R = alpha r_guide + (1 - alpha) r_correct, normalised within the group.
@@ -60,7 +63,7 @@ def advantages(name: str, guidance: Tensor, correctness: Tensor, alpha: float, t
     """
     reward = combined_reward(guidance, correctness, alpha)
     if name == "win_rate":
-        return z_scores(win_rates(reward, ties))
+        return z_scores(win_rates(reward, ties, margin))
     if name == "zscore":
         return z_scores(reward)
     if name == "gdpo":

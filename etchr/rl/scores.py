@@ -58,9 +58,8 @@ class Scores:
     def _know(self, places: "range | list[int]") -> None:
         objective = self.config.objective
         guidance, correctness = self._values[:, list(places)]
-        rows = advantages(
-            objective.advantage, guidance, correctness, self.config.reward.guidance_weight, objective.ties
-        )
+        alpha, name = self.config.reward.guidance_weight, objective.advantage
+        rows = advantages(name, guidance, correctness, alpha, objective.ties, objective.margin)
         rows = rows.nan_to_num(0.0).clamp(-objective.max_advantage, objective.max_advantage).float()
         self._known.update(zip(places, rows, strict=True))
 
@@ -102,9 +101,9 @@ class Scores:
     def summary(self) -> dict[str, float]:
         """What the log says of a rollout's scores; call after `share`."""
         guidance, correctness = self._values
-        alpha = self.config.reward.guidance_weight
+        alpha, objective = self.config.reward.guidance_weight, self.config.objective
         reward = combined_reward(guidance, correctness, alpha)
-        rates = win_rates(reward, self.config.objective.ties)
+        rates = win_rates(reward, objective.ties, objective.margin)
         present = ~reward.isnan()
         usable = present.sum(1) > 1
         values = {"missing_share": 1 - float(present.double().mean()), "dropped_groups": float((~usable).sum())}

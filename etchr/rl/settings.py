@@ -60,6 +60,7 @@ class ObjectiveConfig:
     kind: str = "grpo"  # grpo: clipped ratio over the steps of an SDE sampler; nft: DiffusionNFT, with an ODE sampler
     advantage: Annotated[str, OneOf(*ADVANTAGES)] = "win_rate"  # win_rate (paper), gdpo (released code), zscore
     ties: Share = 0.5  # win_rate: what a tie counts
+    margin: Share = 0.0  # win_rate: rewards that differ by no more are a tie; above 0 for dense rewards
     clip: Annotated[float, Interval(gt=0, lt=1)] = 1e-4  # of the importance ratio, below 1
     clip_high: Positive | None = None  # above 1; null: as below
     normalise_ratio: bool = True  # ratio normalisation of GRPO-Guard

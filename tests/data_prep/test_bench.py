@@ -65,7 +65,11 @@ def test_the_table_extrapolates_by_rows():
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"sources": ["coco"]}, "sources='coco'"), ({"sources": []}, "must name at least one"), ({"scale": 0.0}, "scale=0.0 must be above 0")],
+    [
+        ({"sources": ["coco"]}, "sources='coco'"),
+        ({"sources": []}, "must name at least one"),
+        ({"scale": 0.0}, "scale=0.0 must be above 0"),
+    ],
 )
 def test_options_that_cannot_be_are_refused(options, said):
     with pytest.raises(ValueError, match=said):

@@ -187,6 +187,32 @@ def test_log_probabilities_are_those_of_its_decodings(made):
     assert odds == pytest.approx({letter: 0.25 / len(letters) + 0.75 * (letter == sample.answer) for letter in letters})
 
 
+@pytest.mark.parametrize(("name", "border"), [("maze", 1), ("frozen_lake", 0)])
+def test_log_probabilities_tell_how_few_cells_of_a_path_are_amiss(made, name, border):
+    """Cells of the right path are erased, one after the other: it can no longer be read, and less and less nearly."""
+    seen = 0
+    for sample in made[name]:
+        count = int(sample.question.split("x")[0].split()[-1]) + 2 * border
+        side = 64 // count
+        boxes = [(x * side, y * side, (x + 1) * side, (y + 1) * side) for y in range(count) for x in range(count)]
+        drawn = [box for box in boxes if sample.image.crop(box).tobytes() != sample.edit_image.crop(box).tobytes()]
+        if 64 % count or len(drawn) < 4:
+            continue
+        edit, odds = sample.edit_image.copy(), []
+        for box in drawn[:-1]:
+            edit.paste(sample.image.crop(box), box)
+            [reply] = asyncio.run(
+                Reader().chat([user_message(verify_prompt(sample.question, None), sample.image, edit)])
+            )
+            assert "\\boxed{0}" in reply.text
+            odds.append(math.exp(reply.logprobs[1]["1"]))
+        assert odds[0] == pytest.approx(0.45)
+        assert odds == sorted(odds, reverse=True)
+        assert 0.0 < odds[-1] < 0.12
+        seen += 1
+    assert seen >= 3
+
+
 def test_log_probabilities_can_be_left_out_and_are_certain_where_nothing_is_drawn(made):
     sample = made["maze"][0]
     message = user_message(verify_prompt(sample.question, None), sample.image, sample.edit_image)

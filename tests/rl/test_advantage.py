@@ -27,14 +27,14 @@ def rewards(seed, shape, missing=0.0):
     return torch.tensor(guidance), torch.tensor(correctness)
 
 
-def plain_win_rates(row, ties):
+def plain_win_rates(row, ties, margin=0.0):
     present = [k for k, value in enumerate(row) if not math.isnan(value)]
     rates = [NAN] * len(row)
     for k in present if len(present) > 1 else []:
         wins = 0.0
         for j in present:
             if j != k:
-                wins += 1.0 if row[k] > row[j] else ties if row[k] == row[j] else 0.0
+                wins += ties if abs(row[k] - row[j]) <= margin else float(row[k] > row[j])
         rates[k] = wins / (len(present) - 1)
     return rates
 
@@ -66,8 +66,10 @@ def plain_advantages(name, guidance, correctness, alpha, ties):
 @pytest.mark.parametrize("seed", range(4))
 def test_win_rates_count_the_pairs_of_a_group(ties, shape, seed):
     reward, _ = rewards(seed, shape, missing=0.25)
-    wanted = [plain_win_rates(row, ties) for row in reward.tolist()]
-    np.testing.assert_allclose(win_rates(reward, ties).numpy(), wanted, rtol=0, atol=1e-12)
+    for margin in (0.0, 0.25, 0.6):  # rewards are quarters
+        wanted = [plain_win_rates(row, ties, margin) for row in reward.tolist()]
+        np.testing.assert_allclose(win_rates(reward, ties, margin).numpy(), wanted, rtol=0, atol=1e-12)
+    assert varied(win_rates(reward, ties, 1.0)).sum() == 0
 
 
 def test_win_rates_by_hand():

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from etchr.bench.sft import FROZEN_PARTS, VARIANTS, SftBenchConfig, bench, evaluate, rows, table
 from etchr.config import compose
 from etchr.editor.flops import StepFlops
 from etchr.editor.shapes import transformer_config
-from etchr.sft.bench import FROZEN_PARTS, VARIANTS, SftBenchConfig, bench, evaluate, rows, table
 
 
 def one_row(variant, pair="64x64", batch_size=2):

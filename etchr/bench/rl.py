@@ -1,4 +1,4 @@
-"""What an iteration of Stage II costs: `python -m etchr.rl.bench`.
+"""What an iteration of Stage II costs: `python -m etchr.bench rl`.
 
 At every picture size the trainer runs twice on the same options, prompts and noise: (a) as the released code goes about
 it, one edit at a time and rewards asked for when all are there, and (b) as this trainer does, a group in one forward
@@ -12,16 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from etchr.bench import own_process, result_in, write_results
 from etchr.config import compose, parse_command
 from etchr.rl.settings import RlConfig
-from etchr.run_folder import write_atomically
 
 LOOPS = {
     "one at a time, rewards at the end": ["batch_size=1", "reward.overlap=false"],
@@ -34,7 +31,7 @@ PARTS = ("sampling", "waiting", "training")
 
 @dataclass
 class RlBenchConfig:
-    """Options of `python -m etchr.rl.bench`."""
+    """Options of `python -m etchr.bench rl`."""
 
     preset: str = "nano_rl_paper"  # experiment of python -m etchr.rl whose options are measured
     size: str | None = None  # 9b, 4b: random weights of that shape (35, 17 GB below TMPDIR); null: the preset's base
@@ -93,8 +90,7 @@ def measure(words: Sequence[str]) -> dict[str, Any]:
 
 def bench(config: RlBenchConfig, command: str) -> str:
     """Both loops at every picture size; `table.md`, which is returned, and `results.json` are written after each."""
-    out, lines = Path(config.out), list[dict[str, Any]]()
-    out.mkdir(parents=True, exist_ok=True)
+    lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         base = None
         if config.size is not None:
@@ -108,18 +104,13 @@ def bench(config: RlBenchConfig, command: str) -> str:
                     result = _alone(measure, options(config, base, side, words, f"{run}/run"))
                 lines.append({"side": side, "loop": loop, **result})
                 text = table(lines, config, command)
-                write_atomically(out / "results.json", (json.dumps(lines, indent=2) + "\n").encode())
-                write_atomically(out / "table.md", text.encode())
+                write_results(Path(config.out), lines, text)
     return text
 
 
 def _alone(function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)` in a process of its own, whose memory is given back."""
-    try:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(function, *args).result()
-    except BrokenProcessPool:
-        raise ValueError("the run that is measured was killed, most likely for want of memory") from None
+    with own_process() as process:
+        return result_in(process, function, *args)
 
 
 def _random_base(size: str, folder: str) -> None:
@@ -172,12 +163,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         RlBenchConfig,
         config_name=None,
         argv=words,
-        prog="python -m etchr.rl.bench",
+        prog="python -m etchr.bench rl",
         description="Seconds per prompt of sampling, waiting for rewards and training, against a loop that samples one "
         "edit at a time and asks for rewards at the end. Full size: preset=rl_9b size=9b sides=[512,720].",
     )
     try:
-        print(bench(config, " ".join(["bash scripts/bench_rl.sh", *words])), end="")
+        print(bench(config, " ".join(["bash scripts/bench.sh rl", *words])), end="")
     except (ValueError, RuntimeError, OSError) as error:  # torch's own are RuntimeErrors
         raise SystemExit(str(error)) from None
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from etchr.rl.bench import LOOPS, RlBenchConfig, bench, measure, options, table
+from etchr.bench.rl import LOOPS, RlBenchConfig, bench, measure, options, table
 
 CHANGE = [
     *("group_size=4", "prompts_per_iteration=2", "updates_per_iteration=1", "batch_size=2", "rollout.num_steps=3"),

@@ -1,27 +1,23 @@
-"""How fast a training step is, what it needs, and how far from what the hardware gives: `python -m etchr.sft.bench`.
+"""How fast a training step is, what it needs, and how far from what the hardware gives: `python -m etchr.bench sft`.
 
 Each row of the table is one way to train, in the trainer's own options, on random pairs and (except nano) random
 weights: what a step costs does not depend on the values. A row runs in a process of its own, so its peak memory is its
 own and a row that cannot run here says why while the others go on.
 """
 
-import json
 import re
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from etchr.bench import own_process, result_in, write_results
+from etchr.bench.sft_row import FROZEN_PARTS, BenchRow, guarded, measure, prepare
 from etchr.config import compose, parse_command
-from etchr.run_folder import write_atomically
-from etchr.sft.bench_row import FROZEN_PARTS, BenchRow, guarded, measure, prepare
 from etchr.sft.settings import SftConfig
 
 # name -> options of `python -m etchr.sft`, each a change against its defaults: an fp32 adapter trained by AdamW on a
@@ -42,7 +38,7 @@ SIZES = ("nano", "4b", "9b")
 
 @dataclass
 class SftBenchConfig:
-    """Options of `python -m etchr.sft.bench`."""
+    """Options of `python -m etchr.bench sft`."""
 
     sizes: list[str] = field(default_factory=list)  # nano, 4b, 9b; empty: nano on a CPU, 4b and 9b on a GPU
     rank: int | None = None  # of the adapter; null: 32 for nano, 768 otherwise
@@ -84,7 +80,7 @@ def run(group: Sequence[BenchRow], num_steps: int, repeats: int) -> list[dict[st
     """Measure the rows of a group by turns, so that what else happens on the machine hits all of them alike."""
     results: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        pools = [stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn"))) for _ in group]
+        pools = [stack.enter_context(own_process()) for _ in group]
         for pool, row in zip(pools, group, strict=True):
             results.append({"rounds": [], **_ask(pool, prepare, row)})
         for _ in range(repeats):
@@ -95,11 +91,11 @@ def run(group: Sequence[BenchRow], num_steps: int, repeats: int) -> list[dict[st
     return results
 
 
-def _ask(pool: ProcessPoolExecutor, function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+def _ask(pool: Any, function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
     try:
-        return pool.submit(guarded, function, *args).result()
-    except BrokenProcessPool:
-        return {"reason": "its process was killed, most likely for want of memory"}
+        return result_in(pool, guarded, function, *args)
+    except ValueError as error:
+        return {"reason": str(error)}
 
 
 def evaluate(
@@ -175,7 +171,6 @@ def bench(config: SftBenchConfig, command: str) -> Path:
         torch.set_num_threads(config.threads)
     hardware = environment(torch.device(device))
     out, done = Path(config.out), list[tuple[BenchRow, dict[str, Any]]]()
-    out.mkdir(parents=True, exist_ok=True)
     began = time.strftime("%Y-%m-%d")
     groups: dict[Any, list[BenchRow]] = {}
     for number, row in enumerate(rows(config, device)):  # nano's processes fit side by side; full-size models do not
@@ -187,8 +182,7 @@ def bench(config: SftBenchConfig, command: str) -> Path:
         lines, rates = evaluate(done, (config.variants or list(VARIANTS))[0])
         header = _header(command, began, hardware, rates, config)
         values = {"command": command, "date": began, **hardware, "matmul_flops": rates, "rows": lines}
-        write_atomically(out / "results.json", (json.dumps(values, indent=2) + "\n").encode())
-        write_atomically(out / "table.md", table(lines, header).encode())
+        write_results(out, values, table(lines, header))
     return out / "table.md"
 
 
@@ -215,12 +209,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         SftBenchConfig,
         config_name=None,
         argv=words,
-        prog="python -m etchr.sft.bench",
+        prog="python -m etchr.bench sft",
         description="Speed, memory and utilisation of training steps, one row per way to train. What cannot run here "
         "is a row that says why.",
     )
     try:
-        path = bench(config, " ".join(["bash scripts/bench_sft.sh", *words]))
+        path = bench(config, " ".join(["bash scripts/bench.sh sft", *words]))
     except KeyboardInterrupt:
         raise SystemExit(f"interrupted; what was measured is in {config.out}") from None
     print(path.read_text(encoding="utf-8"), end="")
