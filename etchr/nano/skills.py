@@ -236,8 +236,8 @@ def lake_moves(words: re.Match[str], source: Image.Image, edit: Image.Image) -> 
 _ORDERS = list(itertools.permutations(range(4)))  # the first is the identity, which is no puzzle's solution
 _PIECE = 32  # samples a side at which pieces are compared
 _CLEAR = 0.08  # a second best order that costs so much more is out of the question, and counts no less if it costs more
-_SOFT_SEAM, _HARD_SEAM = 0.04, 0.1  # a jump that a soft edit may have, and one that counts no less if it is larger
-LARGEST_COST, LARGEST_SEAM = 0.13, 0.15  # beyond these an edit is of another picture, or in a wrong order
+_SOFT_SEAM, _HARD_SEAM = 0.04, 0.06  # a jump that a soft edit may have, and one that counts no less if it is larger
+LARGEST_COST, LARGEST_SEAM = 0.145, 0.15  # beyond these an edit is of another picture, or in a wrong order
 _JIGSAW_FEATURES = {
     "match": Feature(1, "the quarters of the edit are hardly those of the pieces"),
     "gap": Feature(1, "the pieces might lie in another order as well"),
