@@ -8,7 +8,6 @@ dropped, and what is recorded is not computed again.
 import hashlib
 import os
 import shutil
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -61,16 +60,18 @@ class RecordFile:
     """Records by sample id and repeat; each process writes a file of its own and reads those of all."""
 
     def __init__(self, folder: Path, system: str, rank: int) -> None:
-        self._open = partial(
-            Journal[Record],
-            folder,
-            system,
-            rank,
+        self._folder, self._system, self._rank = folder, system, rank
+        self._journal = self._open()
+
+    def _open(self) -> Journal[Record]:
+        return Journal(
+            self._folder,
+            self._system,
+            self._rank,
             read=lambda record, _: record,
             key=itemgetter("sample_id", "repeat"),
             supersedes=lambda new, old: _worth(new) >= _worth(old),
         )
-        self._journal = self._open()
 
     def read(self) -> dict[Key, Record]:
         """All complete records, as they lie on disk by now; a line torn by a kill is no record.
@@ -78,7 +79,9 @@ class RecordFile:
         What one process left unscored, or with its edit unjudged, another one may have made whole after a restart with
         more or fewer of them; that one counts.
         """
-        return self._open().values
+        self.close()
+        self._journal = self._open()
+        return dict(self._journal.values)
 
     def append(self, record: Record) -> None:
         self._journal.put(record)

@@ -7,51 +7,8 @@ import time
 
 import pytest
 
-from etchr.jsonl import JsonLines
 from etchr.run_folder import RunFolder, content_digest, whole, whole_folder, write_atomically
 from tests.processes import kill_when
-
-# --------------------------------------------------------------------------------------------------------- lines
-
-
-def test_lines_are_there_as_soon_as_they_are_appended(tmp_path):
-    lines = JsonLines(tmp_path / "new" / "x.jsonl")
-    assert list(lines) == []
-    for record in ({"a": 1}, {"text": "ß\n\ud800"}):
-        lines.append(record)
-    assert list(JsonLines(lines.path)) == [{"a": 1}, {"text": "ß\n\ud800"}]
-    lines.close()
-    lines.append({"b": 2})
-    assert len(list(lines)) == 3
-
-
-@pytest.mark.parametrize("torn", [b'{"a": 2', b'{"a": 2}', b"\xff"])
-def test_a_torn_last_line_counts_as_never_written(tmp_path, torn):
-    path = tmp_path / "x.jsonl"
-    path.write_bytes(b'{"a": 1}\n' + torn)
-    assert list(JsonLines(path)) == [{"a": 1}]
-    JsonLines(path).append({"a": 3})
-    assert path.read_bytes() == b'{"a": 1}\n{"a": 3}\n'
-
-
-@pytest.mark.parametrize("damage", [b"\0\0\0\0", b'{"a": ', b"\xff\xfe"])
-def test_a_damaged_line_is_named(tmp_path, damage):
-    path = tmp_path / "x.jsonl"
-    path.write_bytes(b'{"a": 1}\n' + damage + b'\n{"a": 3}\n')
-    with pytest.raises(ValueError, match=r"x\.jsonl holds a damaged line .*; remove that line") as caught:
-        list(JsonLines(path))
-    assert repr(damage) in str(caught.value)
-
-
-def test_replace_makes_the_whole_content_and_appending_goes_on_behind_it(tmp_path):
-    lines = JsonLines(tmp_path / "new" / "x.jsonl")
-    lines.replace([{"a": 0}])
-    for number in (1, 2, 3):
-        lines.append({"a": number})
-    lines.replace([{"a": 1}, {"a": 2}])
-    lines.append({"a": 4})
-    assert list(lines) == [{"a": 1}, {"a": 2}, {"a": 4}]
-    assert [file.name for file in lines.path.parent.iterdir()] == ["x.jsonl"]
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):

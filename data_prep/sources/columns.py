@@ -52,7 +52,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class WantedColumn:
+class WantedColumns:
     """What the user says about the columns; None where it is to be found out."""
 
     kind: str = "auto"
@@ -62,7 +62,7 @@ class WantedColumn:
     answer: str | None = None
 
 
-def find_layout(schema: Any, wanted: WantedColumn, hint: str = "") -> Layout:
+def find_layout(schema: Any, wanted: WantedColumns, hint: str = "") -> Layout:
     """What stands where, from an Arrow schema; `hint` is the name of the file or folder.
 
     Pictures are columns of bytes, of structs with `bytes`, or of lists of either. Where only `image` and `edit_image`
@@ -107,7 +107,7 @@ def find_layout(schema: Any, wanted: WantedColumn, hint: str = "") -> Layout:
     return layout
 
 
-def find_prompt(schema: Any, wanted: WantedColumn, known: Sequence[str] = PROMPTS) -> tuple[str, list[str]]:
+def find_prompt(schema: Any, wanted: WantedColumns, known: Sequence[str] = PROMPTS) -> tuple[str, list[str]]:
     """The column of the prompt and the text columns that may name a row's set; `ValueError` with the columns seen."""
     texts = [field.name for field in schema if is_text(field.type)]
     prompt = _chosen(wanted.prompt, _first(known, texts))
@@ -137,7 +137,7 @@ def _guess(candidates: str | None, target: str | None, answer: str | None, hint:
     return "grpo" if answer and "grpo" in hint.lower() else "sft"
 
 
-def _find_pictures(pictures: list[str], wanted: WantedColumn, seen: str) -> tuple[str | None, str | None]:
+def _find_pictures(pictures: list[str], wanted: WantedColumns, seen: str) -> tuple[str | None, str | None]:
     """The columns of the source and of the edited picture."""
     source = _chosen(wanted.source, _first(SOURCES, [name for name in pictures if name != wanted.target]))
     target = _chosen(wanted.target, _first(TARGETS, [name for name in pictures if name != source]))

@@ -57,9 +57,7 @@ class DL3DVConfig(BuildConfig):
     part_size: int = 25  # scenes that go into one Parquet file; 25 have about 400 pictures: 0.3 GB at 960x540
     root: str = ""  # folder that holds the scenes' folders; required
     exclude: str | None = None  # list of scenes to leave out: benchmark-meta.csv, a hash per line, or none; required
-    images: FrameFolder = (
-        "auto"  # folder of a scene's pictures, such as images_8 (480x270); auto: images_4 before images_8
-    )
+    images: FrameFolder = "auto"  # of a scene's pictures, such as images_8 (480x270); auto: images_4, else images_8
     pairs_per_scene: Annotated[int, Ge(2)] = 8  # samples of a scene at most
     frames_per_scene: Annotated[int, Ge(3)] = 32  # frames drawn at random that the pairs are made of
     kinds: list[str] = field(default_factory=lambda: list(KINDS))  # of questions; for RL only light is learnable

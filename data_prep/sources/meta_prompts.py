@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from data_prep.sources.columns import Rows, WantedColumn, find_parquet, find_prompt, schema_of
+from data_prep.sources.columns import Rows, WantedColumns, find_parquet, find_prompt, schema_of
 from data_prep.sources.released import BOX_FAMILIES, cut, family_of
 from etchr.config import parse_command
 from etchr.families import TaskFamily
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write_router(config: MetaPromptsConfig) -> dict[TaskFamily, Found]:
     """Write the router file and say what is in it; `ValueError` if no prompt tells its family."""
     files = find_parquet(config.root)
-    prompt, labels = find_prompt(schema_of(files[0]), WantedColumn(prompt=config.prompt_column))
+    prompt, labels = find_prompt(schema_of(files[0]), WantedColumns(prompt=config.prompt_column))
     rows = Rows(files, [prompt, *labels])
     families = gather(rows)
     if not families:

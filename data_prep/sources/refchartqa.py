@@ -41,9 +41,7 @@ class RefChartQAConfig(BuildConfig):
     """The options of this source."""
 
     root: str = "data/refchartqa"  # folder of the Parquet files, or of a folder data with them
-    source_split: SourceSplit = (
-        "train"  # of the source: train, validation or test (test charts are ChartQA's test charts)
-    )
+    source_split: SourceSplit = "train"  # train, validation or test of the source (whose test charts are ChartQA's)
     types: list[str] = field(default_factory=lambda: list(TYPES))  # use questions of these: human, machine, pot
     outside: Outside = "clip"  # boxes that reach out of the chart: clip, or refuse the question
     max_boxes: Count = 20  # of a question; one with more is refused

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 from PIL import Image
 
-from data_prep.sources.columns import KINDS, NO_COLUMN, Rows, WantedColumn, find_layout, find_parquet, schema_of
+from data_prep.sources.columns import KINDS, NO_COLUMN, Rows, WantedColumns, find_layout, find_parquet, schema_of
 from data_prep.sources.source import BuildConfig, Source
 from etchr.checks import NotNegative, OneOf
 from etchr.choices import chosen_letter, read_options
@@ -75,9 +75,9 @@ class ReleasedConfig(BuildConfig):
         if NO_COLUMN in (self.source_column, self.prompt_column):
             raise ValueError("every row needs a source picture and a prompt: name the columns")
 
-    def wanted(self) -> WantedColumn:
+    def wanted(self) -> WantedColumns:
         """The options that are about columns."""
-        return WantedColumn(self.kind, self.source_column, self.target_column, self.prompt_column, self.answer_column)
+        return WantedColumns(self.kind, self.source_column, self.target_column, self.prompt_column, self.answer_column)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ _OPTION = re.compile(r"^([A-Z])\. (.+)$", re.MULTILINE)
 _ANSWERS = re.compile(r"^Reference answer: (.*)\nCandidate answer: (.*)$", re.MULTILINE)
 _INSTRUCTION, _ROUTE, _TOOLS = "Put the instruction in", "Which kind of picture would help", "<tool_call>"
 _BOXED = re.compile(r"(.*\\boxed\{)(.)(\}.*)", re.DOTALL)
-NEARLY = 0.9  # probability of a yes for an edit that cannot be read, times its nearness of a half at most
+NEARLY = 0.9  # a nearness of at most a half becomes the probability of a yes: below a half, so it is never accepted
 
 
 class Reader:

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from etchr.nano import sight
-from etchr.nano.skills import STEPS, recognise
+from etchr.nano.paths import STEPS
+from etchr.nano.skills import recognise
 
 
 @dataclass(frozen=True)

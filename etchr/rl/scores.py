@@ -112,7 +112,7 @@ class Scores:
                 "reward": float(reward[present].mean()),
                 "reward_std": float(reward[present].std(unbiased=False)),
                 "best_of_group": float(reward.nan_to_num(-1.0).amax(1)[present.any(1)].mean()),
-                "zero_variance_share": float((~varied(reward))[usable].double().mean()) if usable.any() else 1.0,
+                "zero_variance_share": float((~varied(rates))[usable].double().mean()) if usable.any() else 1.0,
             }
             for name, part, weight in (("guidance", guidance, alpha), ("correctness", correctness, 1 - alpha)):
                 if weight:  # one that has none was not asked for

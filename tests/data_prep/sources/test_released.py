@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_prep.sources import columns
 from data_prep.sources.build import build
-from data_prep.sources.columns import WantedColumn, find_layout
+from data_prep.sources.columns import WantedColumns, find_layout
 from data_prep.sources.released import Released, ReleasedConfig, family_of, typed
 from etchr.choices import chosen_letter, read_options
 from etchr.families import TaskFamily
@@ -116,7 +116,7 @@ def test_what_was_found_is_said_in_one_line(tmp_path, capsys):
 
 def test_the_project_s_own_files_are_not_read_as_released_ones():
     with pytest.raises(ValueError, match="this project's schema already"):
-        find_layout(pa.schema([(name, pa.string()) for name in columns.OWN_SCHEMA]), WantedColumn())
+        find_layout(pa.schema([(name, pa.string()) for name in columns.OWN_SCHEMA]), WantedColumns())
 
 
 def test_missing_files_and_pointers_to_files_are_named(tmp_path):
