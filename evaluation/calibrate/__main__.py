@@ -30,7 +30,7 @@ from evaluation.calibrate.report import Judged
 
 log = logging.getLogger(__name__)
 
-MADE_COUNTS = 0.25  # how much an edit counts that no editor drew
+MADE_COUNTS = 0.05  # how much an edit counts that no editor drew: what editors draw is what a verdict is for
 
 
 @dataclass
