@@ -7,14 +7,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+T = TypeVar("T")
 
 
 class Runtime:
@@ -33,7 +35,9 @@ class Runtime:
             torch.set_num_threads(threads)
         use_cpu = device == "cpu" or not torch.cuda.is_available()
         patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))  # the main process may prepare data for hours
-        self.accelerator = Accelerator(cpu=use_cpu, mixed_precision="no", kwargs_handlers=[patience])
+        # DDP exchanges gradients in buckets; as views of these they exist once, not twice
+        buckets = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+        self.accelerator = Accelerator(cpu=use_cpu, mixed_precision="no", kwargs_handlers=[patience, buckets])
         self.device = self.accelerator.device
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)  # another run of this process may have raised it
@@ -96,6 +100,10 @@ class Runtime:
         if self.num_processes == 1:
             return mine
         return self.accelerator.gather(mine).unflatten(0, (self.num_processes, -1)).transpose(0, 1).flatten(0, 1)
+
+    def gather_objects(self, mine: list[T]) -> list[T]:
+        """What all processes have, one process behind the other."""
+        return list(mine) if self.num_processes == 1 else gather_object(mine)
 
     def sum(self, *values: float) -> list[float]:
         """Each value summed over the processes."""

@@ -39,9 +39,9 @@ class _Request:
 class EditBatcher:
     """Collects requests into batches for an `Editor`; use as `async with EditBatcher(editor, batch_size) as batcher`.
 
-    A batch starts with the oldest request and holds sources of one size only. At most `room` requests wait; further
-    callers are held back. `workers` threads run batches at the same time: one for a local editor, for a remote one as
-    many as its server takes.
+    A batch starts with the oldest request and holds sources of one size only. One that the editor cannot make is halved
+    until what is at fault stands alone. At most `room` requests wait; further callers are held back. `workers` threads
+    run batches at the same time: one for a local editor, for a remote one as many as its server takes.
     """
 
     def __init__(self, editor: Editor, batch_size: int = 16, workers: int = 1) -> None:
@@ -88,10 +88,8 @@ class EditBatcher:
             async with self._arrived:
                 await self._arrived.wait_for(lambda: self._waiting)
             await asyncio.sleep(0)  # let those who are about to ask do so
-            batch = self._take()
-            if batch and not await self._run(batch) and len(batch) > 1:
-                for request in batch:  # one bad sample must not take its neighbours down
-                    await self._run([request])
+            if batch := self._take():
+                await self._run(batch)
 
     def _take(self) -> list[_Request]:
         """The oldest request and those behind it that the same editor edits at the same size."""
@@ -105,8 +103,8 @@ class EditBatcher:
         self._waiting = rest
         return batch
 
-    async def _run(self, batch: list[_Request]) -> bool:
-        """Edit a batch and hand out the results; False if the editor raised on more than one request."""
+    async def _run(self, batch: list[_Request]) -> None:
+        """Edit a batch and hand out the results; in halves, if the editor raised."""
         begin = time.perf_counter()
         loop = asyncio.get_running_loop()
         images, prompts, seeds = [r.image for r in batch], [r.prompt for r in batch], [r.seed for r in batch]
@@ -114,11 +112,17 @@ class EditBatcher:
             edits = await loop.run_in_executor(self._threads, batch[0].editor.edit, images, prompts, seeds)
             pairs = list(zip(batch, edits, strict=True))
         except Exception as error:  # whatever the editor raises is reported with the sample, and the run goes on
-            if len(batch) == 1 and not batch[0].done.done():
-                batch[0].done.set_exception(EditFailed(f"the editor failed: {type(error).__name__}: {error}"))
-            return False
-        seconds = (time.perf_counter() - begin) / len(batch)
-        for request, image in pairs:
-            if not request.done.done():
-                request.done.set_result(Edit(image, seconds))
-        return True
+            failure = f"the editor failed: {type(error).__name__}: {error}"
+        else:
+            seconds = (time.perf_counter() - begin) / len(batch)
+            for request, image in pairs:
+                if not request.done.done():
+                    request.done.set_result(Edit(image, seconds))
+            return
+        if len(batch) == 1:
+            if not batch[0].done.done():
+                batch[0].done.set_exception(EditFailed(failure))
+            return
+        half = len(batch) // 2  # one bad sample must not take its neighbours down
+        await self._run(batch[:half])
+        await self._run(batch[half:])

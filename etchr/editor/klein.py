@@ -243,11 +243,22 @@ class KleinEditor:
             by_size.setdefault(source.size, []).append(index)
         edits: dict[int, Image.Image] = {}
         for indices in by_size.values():
-            for start in range(0, len(indices), self.batch_size):
-                chunk = indices[start : start + self.batch_size]
+            while indices:
+                chunk = indices[: self.batch_size]
                 text = self.encode_text([prompts[i] for i in chunk])
-                made = self.edit_batch([sources[i] for i in chunk], text, [seeds[i] for i in chunk])
-                edits.update(zip(chunk, made, strict=True))
+                try:
+                    made = self.edit_batch([sources[i] for i in chunk], text, [seeds[i] for i in chunk])
+                except torch.OutOfMemoryError:
+                    if len(chunk) == 1:
+                        raise
+                    self.batch_size = (len(chunk) + 1) // 2
+                else:
+                    edits.update(zip(chunk, made, strict=True))
+                    indices = indices[len(chunk) :]
+                    continue
+                # past the handler, for the error's frames hold the memory that ran out
+                torch.cuda.empty_cache()
+                log.warning("memory ran out at %d edits a batch; from now on there are %d", len(chunk), self.batch_size)
         return [edits[index] for index in range(len(images))]
 
     @torch.no_grad()

@@ -167,7 +167,7 @@ class SftTrainer:
         state.model.eval()
         with state.averaged(), self.runtime.autocast():
             losses = validation.loss(state.model, self.runtime)
-            page = validation.pictures(state.editor)
+            page = validation.pictures(state.editor, self.runtime)
         state.model.train()
         self.journal.validation(step, losses, page, time.perf_counter() - begin)
 

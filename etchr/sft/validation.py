@@ -1,6 +1,7 @@
 """Evidence while a training runs: the loss on held-out pairs at fixed noise levels, and pictures to look at."""
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from etchr.editor.klein import KleinEditor
 from etchr.flow.schedule import NoiseLevels
 from etchr.runtime import Runtime
 from etchr.sample import EditSample
+from etchr.seeds import hash_seed
 from etchr.sft.data import StepLoader
 from etchr.sft.encode import PairEncoder
 from etchr.sft.objective import pair_noise, sft_loss
@@ -64,27 +66,26 @@ class SftValidation:
         means = {f"val_loss_{sigma:g}": total / max(count, 1) for sigma, total in zip(sigmas, sums, strict=True)}
         return {"val_loss": sum(means.values()) / len(means), **means} if means else {}
 
-    def pictures(self, editor: KleinEditor) -> Image.Image | None:
-        """A sheet of source, edit and ground truth, one sample a row, edited as at inference."""
-        indices = even(self.data.tasks, self.config.num_pictures)
-        samples: list[EditSample] = []
-        prompts: list[str] = []
-        for index in indices:
-            try:
-                samples.append(self.data.sample(index))
-            except ValueError:  # has no weight in the loss either
-                continue
-            prompts.append(self.data.prompts[index])
-        if not samples:
-            return None
-        edits: list[
-            Image.Image
-        ] = []  # one by one: a picture of 9B with guidance fills what a training step leaves free
-        for number, (sample, prompt) in enumerate(zip(samples, prompts, strict=True)):
-            source = geometry.fit(sample.image, max_pixels=editor.settings.max_pixels)
-            edits += editor.edit_batch([source], self.encoder.text([prompt]), [self.config.seed + number])
+    def pictures(self, editor: KleinEditor, runtime: Runtime) -> Image.Image | None:
+        """A sheet of source, edit and ground truth, one sample a row, edited as at inference.
+
+        The processes share the work, and each gets the whole.
+        """
+        samples: dict[int, EditSample] = {}
+        for index in even(self.data.tasks, self.config.num_pictures):
+            with suppress(ValueError):  # an unreadable one has no weight in the loss either
+                samples[index] = self.data.sample(index)
+        edits: list[tuple[int, Image.Image]] = []
+        sizes = {row: editor.fitted_size(sample.image) for row, sample in samples.items()}  # of the data's: to train at
+        chunks = chunks_of_one_size(list(samples), sizes, editor.batch_size)
+        for chunk, is_mine in in_step(chunks, runtime.rank, runtime.num_processes):
+            sources = [geometry.fit(samples[row].image, max_pixels=editor.settings.max_pixels) for row in chunk]
+            text = torch.cat([self.encoder.text([self.data.prompts[row]]) for row in chunk])
+            made = editor.edit_batch(sources, text, [hash_seed(self.config.seed, row) for row in chunk])
+            edits += zip(chunk, made, strict=True) if is_mine else ()
+        found = dict(runtime.gather_objects(edits))
         rows = [
-            (prompt, [sample.image, edit, sample.edit_image or sample.image])
-            for sample, prompt, edit in zip(samples, prompts, edits, strict=True)
+            (self.data.prompts[row], [sample.image, found[row], sample.edit_image or sample.image])
+            for row, sample in samples.items()
         ]
-        return sheet(["source", "edit", "ground truth"], rows)
+        return sheet(["source", "edit", "ground truth"], rows) if rows else None

@@ -11,12 +11,17 @@ from etchr.training.settings import OptimConfig
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW, or Muon on the LoRA factors, all of which are matrices; states take the dtype of the parameters."""
+    """AdamW, or Muon on the LoRA factors, all of which are matrices; states take the dtype of the parameters.
+
+    On a GPU AdamW is one fused kernel: a third of the memory traffic, and no copy of a whole state on the way.
+    """
+    parameters = list(parameters)
     if config.name == "muon":
         return Muon(parameters, config.lr, config.momentum, config.weight_decay)
     first, second = config.betas
+    fused = all(parameter.is_cuda for parameter in parameters) or None  # None: torch chooses
     return torch.optim.AdamW(
-        list(parameters), lr=config.lr, betas=(first, second), eps=config.eps, weight_decay=config.weight_decay
+        parameters, lr=config.lr, betas=(first, second), eps=config.eps, weight_decay=config.weight_decay, fused=fused
     )
 
 

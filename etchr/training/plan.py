@@ -4,7 +4,7 @@ A global batch holds pairs of one size wherever that is possible, so all process
 see the same global batches; a run that is killed and started again sees the rest of them.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import numpy as np
 from etchr.seeds import hash_seed
 
 T = TypeVar("T")
+Sizes = Sequence[Hashable] | Mapping[int, Hashable]  # of rows
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def of_one_size(rows: Sequence[int], sizes: Sequence[Hashable]) -> list[list[int]]:
+def of_one_size(rows: Sequence[int], sizes: Sizes) -> list[list[int]]:
     """The rows apart by their `sizes`, which all rows have, in the order in which each size comes first."""
     groups: dict[Hashable, list[int]] = {}
     for row in rows:
@@ -86,7 +87,7 @@ def of_one_size(rows: Sequence[int], sizes: Sequence[Hashable]) -> list[list[int
     return list(groups.values())
 
 
-def chunks_of_one_size(rows: Sequence[int], sizes: Sequence[Hashable], count: int) -> list[Sequence[int]]:
+def chunks_of_one_size(rows: Sequence[int], sizes: Sizes, count: int) -> list[Sequence[int]]:
     """The rows in groups of one size, `count` at most."""
     return [chunk for same in of_one_size(rows, sizes) for chunk in chunks(same, count)]
 

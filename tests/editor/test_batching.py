@@ -62,3 +62,34 @@ def test_a_request_whose_caller_left_is_not_drawn() -> None:
 
     asyncio.run(run())
     assert editor.batches == [["first"], ["last"]]
+
+
+class Fussy(Shade):
+    """Fails on every batch that holds the prompt `bad`."""
+
+    def edit(self, images: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+        edits = super().edit(images, prompts, seeds)
+        if "bad" in prompts:
+            raise RuntimeError("I cannot draw that")
+        return edits
+
+
+def test_a_batch_that_fails_is_halved_until_the_bad_one_stands_alone() -> None:
+    gate = threading.Event()
+    gate.set()
+    editor = Fussy(10, gate)
+    prompts = ["a", "b", "c", "d", "e", "bad", "g", "h"]
+
+    async def run() -> list[object]:
+        async with EditBatcher(editor, batch_size=8) as batcher:
+            asked = (batcher.edit(SOURCE, prompt, 1) for prompt in prompts)
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    outcomes = asyncio.run(run())
+    failed = {
+        prompt: str(found) for prompt, found in zip(prompts, outcomes, strict=True) if isinstance(found, Exception)
+    }
+    assert failed == {"bad": "the editor failed: RuntimeError: I cannot draw that"}
+    assert ["".join(batch) for batch in editor.batches] == [
+        "abcdebadgh", "abcd", "ebadgh", "ebad", "e", "bad", "gh"
+    ]  # fmt: skip

@@ -70,6 +70,30 @@ def test_an_edit_does_not_depend_on_its_batch_neighbours(klein_folder):
     assert together[0].tobytes() != editor.edit([images[0]], ["a"], [8])[0].tobytes()
 
 
+class SmallMemory(KleinEditor):
+    """An editor on a GPU that holds two edits."""
+
+    def edit_batch(self, sources, text, seeds):
+        self.batches = [*getattr(self, "batches", []), len(sources)]
+        if len(sources) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().edit_batch(sources, text, seeds)
+
+
+def test_where_memory_runs_out_batches_become_smaller_and_stay_so(klein_folder, caplog):
+    editor = load(klein_folder)
+    sources, prompts, seeds = [picture(seed) for seed in range(7)], [f"Red box {i}." for i in range(7)], range(7)
+    expected = editor.edit(sources, prompts, seeds)
+    editor.__class__, editor.room, editor.batch_size = SmallMemory, 2, 7
+    edits = editor.edit(sources, prompts, seeds)
+    assert (editor.batches, editor.batch_size) == ([7, 4, 2, 2, 2, 1], 2)
+    assert all((to_pixels([a]) - to_pixels([b])).abs().max() < 0.02 for a, b in zip(edits, expected, strict=True))
+    assert "memory ran out at 7 edits" in caplog.text
+    editor.room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        editor.edit(sources[:1], prompts[:1], [0])
+
+
 def test_a_saved_folder_loads_in_diffusers_and_here(klein_folder, tmp_path):
     editor = load(klein_folder)
     editor.save(tmp_path / "saved")
