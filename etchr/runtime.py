@@ -23,14 +23,16 @@ class Runtime:
     """What a trainer needs to know of the processes that train together; made by `accelerate launch`, or just one.
 
     Processes hold copies of the model (DDP) unless accelerate's config says `distributed_type: FSDP`; then each holds a
-    slice (FSDP2). An fp32 adapter on a bfloat16 base is trained under autocast: matrix products run in bfloat16 while
-    the adapter's weights, gradients and their exchange between processes stay in fp32, in both cases.
+    slice (FSDP2). Matrix products with an fp32 adapter on a bfloat16 base run in bfloat16 (under autocast, where its
+    layers do not see to that), while the adapter's weights, gradients and their exchange between processes stay in
+    fp32, in both cases.
     """
 
-    def __init__(
-        self, device: str = "auto", dtype: str = "float32", adapter_dtype: str = "float32", threads: int = 0
-    ) -> None:
-        """`dtype` of the frozen base: bfloat16, float32; auto: bfloat16 on a GPU, float32 on a CPU."""
+    def __init__(self, device: str = "auto", dtype: str = "float32", autocast: bool = True, threads: int = 0) -> None:
+        """`dtype` of the frozen base: bfloat16, float32; auto: bfloat16 on a GPU, float32 on a CPU.
+
+        `autocast`: round every forward pass where the base is bfloat16.
+        """
         if threads:
             torch.set_num_threads(threads)
         use_cpu = device == "cpu" or not torch.cuda.is_available()
@@ -46,7 +48,7 @@ class Runtime:
         self.is_main = self.accelerator.is_main_process
         self.is_sharded = self.num_processes > 1 and os.environ.get("ACCELERATE_USE_FSDP") == "true"
         self.dtype = dtype if dtype != "auto" else "float32" if use_cpu else "bfloat16"
-        self._autocast = self.dtype == "bfloat16" and adapter_dtype == "float32"
+        self._autocast = self.dtype == "bfloat16" and autocast
 
     def prepare(self, model: Any) -> Any:
         """The model as these processes train it; build the optimizer afterwards, from the slices that FSDP makes."""
@@ -65,7 +67,7 @@ class Runtime:
         return "FSDP2" if self.is_sharded else "DDP" if self.num_processes > 1 else "one process"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Round every forward pass; does nothing unless the dtypes ask for it.
+        """Round every forward pass; does nothing unless dtypes and layers ask for it.
 
         Nothing is cached: a cast of weights that have changed since, or that was made without gradients, is stale.
         """

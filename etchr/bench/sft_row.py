@@ -54,7 +54,7 @@ def prepare(row: BenchRow) -> dict[str, Any]:
 
     from etchr.runtime import Runtime
 
-    runtime = Runtime(row.config.device, row.dtype, row.config.adapter.dtype, row.config.threads)
+    runtime = Runtime(row.config.device, row.dtype, row.config.adapter.needs_autocast, row.config.threads)
     torch.manual_seed(0)
     before = runtime.peak_memory_gb()
     build = _frozen_part if row.what in FROZEN_PARTS else _training_step

@@ -115,28 +115,59 @@ def _inject(
             side[adapter_name].to_empty(device=layer.get_base_layer().weight.device)
 
 
-class _OneProduct(AdaptedLinear):
-    """peft's adapted linear layer as one product with W + scale * B @ A instead of three products and a sum."""
+class _FastLinear(AdaptedLinear):
+    """peft's adapted linear layer, which goes on doing whatever is not one active adapter."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """The same as peft's, which is left to do what is not one active adapter without dropout."""
-        name, base = self.active_adapters[0], cast(nn.Linear, self.base_layer)
-        alone = self.active_adapters == [name] and name in self.lora_A
-        if self.disable_adapters or self.merged or not alone or not isinstance(self.lora_dropout[name], nn.Identity):
+        """(..., in_features) to (..., out_features), as peft's."""
+        name = self.active_adapters[0]
+        alone = self.active_adapters == [name] and name in self.lora_A and name not in self.lora_variant
+        if self.disable_adapters or self.merged or not alone:
             return super().forward(x, *args, **kwargs)
         a, b = cast(Tensor, self.lora_A[name].weight), cast(Tensor, self.lora_B[name].weight)
-        return F.linear(x, base.weight + self.scaling[name] * (b @ a).to(base.weight.dtype), base.bias)
+        return self.product(x, a, b, self.scaling[name], self.lora_dropout[name])
+
+    def product(self, x: Tensor, a: Tensor, b: Tensor, scale: float, dropout: nn.Module) -> Tensor:
+        """W x + scale * B A dropout(x)."""
+        raise NotImplementedError
 
 
-def use_one_product(transformer: nn.Module) -> None:
-    """Let every adapted layer multiply once, with the adapter added to the weight; outputs and gradients stay.
+class _WeightProduct(_FastLinear):
+    """One product with W + scale * B @ A instead of three products and a sum."""
 
-    Pays where the rank is not small beside the layer's width, as at nano size: a step of Stage I takes little more
-    than one without an adapter. It costs memory for a second weight, and another for its gradient, a layer at a time.
+    def product(self, x: Tensor, a: Tensor, b: Tensor, scale: float, dropout: nn.Module) -> Tensor:
+        """The dropout of an input cannot be had from a weight."""
+        if not isinstance(dropout, nn.Identity):
+            return super(_FastLinear, self).forward(x)
+        base = cast(nn.Linear, self.base_layer)
+        return F.linear(x, base.weight + scale * (b @ a).to(base.weight.dtype), base.bias)
+
+
+class _FusedProduct(_FastLinear):
+    """Three products in the dtype of x, the last of which adds itself to the first."""
+
+    def product(self, x: Tensor, a: Tensor, b: Tensor, scale: float, dropout: nn.Module) -> Tensor:
+        """A and B are rounded where they are used; peft rounds what is as long as the sequence, again and again."""
+        result = self.base_layer(x)
+        narrow = F.linear(dropout(x), a.to(x.dtype))
+        rows = torch.addmm(result.flatten(0, -2), narrow.flatten(0, -2), b.to(x.dtype).T, alpha=scale)
+        return rows.view_as(result)
+
+
+_PRODUCTS: dict[str, type[AdaptedLinear]] = {"peft": AdaptedLinear, "fused": _FusedProduct, "weight": _WeightProduct}
+
+
+def use_product(transformer: nn.Module, product: str) -> None:
+    """How every adapted layer adds its adapter: `peft`, `fused` or `weight`; outputs and gradients stay.
+
+    `fused` is for full size: with an fp32 adapter on a bfloat16 base peft needs autocast, which casts the input of
+    every layer there and back; this needs none. `weight` pays where the rank is not small beside the layer's width, as
+    at nano size: a step of Stage I takes little more than one without an adapter. It costs memory for a second weight,
+    and another for its gradient, a layer at a time.
     """
     for module in transformer.modules():
         if type(module) is AdaptedLinear:
-            module.__class__ = _OneProduct
+            module.__class__ = _PRODUCTS[product]
 
 
 def _exactly(name: str) -> str:

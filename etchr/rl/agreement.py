@@ -43,7 +43,7 @@ class AgreementConfig:
 
 def gradients(options: RlConfig, rollouts: int) -> list[list[Tensor]]:
     """The gradients of every adapter matrix that has one, for each rollout on one set of prompts."""
-    runtime = Runtime(options.device, options.model.dtype, options.adapter.dtype, options.threads)
+    runtime = Runtime(options.device, options.model.dtype, options.adapter.needs_autocast, options.threads)
     inputs = read_inputs(options, runtime)
     found = []
     with RewardPool(EditRewards.from_config(options.reward)) as pool, tempfile.TemporaryDirectory() as folder:

@@ -51,7 +51,7 @@ def train(config: RlConfig) -> Path:
     read where that can be known; `TooManyMissing` where the reward models do not answer; `OSError` where the disk is
     full. Checkpoints written before stay whole.
     """
-    runtime = Runtime(config.device, config.model.dtype, config.adapter.dtype, config.threads)
+    runtime = Runtime(config.device, config.model.dtype, config.adapter.needs_autocast, config.threads)
     inputs = read_inputs(config, runtime)
     with open_run(config, runtime, inputs) as run:
         if not run.is_finished():

@@ -40,7 +40,7 @@ def train(config: SftConfig) -> Path:
     Raises `ValueError` for what the options, the data or the base cannot do, before the base's weights are read where
     that can be known; `OSError` where the disk is full. Checkpoints written before stay whole.
     """
-    runtime = Runtime(config.device, config.model.dtype, config.adapter.dtype, config.threads)
+    runtime = Runtime(config.device, config.model.dtype, config.adapter.needs_autocast, config.threads)
     inputs, sizing = read_inputs(config, runtime)
     with open_run(config, runtime, inputs) as run:
         if not run.is_finished():

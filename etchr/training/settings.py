@@ -11,6 +11,7 @@ Device = Annotated[str, OneOf("auto", "cpu")]
 Prompt = Annotated[str, OneOf("question", "instruction")]
 Dtype = Annotated[str, OneOf("bfloat16", "float32")]
 BaseDtype = Annotated[str, OneOf("auto", "bfloat16", "float32")]
+Product = Annotated[str, OneOf("peft", "fused", "weight")]
 Schedule = Annotated[str, OneOf("constant", "linear", "cosine", "released")]
 Mode = Annotated[str, OneOf("disabled", "offline", "online")]
 
@@ -37,7 +38,12 @@ class AdapterConfig:
     dropout: BelowOne = 0.0  # of the adapter's input
     dtype: Dtype = "float32"  # of weights and optimizer states; bfloat16 loses small updates
     init: str | None = None  # an adapter folder to start from; null: a fresh one
-    one_product: bool = False  # add the adapter to the weight before the product: faster for small models, more memory
+    product: Product = "peft"  # peft; fused: in the base's dtype, for full size; weight: W + BA first, for small models
+
+    @property
+    def needs_autocast(self) -> bool:
+        """Whether its products must be rounded to a bfloat16 base's dtype from outside."""
+        return self.product != "fused" and self.dtype == "float32"
 
 
 @dataclass

@@ -100,8 +100,7 @@ def attach(transformer: Any, model: EditorConfig, adapter: AdapterConfig, seed: 
         parameters = lora.attach(transformer, adapter.rank, adapter.alpha, adapter.dropout, seed=seed, dtype=dtype)
     else:
         parameters = lora.load(transformer, adapter.init, dtype=dtype, dropout=adapter.dropout)
-    if adapter.one_product:
-        lora.use_one_product(transformer)
+    lora.use_product(transformer, adapter.product)
     use_attention(transformer, model.attention)
     checkpoint_blocks(transformer, model.gradient_checkpointing)
     compile_blocks(transformer, model.compile)

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from etchr.editor import lora, lora_export, lora_files
 
@@ -142,7 +143,8 @@ def test_a_trained_adapter_adds_alpha_over_rank_times_b_a(transformer: Any) -> N
     assert (forward(transformer) - got).abs().max() < 1e-5
 
 
-def test_one_product_has_the_outputs_and_gradients_of_peft(transformer: Any) -> None:
+@pytest.mark.parametrize("product", ["weight", "fused"])
+def test_every_product_has_the_outputs_and_gradients_of_peft(transformer: Any, product: str) -> None:
     transformer.double()
     parameters = lora.attach(transformer, RANK, ALPHA, seed=1, dtype=torch.float64)
     train(transformer)
@@ -155,7 +157,7 @@ def test_one_product_has_the_outputs_and_gradients_of_peft(transformer: Any) -> 
         return [out.detach(), *(parameter.grad for parameter in parameters if parameter.grad is not None)]
 
     usual = seen()
-    lora.use_one_product(transformer)
+    lora.use_product(transformer, product)
     assert len(usual) == 1 + 2 * 16
     for one, other in zip(usual, seen(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
@@ -168,6 +170,63 @@ def test_one_product_has_the_outputs_and_gradients_of_peft(transformer: Any) -> 
     transformer.set_adapter(["default", "other"])  # the other one is untrained
     torch.testing.assert_close(forward(transformer), usual[0], rtol=1e-10, atol=1e-10)
     assert not torch.equal(bare, usual[0])
+
+
+@pytest.mark.parametrize("product", ["peft", "weight", "fused"])
+def test_every_product_drops_the_adapters_input_alone(transformer: Any, product: str) -> None:
+    lora.attach(transformer, RANK, ALPHA, dropout=0.5, seed=1)
+    train(transformer)
+    lora.use_product(transformer, product)
+    transformer.train()
+    outputs = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        outputs.append(forward(transformer))
+    assert torch.equal(*outputs)
+    transformer.eval()
+    whole = forward(transformer)
+    assert not torch.allclose(whole, outputs[0])
+    transformer.disable_adapters()
+    bare = forward(transformer)
+    transformer.enable_adapters()
+    transformer.train()
+    for name, module in transformer.named_modules():
+        if name.endswith("lora_dropout.default"):
+            module.p = 1.0
+    assert torch.allclose(forward(transformer), bare)
+
+
+class CastBytes(TorchDispatchMode):
+    """Counts the bytes that casts between float types write."""
+
+    written = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and args[0].is_floating_point() and args[0].dtype != result.dtype:
+            self.written += result.nbytes
+        return result
+
+
+def cast_bytes(transformer: Any, autocast: bool) -> int:
+    with CastBytes() as casts, torch.autocast("cpu", torch.bfloat16, enabled=autocast, cache_enabled=False):
+        forward(transformer, grad=True).float().square().sum().backward()
+    return casts.written
+
+
+def test_a_fused_product_casts_the_adapters_weights_and_nothing_else(transformer: Any, twin: Any) -> None:
+    """The input of a layer is as long as the sequence; the adapter is cast once forward, its gradient once backward."""
+    transformer.bfloat16().x_embedder.weight.requires_grad_(True)  # or there is nothing to go backward to
+    bare = cast_bytes(transformer, autocast=False)
+    parameters = lora.attach(transformer, RANK, ALPHA, seed=1)
+    transformer.x_embedder.weight.requires_grad_(True)
+    lora.use_product(transformer, "fused")
+    adapter = sum(parameter.numel() for parameter in parameters)
+    assert cast_bytes(transformer, autocast=False) <= bare + (2 + 4) * adapter
+
+    lora.attach(twin.bfloat16(), RANK, ALPHA, seed=1)
+    twin.x_embedder.weight.requires_grad_(True)
+    assert cast_bytes(twin, autocast=True) > bare + 3 * (2 + 4) * adapter  # of 22 tokens; the longer, the more
 
 
 def test_the_start_depends_on_the_seed_alone(transformer: Any, twin: Any) -> None:
