@@ -22,7 +22,7 @@ MAX_BYTES = 256 * 2**20  # of an encoded image
 MAX_PIXELS = 175 * 10**6  # of a decoded one, just under Pillow's own hard limit; HR-Bench 8K has 33 million
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # no EPS: Pillow hands it to Ghostscript
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-DECODE_ERRORS = (OSError, SyntaxError, RuntimeError, TypeError, Image.DecompressionBombError)
+DECODE_ERRORS = (OSError, SyntaxError, RuntimeError, TypeError, MemoryError, Image.DecompressionBombError)
 TURNS = {  # EXIF orientation -> what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,9 +48,9 @@ def open_image(path: str | Path) -> Image.Image:
         raise ValueError(f"{path}: {error}") from None
 
 
-def decode_image(data: bytes) -> Image.Image:
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Encoded bytes to an upright RGB image; `ValueError` for anything that is no image or is over the limits."""
-    with _opened(io.BytesIO(data)) as image:
+    with _opened(io.BytesIO(data), max_pixels) as image:
         image.load()
         return upright(image)
 
@@ -93,7 +93,7 @@ def _png_chunk(name: bytes, data: bytes) -> bytes:
 
 
 @contextmanager
-def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
+def _opened(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Pillow's image over `stream`, within the limits; what goes wrong inside becomes one sentence."""
     num_bytes = stream.seek(0, io.SEEK_END)
     if num_bytes > MAX_BYTES:
@@ -103,8 +103,8 @@ def _opened(stream: IO[bytes]) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")  # the bomb warning (our own limit follows) and complaints about metadata
             image = Image.open(stream, formats=FORMATS)
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f"image has {width}x{height} pixels; at most {MAX_PIXELS:,} are decoded")
+            if width * height > max_pixels:
+                raise ValueError(f"image has {width}x{height} pixels; at most {max_pixels:,} are decoded")
             yield image
     except UnidentifiedImageError:
         raise ValueError(f"not an image; {', '.join(FORMATS)} are read") from None
@@ -169,7 +169,7 @@ def to_data_uri(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(encode_png(image)).decode("ascii")
 
 
-def from_data_uri(uri: str) -> Image.Image:
+def from_data_uri(uri: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image in a base64 data URI. Other URLs are refused: nothing is fetched."""
     head, _, body = uri.partition(",")
     if not head.startswith("data:image/") or not head.endswith(";base64"):
@@ -177,6 +177,6 @@ def from_data_uri(uri: str) -> Image.Image:
     if len(body) > MAX_BYTES * 4 // 3 + 4:
         raise ValueError(f"image data URI is larger than {MAX_BYTES:,} bytes")
     try:
-        return decode_image(base64.b64decode(body, validate=True))
+        return decode_image(base64.b64decode(body, validate=True), max_pixels)
     except binascii.Error:
         raise ValueError("image data URI is not valid base64") from None

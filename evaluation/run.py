@@ -9,6 +9,7 @@ Under `accelerate launch` every process takes its share of the samples.
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -218,7 +219,9 @@ class _Run:
             bar = stack.enter_context(
                 tqdm(total=done + len(jobs), initial=done, unit="sample", disable=self.shard.quiet)
             )
-            progress = _Progress(bar, scored=[name for name in names if self._has_scored(name)])
+            hopeful = [name for name in names if self._has_scored(name)]
+            all_jobs = Counter(job.system for job in jobs) if self.shard.num_shards == 1 else {}
+            progress = _Progress(bar, all_jobs, hopeful)
 
             async def run(job: EvalJob) -> None:
                 await self._run_job(job, setups[job.system], files[job.system], progress)
@@ -310,19 +313,20 @@ class Room:
 class _Progress:
     """The bar of a group: how many are right so far; and when to give a system up."""
 
-    def __init__(self, bar: Any, scored: Iterable[str] = ()) -> None:
-        """`scored` names the systems of which samples were scored before, so that they are not without hope."""
-        self.bar, self.hopeful = bar, set(scored)
+    def __init__(self, bar: Any, jobs: Mapping[str, int], hopeful: Iterable[str] = ()) -> None:
+        """`jobs` counts those of each system, where there are no more; of `hopeful` ones samples were scored before."""
+        self.bar, self.jobs, self.hopeful = bar, jobs, set(hopeful)
         self.right: dict[str, int] = {}
         self.scored: dict[str, int] = {}
         self.failed: dict[str, int] = {}
 
     def note(self, system: str, record: Record) -> None:
-        """Take a record in; `ValueError` if none of a system's first `HOPELESS` could be scored."""
+        """Take a record in; `ValueError` if none of a system's first `HOPELESS`, or of all it has, could be scored."""
         right, scored = bool(record["correct"]), record["correct"] is not None
         for counts, more in ((self.right, right), (self.scored, scored), (self.failed, not scored)):
             counts[system] = counts.get(system, 0) + more
-        if self.failed[system] >= HOPELESS and not self.scored[system] and system not in self.hopeful:
+        hopeless = self.failed[system] >= min(HOPELESS, self.jobs.get(system, HOPELESS))
+        if hopeless and not self.scored[system] and system not in self.hopeful:
             raise ValueError(
                 f"{system}: none of the first {self.failed[system]} samples could be scored; the last one: "
                 f"{record['unscored']}. Mend that and start the same command again"

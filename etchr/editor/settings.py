@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from etchr.checks import Count, Natural, check
-from etchr.http.endpoints import EndpointSettings
+from etchr.http.endpoints import MAX_RETRIES, EndpointSettings
 
 EDIT_ARGUMENTS = frozenset({"model", "image", "image[]", "prompt", "n", "stream"})
 
@@ -19,7 +19,7 @@ class RemoteConfig:
     base_urls: list[str] = field(default_factory=list)  # one or more equal servers, such as http://host:8092/v1
     api_key_env: str = "OPENAI_API_KEY"  # NAME of the environment variable that holds the key
     timeout_s: Annotated[float, Ge(0)] = 600.0  # of one attempt
-    max_retries: Natural = 6  # rounds over all endpoints before an edit fails
+    max_retries: Natural = MAX_RETRIES  # rounds over all endpoints before an edit fails; 16: some 3 minutes
     max_concurrency: Count = 4  # edits in flight
     max_pixels: Annotated[int, Ge(256)] = 1024 * 1024  # larger sources are scaled down before they are sent
     extra_body: dict[str, Any] = field(default_factory=dict)  # sent along as it is; {seed: null} leaves a field out

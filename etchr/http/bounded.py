@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 
-DECODED = ("content-encoding", "content-length", "transfer-encoding")  # headers that no longer hold of a body read
+DECODED = (b"content-encoding", b"content-length", b"transfer-encoding")  # headers that no longer hold of a body read
 
 
 class ReplyTooLargeError(OSError):
@@ -15,10 +15,13 @@ class ReplyTooLargeError(OSError):
 
 
 class BoundedClient(openai.DefaultAsyncHttpxClient):
-    """The library's own client; bytes are counted as unpacked, so that a compressed reply cannot grow either."""
+    """The library's own client; bytes are counted as unpacked, so that a compressed reply cannot grow either.
+
+    No redirect is followed: pictures, key and question go to the server that was named, and to no other.
+    """
 
     def __init__(self, most: int, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(follow_redirects=False, **options)
         self._most = most
 
     async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
@@ -32,7 +35,7 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
                     raise ReplyTooLargeError(f"sent more than {self._most:,} bytes")
         finally:
             await response.aclose()
-        headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in DECODED]
+        headers = [(name, value) for name, value in response.headers.raw if name.lower() not in DECODED]
         return type(response)(
             response.status_code,
             headers=headers,

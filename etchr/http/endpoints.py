@@ -34,6 +34,8 @@ T = TypeVar("T")
 RETRIED_STATUS = frozenset({408, 409, 429, *range(500, 600)})  # any other error status is the request's own fault
 CHECK_TIMEOUT_S = 30.0
 POSITIVE = ("timeout_s", "max_concurrency", "max_reply_bytes", "backoff_base_s", "backoff_max_s", "retry_after_max_s")
+MAX_RETRIES = 16  # some three minutes of waiting by default: a server that is started anew is back by then
+LONG_REPLY = 64 * 2**10  # bytes; a longer one is read beside the event loop
 MAX_REPLY_BYTES = 64 * 2**20  # of one reply; eight pictures of a megapixel as base64 are half of that
 
 
@@ -53,7 +55,7 @@ class EndpointSettings:
     model: str  # the name under which they serve it
     api_key_env: str = "OPENAI_API_KEY"  # NAME of the environment variable with the key; unset: "EMPTY" is sent
     timeout_s: float = 600.0  # of one attempt, from connecting to the last byte
-    max_retries: int = 6  # rounds after the first one
+    max_retries: int = MAX_RETRIES  # rounds after the first one
     max_concurrency: int = 32  # calls in flight per client, over all endpoints
     max_reply_bytes: int = MAX_REPLY_BYTES  # a longer reply is cut short and counts as none
     backoff_base_s: float = 0.5  # the wait before retry k is uniform in 0 .. min(backoff_max_s, base * 2^(k - 1))
@@ -144,14 +146,15 @@ class Endpoints:
         """The running event loop's `max_concurrency`, for the caller to hold while it prepares and makes a call."""
         return self._session().slots
 
-    async def check(self) -> None:
+    async def check(self, probe: Send | None = None) -> None:
         """Ask every endpoint for its models, before any expensive work.
 
-        `ValueError` if none answers, if one refuses the key (401) or if one does not list the model. A server without
-        a model list, or with a key that may not read it (403), passes; one that is down while others answer is logged
-        and left to the fail-over.
+        `ValueError` if none answers or if one refuses the key (401). Where the model is not among those listed, or
+        nothing is, which some services do for models that they serve, the small request `probe` decides: `ValueError`
+        if the key is refused or there is nothing at that address or under that name (404). Without a probe the list
+        decides, where there is one. A server that is down while others answer is logged and left to the fail-over.
         """
-        findings = await asyncio.gather(*(self._check_endpoint(endpoint) for endpoint in self._endpoints))
+        findings = await asyncio.gather(*(self._check_endpoint(endpoint, probe) for endpoint in self._endpoints))
         if wrong := [sentence for fatal, sentence in findings if fatal]:
             raise ValueError(wrong[0])
         silent = [sentence for _, sentence in findings if sentence]
@@ -160,21 +163,26 @@ class Endpoints:
         for sentence in silent:
             logger.warning("%s; the other endpoints go on without it", sentence)
 
-    async def _check_endpoint(self, endpoint: _Endpoint) -> tuple[bool, str]:
+    async def _check_endpoint(self, endpoint: _Endpoint, probe: Send | None) -> tuple[bool, str]:
         """What is wrong with `endpoint` ("": nothing), and whether that is a mistake rather than an outage."""
-        answer = await self._send(endpoint, lambda client: client.models.with_raw_response.list(), CHECK_TIMEOUT_S)
-        if isinstance(answer, Failure):
-            if answer.status == 401:
-                return True, self._sentence(endpoint, answer)
-            answered = answer.status is not None and (answer.status < 500 or answer.status == 501)
-            return False, "" if answered or not answer.down else self._sentence(endpoint, answer)
-        entries = answer.get("data") if isinstance(answer, dict) else None
-        entries = entries if isinstance(entries, list) else []
-        names = [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        found = await self._send(endpoint, lambda client: client.models.with_raw_response.list(), CHECK_TIMEOUT_S)
+        if isinstance(found, Failure):
+            answered = found.status is not None and (found.status < 500 or found.status == 501)
+            if found.status == 401 or (found.down and not answered):
+                return found.status == 401, self._sentence(endpoint, found)
+        names = [] if isinstance(found, Failure) else listed_models(found)
         model = self.settings.model
-        if not names or any(name == model or name.endswith(f"/{model}") for name in names):  # some list "models/NAME"
+        if any(name == model or name.endswith(f"/{model}") for name in names):  # some list "models/NAME"
             return False, ""
-        return True, f"{endpoint.base_url} does not serve {model!r}; it serves: {self.quote(', '.join(sorted(names)))}"
+        serves = f"{endpoint.base_url} does not serve {model!r}; it serves: {self.quote(', '.join(sorted(names)))}"
+        if probe is None:
+            return bool(names), serves if names else ""
+        tried = await self._send(endpoint, probe, self.settings.timeout_s)
+        if isinstance(tried, Failure) and tried.status in (401, 403, 404):
+            return True, serves if names else self._sentence(endpoint, tried)
+        if names:
+            logger.warning("%s does not list %r, which answers nevertheless", endpoint.base_url, model)
+        return False, ""
 
     async def call(self, send: Send, read: Callable[[Any], T | Failure]) -> T:
         """What `read` makes of the JSON in the answer to one request; the only place that retries.
@@ -228,10 +236,9 @@ class Endpoints:
         endpoint.in_flight += 1
         self.stats.calls += 1
         try:
-            answer = await self._send(endpoint, send, self.settings.timeout_s)
+            result = await self._send(endpoint, send, self.settings.timeout_s, read)
         finally:
             endpoint.in_flight -= 1
-        result = answer if isinstance(answer, Failure) else read(answer)
         if not isinstance(result, Failure):
             endpoint.failures, endpoint.down_until = 0, 0.0
         elif result.down:
@@ -243,13 +250,16 @@ class Endpoints:
         endpoint.reason = self._sentence(endpoint, failure)
         if endpoint.down_until <= now:  # calls that fail together count once
             endpoint.failures += 1
-            endpoint.down_until = now + self._backoff_s(endpoint.failures)
-            logger.warning("%s", endpoint.reason)
+            wait_s = self._backoff_s(endpoint.failures)
+            endpoint.down_until = now + wait_s
+            logger.warning("%s; it is asked again within %.3g s", endpoint.reason, wait_s)
         if failure.retry_after_s:
             endpoint.not_before = max(endpoint.not_before, now + failure.retry_after_s)
 
-    async def _send(self, endpoint: _Endpoint, send: Send, timeout_s: float) -> Any | Failure:
-        """The JSON in the answer to a request."""
+    async def _send(
+        self, endpoint: _Endpoint, send: Send, timeout_s: float, read: Callable[[Any], Any] = lambda answer: answer
+    ) -> Any | Failure:
+        """What `read` makes of the JSON in the answer to a request."""
         import openai
 
         from etchr.http.bounded import ReplyTooLargeError
@@ -261,14 +271,25 @@ class Endpoints:
             return Failure(f"gave no answer within {timeout_s:g} s")
         except openai.APIStatusError as error:
             return self._status_failure(error.status_code, error.body, error.response.headers)
-        except (openai.APIConnectionError, OSError) as error:
+        except (openai.APIConnectionError, OSError, UnicodeError) as error:  # a header may be no ASCII
             if isinstance(large := error.__cause__ or error, ReplyTooLargeError):
                 return Failure(str(large), down=False)
             return Failure(f"cannot be reached or broke off ({type(error.__cause__ or error).__name__})")
+        if len(raw.content) > LONG_REPLY:
+            return await asyncio.to_thread(self._read, raw, read)
+        return self._read(raw, read)
+
+    def _read(self, raw: Any, read: Callable[[Any], Any]) -> Any | Failure:
+        """What `read` makes of a whole answer; some services send an error with the status of a success."""
         try:
-            return json.loads(raw.content)
+            answer = json.loads(raw.content)
         except (ValueError, RecursionError):
             return Failure("sent a reply that is not complete JSON", down=False)
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if error and not (answer.get("choices") or answer.get("data")):
+            code = str(error.get("code")) if isinstance(error, dict) else ""
+            return self._status_failure(int(code) if re.fullmatch(r"[345]\d\d", code) else 500, error, raw.headers)
+        return read(answer)
 
     def _status_failure(self, status: int, error_body: object, headers: Any) -> Failure:
         """What an error status means; the server's own words are quoted unless they are about the key."""
@@ -278,6 +299,9 @@ class Endpoints:
             return Failure(f"{key} (HTTP {status})", status, retry=False, down=False)
         words = error_words(error_body)
         said = f": {self.quote(words)}" if words.strip() else ""
+        if 300 <= status < 400:
+            reason = f"answered HTTP {status}, a redirect, which is not followed: put the right address into base_urls"
+            return Failure(reason, status, retry=False, down=False)
         if status == 404:
             reason = f"answered HTTP 404, so the model name or the base URL may be wrong{said}"
             return Failure(reason, status, retry=False, down=False)
@@ -328,11 +352,14 @@ class Endpoints:
         return f"{self.settings.model} at {endpoint.base_url} {failure.reason}"
 
     def quote(self, words: str) -> str:
-        """A server's words for a message: without the key, on one line, 200 characters at most."""
-        key = self._key()
-        words = printable(words).replace(key, "[key]") if key else printable(words)
-        words = " ".join(words.split())
+        """A server's words for a message: clean, on one line, 200 characters at most."""
+        words = " ".join(self.clean(words).split())
         return words if len(words) <= 200 else words[:197] + "..."
+
+    def clean(self, words: str) -> str:
+        """What a server sent, fit for a file: without the key, which some repeat, and without lone surrogates."""
+        key = self._key()
+        return printable(words).replace(key, "[key]") if key else printable(words)
 
 
 def checked_url(url: str) -> str:
@@ -345,8 +372,16 @@ def checked_url(url: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("a base URL may hold no user name, password, query or fragment; name the key in api_key_env")
     if not usable:
-        raise ValueError(f"a base URL looks like http://127.0.0.1:8000/v1, got {url!r}")
+        got = "one with an @, which is not repeated here" if "@" in url else repr(url)
+        raise ValueError(f"a base URL looks like http://127.0.0.1:8000/v1, got {got}")
     return url.rstrip("/")
+
+
+def listed_models(answer: Any) -> list[str]:
+    """The names in a list of models; [] where it is none."""
+    entries = answer.get("data") if isinstance(answer, dict) else None
+    entries = entries if isinstance(entries, list) else []
+    return [entry["id"] for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
 def error_words(body: object) -> str:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from etchr.http.endpoints import MAX_RETRIES
 from etchr.mllm.protocol import MLLM
 
 LEAST_RESOLUTION = 16  # px; below, no picture of the tasks shows anything
@@ -20,10 +21,11 @@ class ModelConfig:
     base_urls: list[str] = field(default_factory=list)  # http: one or more endpoints, such as http://host:8000/v1
     api_key_env: str = "OPENAI_API_KEY"  # http: NAME of the environment variable that holds the key
     timeout_s: float = 300.0  # http: of one attempt
-    max_retries: int = 6  # http: rounds over all endpoints before a sample is unscored
+    max_retries: int = MAX_RETRIES  # http: rounds over all endpoints before a sample is unscored; 16: some 3 minutes
     max_concurrency: int = 32  # http: calls in flight
     max_image_pixels: int | None = None  # http: images are sent whole unless this cap is set
     top_logprobs: int | None = None  # http: candidates per token, for dense rewards; null: no log-probabilities
+    token_limit_field: str | None = None  # http: max_tokens, or max_completion_tokens of newer models; null: found out
     extra_body: dict[str, Any] = field(default_factory=dict)  # http: sent too: {top_p: 0.8}; {seed: null} leaves it out
     error_rate: float = 0.0  # reader: share of wrong decodings at temperature > 0
     seed: int = 0  # reader: of its errors
@@ -84,6 +86,7 @@ def build_model(config: ModelConfig, jitter_seed: int = 0) -> MLLM:
             max_concurrency=config.max_concurrency,
             max_image_pixels=config.max_image_pixels,
             top_logprobs=config.top_logprobs,
+            token_limit_field=config.token_limit_field,
             extra_body=dict(config.extra_body),
             jitter_seed=jitter_seed,
         )

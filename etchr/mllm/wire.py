@@ -44,13 +44,14 @@ def capped_size(size: tuple[int, int], max_pixels: int | None) -> tuple[int, int
 
 
 MAX_REPLY_IMAGES = 8  # that are read of one completion
+MAX_REPLY_PIXELS = 64 * 10**6  # of all of them together
 
 
 def read_content(message: Any) -> tuple[str, tuple[Image.Image, ...]]:
     """The text of a completion's message, and the pictures that a unified model drew into it.
 
     Pictures stand among the parts of the content, or in a list `images` beside it; they are base64 data URIs. Raises
-    `ValueError` for one that is none, or for too many; URLs are not fetched.
+    `ValueError` for one that is none, or for too many or too large ones; URLs are not fetched.
     """
     message = message if isinstance(message, dict) else {}
     content, beside = message.get("content"), message.get("images")
@@ -67,12 +68,33 @@ def read_content(message: Any) -> tuple[str, tuple[Image.Image, ...]]:
             uris.append(uri)
     if len(uris) > MAX_REPLY_IMAGES:
         raise ValueError(f"a reply may hold {MAX_REPLY_IMAGES} images, got {len(uris)}")
-    return "\n".join(texts), tuple(from_data_uri(uri) for uri in uris)
+    images: list[Image.Image] = []
+    for uri in uris:
+        room = MAX_REPLY_PIXELS - sum(image.width * image.height for image in images)
+        images.append(from_data_uri(uri, room))
+    return "\n".join(texts), tuple(images)
+
+
+# What services say for an end that the model chose, and for one at the limit of its tokens; in small letters.
+WHOLE = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "done"})
+CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
+CUT = frozenset({"length", "max_tokens", "max_output_tokens", "max_length", "model_length", "token_limit"})
+
+
+def read_finish_reason(value: Any) -> str | None:
+    """`stop`, `tool_calls` or `length`, however a service spells it; none for a reply that it broke off itself.
+
+    Where a service says nothing the reply is whole.
+    """
+    name = value.strip().lower() if isinstance(value, str) else ""
+    if not name or name in WHOLE:
+        return "stop"
+    return "tool_calls" if name in CALLS else "length" if name in CUT else None
 
 
 def token_count(usage: dict[str, Any], name: str) -> int | None:
     value = usage.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else None
 
 
 def read_logprobs(choice: dict[str, Any]) -> tuple[dict[str, float], ...] | None:
@@ -88,7 +110,7 @@ def read_logprobs(choice: dict[str, Any]) -> tuple[dict[str, float], ...] | None
         best: dict[str, float] = {}
         for candidate in [token, *(top if isinstance(top, list) else ())]:
             name, value = (candidate.get("token"), candidate.get("logprob")) if isinstance(candidate, dict) else (0, 0)
-            if isinstance(name, str) and isinstance(value, int | float) and math.isfinite(value):
+            if isinstance(name, str) and isinstance(value, int | float) and -1e9 < value < 1e9:  # also no NaN
                 best[printable(name)] = max(float(value), best.get(printable(name), -math.inf))
         if not best:
             return None

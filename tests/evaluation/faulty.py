@@ -48,6 +48,8 @@ class Table(FakeEndpoint):
 
     def step(self, request):
         self.requests.append(request)
+        if request["model"] != MODEL:
+            return refusal(404, "no such model")
         prompt = text_of(request)
         self.answered[prompt] += 1
         usage = {"prompt_tokens": len(prompt), "completion_tokens": 5}

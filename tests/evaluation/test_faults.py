@@ -90,7 +90,7 @@ def test_a_wrong_model_name_is_found_before_anything_is_asked(server, data, tmp_
     options.reasoner = ModelConfig("http", "other", [endpoint.base_url], api_key_env="NO_SUCH_KEY")
     with pytest.raises(ValueError, match="does not serve 'other'; it serves: tiny-vl"):
         faulty.table(options)
-    assert endpoint.requests == []
+    assert [faulty.text_of(request) for request in endpoint.requests] == ["Say yes."]
 
 
 def test_a_server_that_answers_nothing_stops_the_run_with_the_reason(server, tmp_path):

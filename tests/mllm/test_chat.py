@@ -292,6 +292,105 @@ def test_the_words_of_a_server_on_fastapi_are_quoted(server: FakeServer) -> None
     assert caught.value.status == 422
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(server: FakeServer, status: int) -> None:
+    other = server.endpoint()
+    endpoint = server.endpoint(always=Step(b"", status, {"location": f"{other.base_url}/chat/completions"}))
+    endpoint.models = Step(b"", status, {"location": f"{other.base_url}/models"})
+    with pytest.raises(CallFailed, match=f"HTTP {status}, a redirect, which is not followed"):
+        ask(make_client(endpoint), "q", noise(4, 4))
+    check(make_client(endpoint))
+    assert (other.requests, other.authorizations) == ([], [])
+
+
+def test_an_error_with_the_status_of_a_success_is_an_error(server: FakeServer) -> None:
+    def step(**error: Any) -> Step:
+        return Step(json.dumps({"error": error}).encode())
+
+    endpoint = server.endpoint(step(message="busy", code=503), step(message="busy", code="rate_limit"))
+    assert ask(make_client(endpoint))[0].text == "reply 0"
+    for error, words in (
+        ({"message": "no credit left", "code": 402}, "HTTP 402: no credit left"),
+        ({"message": "no such model", "code": "404"}, "HTTP 404.*no such model"),
+    ):
+        endpoint = server.endpoint(always=step(**error))
+        with pytest.raises(CallFailed, match=words):
+            ask(make_client(endpoint))
+        assert len(endpoint.requests) == 1
+
+
+class NewModel(FakeEndpoint):
+    """Refuses `max_tokens`, as newer models of OpenAI do."""
+
+    def step(self, request: dict[str, Any]) -> Step:
+        step = super().step(request)
+        words = (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+        )
+        return refusal(400, words) if "max_tokens" in request else step
+
+
+def test_the_name_of_the_token_limit_is_found_out_once(server: FakeServer) -> None:
+    endpoint = server.endpoint(kind=NewModel)
+    client = make_client(endpoint)
+    for _ in range(2):
+        ask(client, max_tokens=9)
+    sent = [{key: value for key, value in request.items() if "tokens" in key} for request in endpoint.requests]
+    assert sent == [{"max_tokens": 9}, {"max_completion_tokens": 9}, {"max_completion_tokens": 9}]
+    assert client.stats.failures == 0
+    with pytest.raises(CallFailed, match="HTTP 400: Unsupported parameter"):
+        ask(make_client(server.endpoint(kind=NewModel), token_limit_field="max_tokens"))
+
+
+def test_finish_reasons_have_one_spelling_and_what_a_server_broke_off_is_no_reply(server: FakeServer) -> None:
+    read = {
+        "stop": ("stop", "STOP", "eos", "end_turn", "stop_sequence", "COMPLETE", "", None),
+        "length": ("length", "LENGTH", "max_tokens", "MAX_TOKENS", "model_length"),
+        "tool_calls": ("tool_calls", "tool_use", "function_call"),
+    }
+    for expected, spellings in read.items():
+        for spelling in spellings:
+            [reply] = ask(make_client(server.endpoint(answer("half", finish_reason=spelling))))  # type: ignore[arg-type]
+            assert reply.finish_reason == expected, spelling
+    for spelling in ("error", "abort", "content_filter", "SAFETY", "cancelled", "something new"):
+        endpoint = server.endpoint(answer("half", finish_reason=spelling))
+        assert ask(make_client(endpoint))[0].text == "reply 0"
+        with pytest.raises(CallFailed, match=f"broke it off .finish_reason '{spelling}'"):
+            ask(make_client(server.endpoint(always=answer("half", finish_reason=spelling)), max_retries=1))
+
+
+def big_png(width: int, height: int) -> str:
+    """A few kilobytes that say they are a picture of this size."""
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_what_a_hostile_server_sends_costs_its_own_call_only(server: FakeServer) -> None:
+    def drawn(*uris: str) -> Step:
+        images = [{"type": "image_url", "image_url": {"url": uri}} for uri in uris]
+        message = {"content": "look", "images": images}
+        return Step(json.dumps({"choices": [{"message": message}]}).encode())
+
+    logprobs = {"content": [{"token": "a", "logprob": -1, "top_logprobs": []}]}
+    surprised = json.dumps({"choices": [{"message": {"content": "a"}, "logprobs": logprobs}]})
+    huge = surprised.replace("-1", "-1" + "0" * 400)
+    usage = json.dumps({"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": 7}})
+    for step, words in (
+        (drawn(big_png(10**8, 1)), "picture that cannot be used"),
+        (drawn(*[big_png(4000, 4000)] * 5), "picture that cannot be used: image has 4000x4000 pixels; at most 0"),
+        (Step(refusal(400, "no").body, 400, {"x-odd": "\u00e9\u4e2d"}), "HTTP 400: no"),
+    ):
+        with pytest.raises(CallFailed, match=words):
+            ask(make_client(server.endpoint(always=step), max_retries=0))
+    assert ask(make_client(server.endpoint(Step(huge.encode()))))[0].logprobs is None
+    many = Step(usage.replace("7", "1" + "0" * 400).encode())
+    assert ask(make_client(server.endpoint(many)))[0].prompt_tokens is None
+    empty = Step(json.dumps({"choices": [{}] * 200_000}).encode())
+    client = make_client(server.endpoint(empty), max_retries=1)
+    assert ask(client)[0].text == "reply 0"
+
+
 def test_retries_end(server: FakeServer) -> None:
     endpoint = server.endpoint(always=refusal(500, "out of memory"))
     client = make_client(endpoint, max_retries=3)
@@ -473,18 +572,29 @@ def check(client: ChatClient) -> None:
         Step(b'{"data": [null, {"id": 4}]}'),
     ],
 )
-def test_check_passes_where_the_model_is_listed_or_nothing_is(server: FakeServer, models: Step) -> None:
+def test_check_passes_where_the_model_is_listed_or_answers(server: FakeServer, models: Step) -> None:
     endpoint = server.endpoint()
     endpoint.models = models
     check(make_client(endpoint))
-    assert endpoint.requests == []
+    is_listed = MODEL.encode() in models.body
+    assert len(endpoint.requests) == (0 if is_listed else 1)  # a short question
 
 
-def test_check_names_what_is_served_instead(server: FakeServer) -> None:
-    right, wrong = server.endpoint(), server.endpoint()
+def test_check_names_what_is_served_instead(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    right, wrong = server.endpoint(), server.endpoint(always=refusal(404, "no such model"))
     wrong.models = Step(json.dumps({"data": [{"id": "other-vl"}]}).encode())
     with pytest.raises(ValueError, match=f"{wrong.base_url} does not serve '{MODEL}'; it serves: other-vl"):
         check(make_client(right, wrong))
+    wrong.always = None  # a deployment, an alias or a wildcard is served and not listed
+    check(make_client(right, wrong))
+    assert f"{wrong.base_url} does not list '{MODEL}', which answers nevertheless" in caplog.text
+
+
+def test_check_finds_a_base_url_that_leads_nowhere(server: FakeServer) -> None:
+    endpoint = server.endpoint(always=refusal(404))
+    endpoint.models = refusal(404)  # as where /v1 is left out
+    with pytest.raises(ValueError, match=f"{endpoint.base_url} answered HTTP 404, so the model name or the base URL"):
+        check(make_client(endpoint))
 
 
 def test_check_fails_when_nobody_answers(server: FakeServer) -> None:
@@ -545,6 +655,11 @@ def test_an_echoed_key_is_told_to_nobody(
     assert not any(KEY in text for text in told)
 
 
+def test_a_key_in_a_reply_stays_out_of_it(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_ENV, KEY)
+    assert ask(make_client(server.endpoint(answer(f"you sent {KEY}"))))[0].text == "you sent [key]"
+
+
 def test_a_key_that_fits_no_header_is_named_but_not_shown(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_ENV, f"{KEY}é")
     with pytest.raises(ValueError, match=f"{KEY_ENV} is not printable ASCII") as caught:
@@ -601,7 +716,7 @@ def test_senseless_calls_are_refused(server: FakeServer, options: dict[str, Any]
         ({"backoff_base_s": float("nan")}, "backoff_base_s must be above 0"),
         ({"max_retries": -1}, "max_retries must be 0 or more"),
         ({"max_image_pixels": 0}, "max_image_pixels must be 1 or more"),
-        ({"token_limit_field": "limit"}, "token_limit_field must be"),
+        ({"token_limit_field": "limit"}, "token_limit_field="),
         ({"extra_body": {"stream": True, "top_p": 1}}, r"extra_body may not set \['stream'\]"),
     ],
 )
