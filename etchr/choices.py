@@ -34,11 +34,20 @@ def read_options(words: str) -> tuple[str, ...]:
 
 
 def chosen_letter(answer: str, options: Sequence[str]) -> str | None:
-    """The letter of the option that an answer names by its letter, by its text or by both; None if it names none."""
+    """The letter of the option that an answer names by its letter, by its text or by both.
+
+    None if it names none, or two: where the options are letters themselves, B may mean the option B or the one that
+    says B.
+    """
     letters = [chr(ord("A") + i) for i in range(len(options))]
     same = [letter for letter, option in zip(letters, options, strict=True) if option.lower() == answer.strip().lower()]
+    lettered = _by_letter(answer, letters, options)
     if len(same) == 1:
-        return same[0]
+        return same[0] if lettered in (None, same[0]) else None
+    return lettered
+
+
+def _by_letter(answer: str, letters: Sequence[str], options: Sequence[str]) -> str | None:
     match = re.fullmatch(r"\(?([A-Z])(?:[.):]\s*(.*)|\)?\.?)", answer.strip(), re.S)
     if match is None or match[1] not in letters:
         return None

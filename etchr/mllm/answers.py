@@ -10,7 +10,16 @@ import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
-from etchr.mllm.markup import MAX_REPLY, after_thinking, box_is_cut, last_box, normalise_unicode, plain
+from etchr.mllm.markup import (
+    MAX_REPLY,
+    after_thinking,
+    box_is_cut,
+    last_answer_tag,
+    last_box,
+    normalise_unicode,
+    plain,
+)
+from etchr.mllm.numerals import read_decimal
 from etchr.sample import EditSample
 
 ANSWER_TYPES = ("option", "number", "moves", "permutation", "text")
@@ -36,16 +45,6 @@ _FILLERS = {
     "actions",
     "plan",
 }
-_NUMBER_NAMES = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-)  # fmt: skip
-_NUMBER_WORDS = {word: value for value, word in enumerate(_NUMBER_NAMES)}
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_NUMBER = re.compile(
-    r"(?<![\w.])(?<!\d,)[-+]?(?:\d{1,3}(?:,\d{3}){1,9}|\d{1,30})(?:\.\d{1,30})?(?:e[-+]?\d{1,2})?(?![\d]|\.\d|,\d)",
-    re.IGNORECASE,
-)
 _CORNERS = re.compile(r"\b(?:upper|top|lower|bottom)[\s-]*(?:left|right)\b|\b[ULTB][LR]\b|[→:=]", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\b(?:cannot|can not|can't|could not|couldn't|unable|impossible|unclear|unsure|not sure|don't know|do not know|"
@@ -59,11 +58,17 @@ _SAID_NUMBER = re.compile(
     r"(?:\b(?:is|are|was|were|equals|reads|shows|at|about|approximately)|[:=≈])\s*([^\d\s]{0,2}\d.*)$"
 )
 _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
-_NEGATION = re.compile(r"\b(?:not|no|neither|nor|isn't|aren't|never)\b", re.IGNORECASE)
+_STATED_LETTER = re.compile(  # "B is correct.", "I think it's B."
+    r"(?:.*\W)?(?i:option|choice)?\s*[(\[]?([A-Z])[)\]]?\s+(?i:is|seems|looks)\s+(?:the\s+)?(?i:correct|right|best|true)"
+    r"(?:\s+(?i:one|answer|option|choice))?\W*|(?:.*\W)?(?i:it's|it is|that's|that is|must be)\s+[(\[]?([A-Z])[)\]]?\W*"
+)
+_NEGATION = re.compile(r"\b(?:not|no|none|neither|nor|isn't|aren't|never)\b", re.IGNORECASE)
 _STATEMENT = re.compile(
-    r"\b(?:answers?|moves?|path|route|sequence|order|permutation|arrangement|directions|option|choice|solution|result)\b"
-    r"(?:\s+(?:to|for|of|from)(?:\s+\w+){1,8}?)?\s*"
-    r"(?::|=|→|\b(?:is|are|would be|should be|must be|will be)\b)\s*:?\s*(?P<rest>\S[^\n]*)",
+    r"(?:\b(?:answers?|moves?|path|route|sequence|order|permutation|arrangement|directions|option|choice|solution|result)\b"
+    r"(?:\s+(?:to|for|of|from)(?:\s+\w+){1,8}?)?[\"']?\s*"
+    r"(?::|=|→|\b(?:is|are|would be|should be|must be|will be)\b)"
+    r"|\b(?:antwort|lösung|réponse|respuesta|resposta|risposta|ответ|jawaban)\b[^:\n]{0,30}?\s*(?::|\b(?:ist|est|es|é|è|adalah)\b)"
+    r"|(?:答案|选项|选择|答え|正解|正답|정답|답)(?:应该|应)?(?:是|为|选|は|은|는|:)+)\s*:?\s*(?P<rest>\S[^\n]*)",
     re.IGNORECASE,
 )
 
@@ -82,8 +87,9 @@ def extract_answer(
     """The answer in a reply, in canonical form ("B", "1234", "D,R", "0-2-3-1"); None where it gives nothing usable.
 
     Tried in order: the last non-empty \\boxed{}, the last <answer> tag, the last "answer is ..." statement, the form of
-    the reply itself. A box or tag that does not parse ends the search. Of a reply that was cut off at the token limit
-    (`truncated`) only a box or a tag counts, for what stands before the cut may be a thought on the way.
+    the reply itself. A box that does not parse ends the search; of a tag the same is tried inside. Of a reply that was
+    cut off at the token limit (`truncated`) only a box or a tag counts, for what stands before the cut may be a thought
+    on the way.
     """
     if answer_type not in _READERS:
         raise ValueError(f"unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
@@ -92,14 +98,18 @@ def extract_answer(
     if text is None:
         return None
     explicit = last_box(text)
-    if explicit is None:
-        tags = re.findall(r"<answer>((?:(?!</?answer>).)*)</answer>", text, re.IGNORECASE | re.DOTALL)
-        explicit = tags[-1] if tags else None
     if explicit is not None:
         return read(plain(explicit), choices)
-    if truncated or box_is_cut(text):
+    tag = last_answer_tag(text)
+    if tag is not None:
+        text = tag
+        if (found := read(plain(tag), choices)) is not None:
+            return found
+    elif truncated or box_is_cut(text):
         return None
     text = plain(text, keep_lines=True)
+    if answer_type == "moves" and (lines := _last_moves(text)):
+        return read(lines, choices)
     for rest in _statements(text):
         if _REFUSAL.search(rest) or (_NEGATION.match(rest) and answer_type != "text"):
             return None
@@ -228,22 +238,8 @@ def _mentioned(text: str, choices: Sequence[str]) -> list[int]:
 
 def _read_number(text: str, choices: Sequence[str] | None) -> str | None:
     """Exactly one number, perhaps with a currency, a percent sign, a unit or "x =" before it."""
-    text = text.rsplit("=", 1)[-1]
-    outside = re.sub(r"\([^()]*\)", " ", text)
-    text = outside if re.search(r"\w", outside) else text.strip("()[] ")
-    text = re.sub(r"(?<=\d)\s*(?:×|x|\*|\\times|\\cdot)\s*10\s*\^\s*\(?([-+]?\d{1,2})\)?", r"e\1", text)
-    text = re.sub(r"(?<=[\s:~≈<>])?[$€£¥]\s*", " ", text)
-    fraction = re.fullmatch(r"\D*?(-?\d{1,15})\s*[/⁄]\s*(\d{1,15})\D*", text)
-    if fraction and int(fraction[2]):
-        return _canonical(Decimal(int(fraction[1])) / Decimal(int(fraction[2])))
-    found = [Decimal(number.replace(",", "")) for number in _NUMBER.findall(text)]
-    words = re.findall(r"[a-z]+", text.lower())
-    if not found and not re.search(r"\d", text):
-        found = [Decimal(_NUMBER_WORDS[word]) for word in words if word in _NUMBER_WORDS]
-    if len(found) != 1:
-        return None
-    scale = next((_SCALES[word] for word in words if word in _SCALES), 1)
-    return _canonical(found[0] * scale)
+    value = read_decimal(text)
+    return None if value is None else _canonical(value)
 
 
 def _canonical(value: Decimal) -> str:
@@ -255,6 +251,7 @@ def _canonical(value: Decimal) -> str:
 def _read_moves(text: str, choices: Sequence[str] | None) -> str | None:
     """Moves as letters with or without separators, as words or as arrows -> "D,R,R"; nothing else may be there."""
     text = re.sub(r"^[^:]{0,40}:\s*", "", text.replace("->", "→").replace("=>", "→"))
+    text = re.sub(r"(?<![\w.])\d{1,3}[.):]", " ", text)  # steps may be numbered
     tokens = re.findall(r"[A-Za-z]+|[^\sA-Za-z]", text)
     if not any(token.isalpha() for token in tokens):
         moves = [_ARROW_MOVES[token] for token in tokens if token in _ARROW_MOVES]
@@ -316,7 +313,11 @@ def _from_form(text: str, answer_type: str, choices: Sequence[str] | None) -> st
         return _option_from_form(text, sentence, choices)
     if answer_type == "number":
         said = _SAID_NUMBER.search(sentence)
-        alone = sentence if re.fullmatch(r"\W*[\d.,]+\W*(?:\w+\W*){0,2}|[A-Za-z]+\W*", sentence) else None
+        alone = (
+            sentence
+            if re.fullmatch(r"\W*[\d.,]+\W*(?:\w+\W*){0,2}|[A-Za-z]+(?:[ -][A-Za-z]+){0,3}\W*", sentence)
+            else None
+        )
         candidate = said[1] if said else alone
         return _read_number(candidate, choices) if candidate else None
     if answer_type == "moves":
@@ -329,6 +330,16 @@ def _from_form(text: str, answer_type: str, choices: Sequence[str] | None) -> st
     return _read_text(text, choices) if "\n" not in text and len(text.split()) <= 12 else None
 
 
+def _last_moves(text: str) -> str:
+    """The lines at the end of a reply that hold moves and nothing else, such as a numbered list; "" if it has none."""
+    lines: list[str] = []
+    for line in reversed(text.splitlines()):
+        if _read_moves(line, None) is None:
+            break
+        lines.insert(0, line)
+    return " ".join(lines) if len(lines) > 1 else ""
+
+
 def _option_from_form(text: str, sentence: str, choices: Sequence[str] | None) -> str | None:
     """A letter that opens the reply or closes its last sentence, or one option's text in a short reply."""
     known = _LETTERS[: len(choices)] if choices else _LETTERS
@@ -336,6 +347,9 @@ def _option_from_form(text: str, sentence: str, choices: Sequence[str] | None) -
     if opening := re.match(r"^[(\[]?([A-Z])(?:[)\].:]|$)", first):
         found = _read_option(first, choices) or _read_option(opening[1], choices)
         return None if _more_letters(first[opening.end() :].strip()) else found
+    if stated := _STATED_LETTER.fullmatch(sentence):
+        letter = stated[1] or stated[2]
+        return letter if letter in known else None
     bracketed = set(re.findall(r"[(\[]([A-Z])[)\]]", sentence)) & set(known)
     if len(bracketed) > 1:
         return None

@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 
-from etchr.mllm.markup import MAX_REPLY, after_thinking, last_box, normalise_unicode, plain
+from etchr.mllm.markup import MAX_REPLY, after_thinking, last_answer_tag, last_box, normalise_unicode, plain
 
 
 class Verdict(StrEnum):
@@ -14,16 +14,21 @@ class Verdict(StrEnum):
 
 POSITIVE, NEGATIVE = ("1", "Yes", "yes"), ("0", "No", "no")  # the tokens of a verdict, for its probability
 
+_WORD = r"(1(?:\.0)?|0(?:\.0)?|yes|no|true|false)"
 _STATEMENT = re.compile(  # a line of its own: "the answer is 1" inside a sentence may speak of the question
-    r"^[^\w\n]*(?:the\s+|my\s+)?(?:final\s+)?(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(?<![-.])(0|1|yes|no)\W*$",
+    r"^[^\w\n]*(?:the\s+|my\s+)?(?:final\s+)?(?:verdict|answer|decision)\b\W{0,4}(?:is\W{0,4})?(?<![-.])"
+    + _WORD
+    + r"\W*$",
     re.IGNORECASE | re.MULTILINE,
 )
-_BARE = re.compile(r"\W*(?<![-.])(0|1|yes|no)\W*", re.IGNORECASE)  # -1 is no verdict
-_POSITIVE, _NEGATIVE = {"1", "yes", "correct", "true"}, {"0", "no", "incorrect", "wrong", "false"}
+_BARE = re.compile(r"\W*(?<![-.])" + _WORD + r"\W*", re.IGNORECASE)  # -1 is no verdict
+_LEADING = re.compile(r"\W*(yes|no)\s*(?:[,.:;!-]|\n)", re.IGNORECASE)  # "Yes, the box is right."
+_POSITIVE, _NEGATIVE = {"1", "1.0", "yes", "correct", "true"}, {"0", "0.0", "no", "incorrect", "wrong", "false"}
 
 
 def parse_verdict(text: str) -> Verdict:
-    """The verdict in a reply: the last box decides, else a stated verdict, else a reply that is one word.
+    """The verdict in a reply: the last box decides, else an <answer> tag, else a stated verdict, else the reply where
+    that is one word, else a yes or no that opens it.
 
     Anything else is UNPARSABLE, a third outcome that is counted apart. What the model thought on the way, or was still
     thinking when it was cut off, is no verdict.
@@ -31,10 +36,12 @@ def parse_verdict(text: str) -> Verdict:
     text = after_thinking(normalise_unicode(text)[-MAX_REPLY:]) or ""
     if r"\boxed" in text:
         word = plain(last_box(text) or "").strip(" .").lower()
+    elif (tag := last_answer_tag(text)) is not None:
+        word = plain(tag).strip(" .").lower()
     elif statements := _STATEMENT.findall(text):
         word = statements[-1].lower()
     else:
-        bare = _BARE.fullmatch(text.strip())
+        bare = _BARE.fullmatch(text.strip()) or _LEADING.match(text)
         word = bare[1].lower() if bare else ""
     if word in _POSITIVE:
         return Verdict.ACCEPTED

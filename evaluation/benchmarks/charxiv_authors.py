@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from etchr.mllm.markup import after_thinking
 from evaluation.benchmarks.charxiv_words import KINDS, TEMPLATES, WHOLE_FIGURE, Grading, OwnWords, Place, filled
 
 MAX_SOURCE_BYTES = 2**20
@@ -43,9 +44,9 @@ def read_score(reply: str) -> bool | None:
     """The verdict in a judge's JSON, `"score": 0` or `1` (`score_T1` for descriptive questions); None without one.
 
     Read from the text rather than as JSON: an answer quoted in it, such as \\alpha, often makes it invalid. Several
-    scores must agree.
+    scores must agree. What the judge thought on the way does not count.
     """
-    scores = set(_SCORE.findall(reply))
+    scores = set(_SCORE.findall(after_thinking(reply) or ""))
     return scores == {"1"} if scores in ({"0"}, {"1"}) else None
 
 

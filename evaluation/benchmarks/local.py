@@ -144,7 +144,10 @@ class Local(Benchmark):
         if choices is not None:
             letter = chosen_letter(answer, choices)
             if letter is None:
-                raise ValueError(f"answer {answer[:100]!r} is none of the {len(choices)} choices")
+                raise ValueError(
+                    f"answer {answer[:100]!r} is none of the {len(choices)} choices, or both a letter and another "
+                    "choice's text; give the letter and the text, such as 'B. left'"
+                )
             answer = letter
         meta = {"answer_type": kind or ("text" if choices is None else "option"), "source": self.title}
         meta |= {name: word(cells[name], name, 200) for name in ("category", "cluster") if _given(cells.get(name))}

@@ -129,7 +129,7 @@ OTHERS = [
     ("There are pieces 0-3.", "permutation", None),
     (r"\boxed{2024}", "permutation", None),
     (r"\boxed{\text{Paris.}}", "text", "Paris"),
-    (r"\boxed{f(\{x\}) = \text{big}}", "text", "f(\\x\\) = big"),
+    (r"\boxed{f(\{x\}) = \text{big}}", "text", "f(x) = big"),
     ("\\boxed{10⁻³}", "text", "10^-3"),
     ("\\boxed{x² m²}", "text", "x^2 m^2"),
     ("\\boxed{12 m²}", "number", "12"),
