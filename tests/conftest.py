@@ -5,6 +5,7 @@ Nothing heavy is imported before a test asks for it.
 
 import json
 import shutil
+from itertools import chain, count
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,8 @@ def stage_one(tiny, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def new_run(tmp_path):
-    """`new_run(cases)` makes an evaluation's `Run`."""
+    """`new_run(cases)` makes an evaluation's `Run`, each in a folder of its own."""
     from tests.evaluation.runs import Run
 
-    return lambda cases: Run(tmp_path, cases)
+    folders = chain([tmp_path], map(tmp_path.joinpath, map(str, count(2))))
+    return lambda cases: Run(next(folders), cases)

@@ -14,6 +14,7 @@ from evaluation.report import finish, write_reports
 from evaluation.settings import StoryConfig, SystemConfig
 from evaluation.statistics import tango
 from tests.evaluation.fakes import REJECT, Case
+from tests.evaluation.runs import Run
 
 WRONG, DOWN = "\\boxed{5}", CallFailed("endpoint down")
 CASES = [
@@ -37,6 +38,14 @@ def systems_of(run):
     return {"direct": SystemConfig(), "evr": run.edits(), "always": run.edits("always_edit")}
 
 
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A run and its report, which nobody changes."""
+    run = Run(tmp_path_factory.mktemp("reported"), CASES)
+    run(run.config(systems_of(run)))
+    return run
+
+
 def tables(run) -> dict[str, list[list[str]]]:
     """The tables of report.md by the heading above them, the last one of each heading, as cells."""
     found, title = {}, ""
@@ -58,29 +67,25 @@ def rewritten(run, change):
     return tables(run)
 
 
-def test_the_first_table_ends_with_a_blind_guess(run):
-    run(run.config(systems_of(run)))
-    rows = {row[0]: row[1:] for row in tables(run)["Pass@1 in percent"]}
-    assert rows["system"] == ["perception", "chart", "mean", "matching edits", "against direct"]
-    assert rows["direct"][:2] == ["40.0", "100.0"]
-    assert rows["direct"][3:] == ["-", ""]
-    assert rows["evr"][3] == "100.0"  # the editor draws the ground truth
-    assert rows["a blind guess"] == ["0.0", "0.0", "0.0", "", ""]
-    rows = {row[0]: row[1:] for row in tables(run)["Pass@1 in percent, with 95 % intervals"]}
-    assert rows["direct"] == ["40.0 [11.8, 76.9]", "100.0 [34.2, 100.0]"]  # Wilson for 2 of 5 and 2 of 2
-    assert "Samples per cell: 2 to 6. Unscored (a call or an edit failed; in no cell): 1." in (
-        run.out / "report.md"
-    ).read_text(encoding="utf-8")
-
-
-def test_the_report_opens_with_the_pictures_and_the_table(run):
-    run(run.config(systems_of(run)))
-    lines = (run.out / "report.md").read_text(encoding="utf-8").splitlines()
+def test_the_report_opens_with_pictures_and_a_table_that_ends_with_a_blind_guess(reported):
+    lines = (reported.out / "report.md").read_text(encoding="utf-8").splitlines()
     heads = [line for line in lines if line.startswith(("#", "!"))]
     assert heads[0] == "# Edit-Verify-Reason"
     assert re.fullmatch(r"!\[The first sample of each task, .*\]\(sheet\.png\)", heads[1])
     assert heads[2:4] == ["## Pass@1 in percent", "## Statistics"]
     assert all(head.startswith("### ") for head in heads[4:])
+
+    rows = {row[0]: row[1:] for row in tables(reported)["Pass@1 in percent"]}
+    assert rows["system"] == ["perception", "chart", "mean", "matching edits", "against direct"]
+    assert rows["direct"][:2] == ["40.0", "100.0"]
+    assert rows["direct"][3:] == ["-", ""]
+    assert rows["evr"][3] == "100.0"  # the editor draws the ground truth
+    assert rows["a blind guess"] == ["0.0", "0.0", "0.0", "", ""]
+    rows = {row[0]: row[1:] for row in tables(reported)["Pass@1 in percent, with 95 % intervals"]}
+    assert rows["direct"] == ["40.0 [11.8, 76.9]", "100.0 [34.2, 100.0]"]  # Wilson for 2 of 5 and 2 of 2
+    assert "Samples per cell: 2 to 6. Unscored (a call or an edit failed; in no cell): 1." in (
+        reported.out / "report.md"
+    ).read_text(encoding="utf-8")
 
 
 STORY = [
@@ -90,18 +95,18 @@ STORY = [
 ]
 
 
-def told(run, cases, story):
+def told(new_run, cases, story):
     """The line under the table, of twenty samples or so."""
-    run = type(run)(run.folder / "told", cases)
+    run = new_run(cases)
     report = run(run.config(systems_of(run), story=story))
     text = (run.out / "report.md").read_text(encoding="utf-8")
     (line,) = [line for line in text.splitlines() if line.startswith("Mean Pass@1: ")]
     return line.removesuffix("."), report
 
 
-def test_a_line_says_what_the_table_shows(run):
+def test_a_line_says_what_the_table_shows_gain_or_loss(new_run):
     gained = [Case("maze", f"{i:02}", source=WRONG) for i in range(20)]
-    line, report = told(run, [replace(case, edited=WRONG) if i > 16 else case for i, case in enumerate(gained)], STORY)
+    line, report = told(new_run, [replace(case, edited=WRONG) if i > 16 else case for i, case in enumerate(gained)], STORY)
     low, high = tango(17, 0, 20).low, tango(17, 0, 20).high
     assert line == (
         f"Mean Pass@1: Editing adds 85.0 [{low:.1f}, {high:.1f}], from 0.0 to 85.0; verification makes no difference "
@@ -119,9 +124,7 @@ def test_a_line_says_what_the_table_shows(run):
         "high": round(high, 2),
     }
 
-
-def test_a_loss_is_said_to_be_one(run):
-    line, _ = told(run, [Case("maze", f"{i:02}", edited=WRONG) for i in range(20)], STORY[:1])
+    line, _ = told(new_run, [Case("maze", f"{i:02}", edited=WRONG) for i in range(20)], STORY[:1])
     assert line == f"Mean Pass@1: Editing costs 100.0 [{-tango(0, 20, 20).high:.1f}, 100.0], from 100.0 to 0.0"
 
 
@@ -137,24 +140,20 @@ def test_the_command_prints_table_line_and_places(run, capsys):
     assert lines[-2:] == [f"pictures: {run.out / 'sheet.png'}", f"all samples: {run.out / 'report.html'}"]
 
 
-def test_differences_are_given_task_by_task_with_their_test(run):
-    run(run.config(systems_of(run)))
-    rows = {row[0]: row[1:] for row in tables(run)["Differences from direct, task by task"]}
+def test_differences_are_tested_and_unscored_samples_bounded_task_by_task(reported):
+    rows = {row[0]: row[1:] for row in tables(reported)["Differences from direct, task by task"]}
     text, _, counts = rows["always"][0].partition("]")
     assert text.startswith("+40.0 [")  # gained 3, lost 1 of 5 scored by both
     assert counts == " +3 −1, p 0.62"  # 2 (1 + 4) / 2^4 = 0.625
     assert rows["always"][1].endswith("+0 −1, p 1")
 
-
-def test_unscored_samples_are_bounded(run):
-    run(run.config(systems_of(run)))
-    assert tables(run)["Unscored samples"] == [
+    assert tables(reported)["Unscored samples"] == [
         ["system: task", "unscored", "Pass@1 without them", "if all were wrong", "if all were right"],
         ["direct: perception", "1 of 6", "40.0", "33.3", "50.0"],
     ]
 
 
-def test_what_verification_is_worth(run):
+def test_what_verification_is_worth_by_answers_of_the_same_model(run):
     run(run.config(systems_of(run)))
     rows = {row[0]: row[1:] for row in tables(run)["What verification is worth"][1:]}
     assert rows == {
@@ -162,8 +161,6 @@ def test_what_verification_is_worth(run):
         "evr: not accepted": ["direct", "always", "1", "1", "0", "0"],
     }
 
-
-def test_verification_is_measured_against_the_answers_of_the_same_model(run):
     other = ModelConfig(seed=1)
     mine = {"direct": SystemConfig(), "always": run.edits("always_edit"), "evr": run.edits()}
     theirs = {
@@ -177,7 +174,7 @@ def test_verification_is_measured_against_the_answers_of_the_same_model(run):
     assert run(run.config(mine | {"their_evr": theirs["their_evr"]}))["worth"].keys() == {"evr"}
 
 
-def test_costs_are_per_system(run):
+def test_costs_are_per_system_and_have_no_price_where_a_server_does_not_count(run):
     run(run.config(systems_of(run)))
 
     def costly(record):
@@ -200,15 +197,12 @@ def test_costs_are_per_system(run):
     }
     assert rows["direct"][1] == "0"
 
-
-def test_what_a_server_does_not_count_has_no_price(run):
-    run(run.config(systems_of(run)))
     usage = {"unpriced": {"calls": 1, "prompt_tokens": 5, "completion_tokens": 5}}
     rows = rewritten(run, lambda record: record | {"usage": usage})["Cost"]
     assert {row[-1] for row in rows[1:]} == {"not known"}
 
 
-def test_categories_and_other_rules_have_tables(run):
+def test_categories_other_rules_and_several_tries_have_tables(run):
     run(run.config(systems_of(run)))
 
     def sorted_in(record):
@@ -222,8 +216,6 @@ def test_categories_and_other_rules_have_tables(run):
     assert ["perception, by other rules", "strict"] in found
     assert ["direct", "50.0"] in found
 
-
-def test_several_tries(run):
     cases = [Case("maze", "0"), Case("maze", "1", source=WRONG)]
     run = type(run)(run.folder / "tries", cases)
     run(run.config(repeats=2))

@@ -1,6 +1,7 @@
 """The whole run against numbers worked out by hand; overlap, bounds, and what may not stop it."""
 
 import asyncio
+import json
 import math
 import threading
 from dataclasses import replace
@@ -21,6 +22,7 @@ from evaluation.run import HOPELESS, evaluate
 from evaluation.settings import EditingConfig, SystemConfig
 from evaluation.statistics import tango
 from tests.evaluation.fakes import MUMBLE, REJECT, Case, TableEditor, TableModel
+from tests.evaluation.runs import Run
 
 WRONG = "\\boxed{5}"
 DOWN, NO_MEMORY = CallFailed("endpoint down"), RuntimeError("no memory")
@@ -43,8 +45,7 @@ def run(new_run):
     return new_run(CASES)
 
 
-@pytest.fixture
-def systems(run):
+def systems_of(run):
     return {
         "direct": SystemConfig(),
         "base_evr": run.edits(),
@@ -53,8 +54,22 @@ def systems(run):
     }
 
 
-def test_the_report_holds_the_promised_keys(run, systems):
-    report = run(run.config(systems))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of all systems, which nobody changes."""
+    run = Run(tmp_path_factory.mktemp("finished"), CASES)
+    run(run.config(systems_of(run)))
+    return run
+
+
+@pytest.fixture
+def report(finished):
+    """What it reports."""
+    return json.loads((finished.out / "report.json").read_text())
+
+
+def test_the_report_holds_the_promised_keys_and_figures_by_hand(finished, report):
+    systems = systems_of(finished)
     assert set(report) == {"reference", "systems", "paired", "groups", "verification", "worth", "cost"}
     assert list(report["systems"]) == list(systems)
     for name, system in report["systems"].items():
@@ -65,43 +80,7 @@ def test_the_report_holds_the_promised_keys(run, systems):
     assert set(report["paired"]) == set(systems) - {"direct"}
     assert all(set(pair) == {"difference", "low", "high", "tasks"} for pair in report["paired"].values())
 
-
-def test_a_number_of_the_table_is_edit_verify_reason(run, systems):
-    async def propose(sample):
-        async with EditBatcher(run.editor, 1) as batcher:
-            return Proposal(
-                (await batcher.edit(sample.image, router.prompt(sample.question, sample.family), 0)).image, ""
-            )
-
-    report, router = run(run.config(systems))["systems"], Router.load()
-    for name, verifier, makes in [("direct", None, None), ("base_evr", run.model, propose), ("always", None, propose)]:
-        for task, cell in report[name]["tasks"].items():
-            samples = [case.sample() for case in CASES if case.task == task]
-            traces = [
-                asyncio.run(edit_verify_reason(sample, makes, verifier, run.model, Sampling())) for sample in samples
-            ]
-            right = [
-                is_correct(trace.answer, sample)
-                for trace, sample in zip(traces, samples, strict=True)
-                if trace.unscored is None
-            ]
-            assert cell["pass_at_1"] == round(100 * sum(right) / len(right), 2)
-            assert cell["num_unscored"] == len(samples) - len(right)
-
-
-def test_any_row_may_be_the_one_that_others_are_compared_with(run, systems):
-    to_direct = run(run.config(systems))["paired"]["oracle"]
-    report = run(run.config(systems, reference="oracle"))
-    assert report["reference"] == "oracle"
-    assert set(report["paired"]) == set(systems) - {"oracle"}
-    assert report["paired"]["direct"]["difference"] == -to_direct["difference"]
-    assert "against oracle" in (run.out / "report.md").read_text()
-    with pytest.raises(ValueError, match="reference='orakel' is no system; there are: direct"):
-        run.config(systems, reference="orakel")
-
-
-def test_pass_rates_by_hand(run, systems):
-    report = run(run.config(systems))["systems"]
+    report = report["systems"]
     shares = {n: {t: (c["pass_at_1"], c["num_unscored"]) for t, c in s["tasks"].items()} for n, s in report.items()}
     assert shares == {
         "direct": {"perception": (50, 0), "chart": (33.33, 1)},  # chart 1: the call failed
@@ -124,9 +103,42 @@ def test_pass_rates_by_hand(run, systems):
     assert edits == {"perception": (50, 75), "chart": (100, 25)}
 
 
-def test_a_paired_difference_by_hand(run, systems):
+def test_a_number_of_the_table_is_edit_verify_reason(finished, report):
+    async def propose(sample):
+        async with EditBatcher(finished.editor, 1) as batcher:
+            return Proposal(
+                (await batcher.edit(sample.image, router.prompt(sample.question, sample.family), 0)).image, ""
+            )
+
+    model, router = finished.model, Router.load()
+    for name, verifier, makes in [("direct", None, None), ("base_evr", model, propose), ("always", None, propose)]:
+        for task, cell in report["systems"][name]["tasks"].items():
+            samples = [case.sample() for case in CASES if case.task == task]
+            traces = [asyncio.run(edit_verify_reason(sample, makes, verifier, model, Sampling())) for sample in samples]
+            right = [
+                is_correct(trace.answer, sample)
+                for trace, sample in zip(traces, samples, strict=True)
+                if trace.unscored is None
+            ]
+            assert cell["pass_at_1"] == round(100 * sum(right) / len(right), 2)
+            assert cell["num_unscored"] == len(samples) - len(right)
+
+
+def test_any_row_may_be_the_one_that_others_are_compared_with(run):
+    systems = systems_of(run)
+    to_direct = run(run.config(systems))["paired"]["oracle"]
+    report = run(run.config(systems, reference="oracle"))
+    assert report["reference"] == "oracle"
+    assert set(report["paired"]) == set(systems) - {"oracle"}
+    assert report["paired"]["direct"]["difference"] == -to_direct["difference"]
+    assert "against oracle" in (run.out / "report.md").read_text()
+    with pytest.raises(ValueError, match="reference='orakel' is no system; there are: direct"):
+        run.config(systems, reference="orakel")
+
+
+def test_a_paired_difference_by_hand(report):
     """Perception gains one of four, chart none of the two that both have scored."""
-    paired = run(run.config(systems))["paired"]["base_evr"]
+    paired = report["paired"]["base_evr"]
     tests = {task: (part["gained"], part["lost"], part["p_value"]) for task, part in paired.pop("tasks").items()}
     assert tests == {"perception": (1, 0, 1.0), "chart": (0, 0, 1.0)}
     perception, chart = tango(1, 0, 4), tango(0, 0, 2)  # whose distances from 25 and from 0 join in quadrature
@@ -135,8 +147,8 @@ def test_a_paired_difference_by_hand(run, systems):
     assert paired == {"difference": 12.5, "low": round(12.5 - below, 2), "high": round(12.5 + above, 2)}
 
 
-def test_verification_by_hand(run, systems):
-    seen = run(run.config(systems))["verification"]
+def test_verification_by_hand(report):
+    seen = report["verification"]
     assert list(seen) == ["base_evr", "oracle", "all"]
     assert seen["base_evr"]["all"] == {
         "accept_rate": 57.14,  # 4 of 7; there is no verdict on an edit that failed
@@ -154,8 +166,8 @@ def test_verification_by_hand(run, systems):
     assert (seen["all"]["all"]["precision"], seen["all"]["all"]["recall"]) == (88.89, 61.54)  # 8 of 9, 8 of 13
 
 
-def test_every_intermediate_is_in_the_record(run, systems):
-    run(run.config(systems))
+def test_every_intermediate_is_in_the_record(finished):
+    run = finished
     record = run.records("base_evr")["perception-3"]
     assert (record["task"], record["verdict"], record["used_edit"]) == ("perception", "rejected", False)
     assert (record["verdict_text"], record["answer_text"], record["answer"]) == (REJECT, "\\boxed{7}", "7")
@@ -173,15 +185,37 @@ def test_every_intermediate_is_in_the_record(run, systems):
     assert failed["unscored"] == "the editor failed: RuntimeError: no memory"
 
 
-def test_the_editor_is_loaded_once_for_all_its_systems(run, systems):
+def test_a_run_builds_each_editor_and_each_place_of_a_model_once(run, new_run):
     loaded = []
 
     def build_editor(system, editing):
         loaded.append(system.editor)
         return run.editor
 
-    evaluate(run.config(systems), build_model=lambda _: run.model, build_editor=build_editor)
+    evaluate(run.config(systems_of(run)), build_model=lambda _: run.model, build_editor=build_editor)
     assert loaded == [run.klein]
+
+    run = new_run([Case("maze", "0")])
+    plain, dense = (ModelConfig("http", "m", ["http://127.0.0.1:9/v1"], top_logprobs=top) for top in (None, 5))
+    built = []
+
+    def build(config):
+        built.append(config.top_logprobs)
+        return run.model
+
+    evaluate(run.config(reasoner=plain, verifier=dense), build, lambda *_: run.editor)
+    assert built == [None, 5]
+
+    run = new_run([Case("maze", "0")])
+    here, there = (ModelConfig("http", "m", [f"http://127.0.0.1:{port}/v1"]) for port in (8, 9))
+    built = []
+
+    def build(config):
+        built.append(config.base_urls)
+        return run.model
+
+    evaluate(run.config(reasoner=here, verifier=there), build)
+    assert built == [here.base_urls, there.base_urls]
 
 
 @pytest.mark.parametrize("kinds", [("evr", "always_edit"), ("always_edit", "evr")])
@@ -223,32 +257,6 @@ def test_a_system_may_be_called_as_a_role(new_run):
         "verifier": "usual",
     }
     assert asked["verifier"]["verifier"] == "usual"
-
-
-def test_a_verifier_with_log_probabilities_is_not_the_reasoner_without_them(new_run):
-    run = new_run([Case("maze", "0")])
-    plain, dense = (ModelConfig("http", "m", ["http://127.0.0.1:9/v1"], top_logprobs=top) for top in (None, 5))
-    built = []
-
-    def build(config):
-        built.append(config.top_logprobs)
-        return run.model
-
-    evaluate(run.config(reasoner=plain, verifier=dense), build, lambda *_: run.editor)
-    assert built == [None, 5]
-
-
-def test_one_model_at_two_places_is_called_at_both(new_run):
-    run = new_run([Case("maze", "0")])
-    here, there = (ModelConfig("http", "m", [f"http://127.0.0.1:{port}/v1"]) for port in (8, 9))
-    built = []
-
-    def build(config):
-        built.append(config.base_urls)
-        return run.model
-
-    evaluate(run.config(reasoner=here, verifier=there), build)
-    assert built == [here.base_urls, there.base_urls]
 
 
 def test_every_repeat_of_the_stand_in_for_a_unified_model_draws_with_other_noise(new_run):
@@ -306,27 +314,6 @@ def test_the_judges_calls_are_in_the_report_and_in_no_systems_cost(new_run):
 # --------------------------------------------------------------------------------------------- overlap and bounds
 
 
-def test_large_pictures_are_not_all_in_flight_together(new_run):
-    """Room for the pixels of two samples (source and ground truth each): two at a time, whatever the concurrency."""
-    run = new_run([Case("maze", str(i)) for i in range(6)])
-    now, seen = set(), []
-
-    class Model(TableModel):
-        async def think(self, key):
-            now.add(key)
-            await asyncio.sleep(0.01)
-            seen.append(len(now))
-            now.remove(key)
-
-    run.model = Model(run.cases)
-    run(run.config(concurrency=6, pixels_in_flight=2 * 2 * 64 * 64))
-    assert max(seen) == 2
-    one = run.config({"oracle": SystemConfig("oracle_edit")}, concurrency=6, pixels_in_flight=1)
-    seen.clear()
-    assert run(one)["systems"]["oracle"]["mean"] == 100  # too large for the room: one after the other
-    assert max(seen) == 1
-
-
 def test_edits_and_model_calls_overlap(new_run):
     """A call waits for the second edit to begin, and the second edit for that call: both go on at once, or neither."""
     run = new_run([Case("maze", str(i)) for i in range(2)])
@@ -353,8 +340,8 @@ def test_edits_and_model_calls_overlap(new_run):
     assert all(met)
 
 
-def test_exactly_so_many_samples_are_in_flight(new_run):
-    """Every call waits until three are there; a fourth would be counted."""
+def test_samples_in_flight_are_bounded_by_number_and_by_pixels(new_run):
+    # Every call waits until three are there; a fourth would be counted.
     run = new_run([Case("maze", str(i)) for i in range(12)])
     most = 0
 
@@ -374,6 +361,25 @@ def test_exactly_so_many_samples_are_in_flight(new_run):
     run.model = Model(run.cases)
     run(run.config(concurrency=3))
     assert most == 3
+
+    # Room for the pixels of two samples (source and ground truth each): two at a time, whatever the concurrency.
+    run = new_run([Case("maze", str(i)) for i in range(6)])
+    now, seen = set(), []
+
+    class Model(TableModel):
+        async def think(self, key):
+            now.add(key)
+            await asyncio.sleep(0.01)
+            seen.append(len(now))
+            now.remove(key)
+
+    run.model = Model(run.cases)
+    run(run.config(concurrency=6, pixels_in_flight=2 * 2 * 64 * 64))
+    assert max(seen) == 2
+    one = run.config({"oracle": SystemConfig("oracle_edit")}, concurrency=6, pixels_in_flight=1)
+    seen.clear()
+    assert run(one)["systems"]["oracle"]["mean"] == 100  # too large for the room: one after the other
+    assert max(seen) == 1
 
 
 def test_an_editor_that_loses_edits_leaves_its_samples_unscored(new_run):

@@ -43,26 +43,32 @@ def test_wilson_solves_its_defining_equation(right, total):
         assert (edge - found) ** 2 == pytest.approx(1.959963984540054**2 * edge * (1 - edge) / total, abs=1e-9)
 
 
-def test_no_samples_is_no_value():
+def test_nothing_has_no_value():
     assert math.isnan(wilson(0, 0).value)
     assert math.isnan(share({}).value)
     assert math.isnan(mean_over_tasks([share({})]).value)
 
+    assert math.isnan(mean_over_tasks(shares({"a": [True], "b": []})).value)
+    assert math.isnan(mean_difference({"a": {"1": [1.0]}, "b": {}}).value)
 
-def test_the_share_of_units_of_one_value_is_wilsons():
+
+def test_units_that_are_all_alike_leave_wilsons_interval():
     assert share(single([1, 1, 0])) == wilson(2, 3)
 
+    # Each is right half of the time: to redraw them says nothing, and that is no certainty.
+    for count in [1, 10]:
+        estimate = share({str(i): [1.0, 0.0, 1.0, 0.0] for i in range(count)})
+        assert estimate == wilson(count / 2, count), count
+        assert estimate.low < 50 < estimate.high, count
 
-@pytest.mark.parametrize("count", [1, 10])
-def test_units_that_are_all_alike_leave_an_interval(count):
-    """Each is right half of the time: to redraw them says nothing, and that is no certainty."""
-    estimate = share({str(i): [1.0, 0.0, 1.0, 0.0] for i in range(count)})
-    assert estimate == wilson(count / 2, count)
-    assert estimate.low < 50 < estimate.high
+    for value in [0.0, 1.0]:
+        estimate = share({str(i): [value] * 4 for i in range(50)})
+        assert estimate == wilson(50 * value, 50), value
+        assert estimate.high - estimate.low > 5, value
 
 
-def test_questions_put_four_times_count_once_in_the_interval():
-    """All four answers to a question agree: the interval is as wide as with one answer each, not half as wide."""
+def test_an_interval_is_as_wide_as_what_is_independent_makes_it():
+    # All four answers to a question agree: the interval is as wide as with one answer each, not half as wide.
     rng = np.random.default_rng(0)
     right = (rng.random(200) < 0.7).astype(float)
     once, four = share(single(right)), share({str(i): [value] * 4 for i, value in enumerate(right)})
@@ -71,8 +77,26 @@ def test_questions_put_four_times_count_once_in_the_interval():
     independent = share({str(i): (rng.random(4) < 0.7).astype(float) for i in range(200)})
     assert independent.high - independent.low < 0.7 * (once.high - once.low)
 
+    # Equal tasks: with common draws the mean of nine would be as uncertain as one, not a third of it.
+    one = single([1] * 30 + [0] * 70)
+    alone, nine = mean_difference({"a": one}), mean_difference({str(i): one for i in range(9)})
+    assert nine.high - nine.low == pytest.approx((alone.high - alone.low) / 3, rel=0.1)
 
-def test_the_interval_of_clusters_covers_the_truth_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    base = rng.random(300) < 0.5
+    better = base | (rng.random(300) < 0.1)
+    paired = mean_difference({"a": single(better.astype(float) - base)})
+    assert paired.low > 0
+    assert paired.high - paired.low < 10
+
+    rng = np.random.default_rng(3)
+    alike = drawn(rng, {"a": 0.5}, 3, hardness=0)
+    apart = [drawn(rng, {"a": right}, 1, hardness=0)[0] for right in (0.2, 0.5, 0.8)]
+    widths = [estimate.high - estimate.low for estimate in (mean_over_seeds(seeds, 0.0) for seeds in (alike, apart))]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_intervals_of_clusters_and_of_means_cover_the_truth_about_95_times_in_100():
     rng, hits = np.random.default_rng(4), 0
     for _ in range(200):
         ease = rng.beta(2, 1, 100)  # of each question: its mean is 2/3
@@ -80,39 +104,6 @@ def test_the_interval_of_clusters_covers_the_truth_about_95_times_in_100():
         hits += estimate.low <= 200 / 3 <= estimate.high
     assert 180 <= hits <= 198
 
-
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_clusters_that_all_agree_keep_an_interval(value):
-    estimate = share({str(i): [value] * 4 for i in range(50)})
-    assert estimate == wilson(50 * value, 50)
-    assert estimate.high - estimate.low > 5
-
-
-# ---------------------------------------------------------------------------------------------------------- a mean
-
-
-def test_the_mean_is_plain_over_tasks_of_any_size():
-    estimate = mean_over_tasks(shares({"a": [True] * 9 + [False], "b": [False, True]}))
-    assert estimate.value == pytest.approx(70.0)
-    assert estimate == mean_over_tasks(shares({"a": [False] + [True] * 9, "b": [True, False]}))  # order does not matter
-
-
-def test_the_mean_of_one_task_is_its_wilson_interval():
-    assert mean_over_tasks(shares({"a": [True] * 7 + [False] * 3})) == pytest.approx(wilson(7, 10))
-
-
-def test_a_perfect_mean_still_has_an_interval():
-    estimate = mean_over_tasks(shares({"a": [True] * 50, "b": [True] * 50}))
-    assert estimate.value == estimate.high == 100
-    assert 90 < estimate.low < 99
-
-
-def test_a_task_without_outcomes_leaves_no_mean():
-    assert math.isnan(mean_over_tasks(shares({"a": [True], "b": []})).value)
-    assert math.isnan(mean_difference({"a": {"1": [1.0]}, "b": {}}).value)
-
-
-def test_the_mean_interval_covers_the_truth_about_95_times_in_100():
     rng, truth = np.random.default_rng(1), {"a": (0.3, 60), "b": (0.8, 200)}
     hits = 0
     for _ in range(200):
@@ -121,35 +112,35 @@ def test_the_mean_interval_covers_the_truth_about_95_times_in_100():
     assert 180 <= hits <= 199
 
 
-def test_the_interval_width_agrees_with_the_normal_formula():
+# ---------------------------------------------------------------------------------------------------------- a mean
+
+
+def test_means_are_plain_over_tasks_of_any_size():
+    estimate = mean_over_tasks(shares({"a": [True] * 9 + [False], "b": [False, True]}))
+    assert estimate.value == pytest.approx(70.0)
+    assert estimate == mean_over_tasks(shares({"a": [False] + [True] * 9, "b": [True, False]}))  # order does not matter
+
+    estimate = mean_difference({"a": single([1, 0, 0, 0]), "b": single([0, -1])})
+    assert estimate.value == pytest.approx(100 * (0.25 - 0.5) / 2)
+    assert mean_difference({"a": single([0, 0])}).value == 0
+
+    seeds = [{"a": single([1, 1, 1]), "b": single([0])}, {"a": single([1, 0, 0]), "b": single([1])}]
+    assert mean_over_seeds(seeds, 0.0).value == pytest.approx(100 * (2 / 3 + 0.5) / 2)
+
+
+def test_the_interval_of_a_mean_is_wilsons_and_as_wide_as_the_normal_formulas():
+    assert mean_over_tasks(shares({"a": [True] * 7 + [False] * 3})) == pytest.approx(wilson(7, 10))
+
+    estimate = mean_over_tasks(shares({"a": [True] * 50, "b": [True] * 50}))
+    assert estimate.value == estimate.high == 100
+    assert 90 < estimate.low < 99
+
     estimate = mean_over_tasks(shares({"a": [True] * 120 + [False] * 80, "b": [True] * 30 + [False] * 170}))
     error = 100 * math.sqrt(0.6 * 0.4 / 200 + 0.15 * 0.85 / 200) / 2
     assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
 
 
 # ---------------------------------------------------------------------------------------------------- differences
-
-
-def test_a_difference_is_the_plain_mean_over_tasks():
-    estimate = mean_difference({"a": single([1, 0, 0, 0]), "b": single([0, -1])})
-    assert estimate.value == pytest.approx(100 * (0.25 - 0.5) / 2)
-    assert mean_difference({"a": single([0, 0])}).value == 0
-
-
-def test_the_tasks_of_a_difference_are_redrawn_independently():
-    """Equal tasks: with common draws the mean of nine would be as uncertain as one, not a third of it."""
-    one = single([1] * 30 + [0] * 70)
-    alone, nine = mean_difference({"a": one}), mean_difference({str(i): one for i in range(9)})
-    assert nine.high - nine.low == pytest.approx((alone.high - alone.low) / 3, rel=0.1)
-
-
-def test_pairing_narrows_the_interval():
-    rng = np.random.default_rng(0)
-    base = rng.random(300) < 0.5
-    better = base | (rng.random(300) < 0.1)
-    paired = mean_difference({"a": single(better.astype(float) - base)})
-    assert paired.low > 0
-    assert paired.high - paired.low < 10
 
 
 @pytest.mark.parametrize(
@@ -224,17 +215,15 @@ def test_the_interval_of_differences_covers_the_truth_about_95_times_in_100(task
     assert hits >= 0.92 * times
 
 
-@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 0), (6, 0), (12, 4), (3, 9), (40, 38)])
-def test_mcnemar_sums_the_binomial_tail(gained, lost):
-    values = [1.0] * gained + [-1.0] * lost + [0.0] * 20
-    n, k = gained + lost, max(gained, lost)
-    tail = sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n
-    test = mcnemar(single(values))
-    assert (test.gained, test.lost) == (gained, lost)
-    assert test.p_value == pytest.approx(min(1.0, 2 * tail))
+def test_mcnemar_sums_the_binomial_tail_of_independent_pairs():
+    for gained, lost in [(0, 0), (5, 0), (6, 0), (12, 4), (3, 9), (40, 38)]:
+        values = [1.0] * gained + [-1.0] * lost + [0.0] * 20
+        n, k = gained + lost, max(gained, lost)
+        tail = sum(math.comb(n, i) for i in range(k, n + 1)) / 2**n
+        test = mcnemar(single(values))
+        assert (test.gained, test.lost) == (gained, lost), (gained, lost)
+        assert test.p_value == pytest.approx(min(1.0, 2 * tail)), (gained, lost)
 
-
-def test_mcnemar_needs_independent_pairs():
     assert mcnemar({"q": [1.0, 0.0]}) is None
 
 
@@ -259,19 +248,6 @@ def test_the_mean_of_one_seed_is_the_paired_difference():
     system, baseline = drawn(np.random.default_rng(0), {"a": 0.7, "b": 0.4}, 2)
     alone, paired = mean_over_seeds([minus(system, baseline)], -100.0), mean_difference(minus(system, baseline))
     assert alone == pytest.approx(paired)
-
-
-def test_the_mean_over_seeds_is_plain_over_tasks():
-    seeds = [{"a": single([1, 1, 1]), "b": single([0])}, {"a": single([1, 0, 0]), "b": single([1])}]
-    assert mean_over_seeds(seeds, 0.0).value == pytest.approx(100 * (2 / 3 + 0.5) / 2)
-
-
-def test_seeds_that_differ_widen_the_interval():
-    rng = np.random.default_rng(3)
-    alike = drawn(rng, {"a": 0.5}, 3, hardness=0)
-    apart = [drawn(rng, {"a": right}, 1, hardness=0)[0] for right in (0.2, 0.5, 0.8)]
-    widths = [estimate.high - estimate.low for estimate in (mean_over_seeds(seeds, 0.0) for seeds in (alike, apart))]
-    assert widths[1] > 2 * widths[0]
 
 
 @pytest.mark.parametrize(
@@ -302,15 +278,13 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_one():
     assert math.isnan(pass_at_k({}, 1))
 
 
-def test_what_so_many_samples_can_show():
+def test_what_so_many_samples_can_show_is_found_80_times_in_100():
     found = detectable(191, 0.848, discordant=0.1)
     assert found.least == pytest.approx(100 * 6 / 191)  # 2 * 2^-5 is above 0.05, 2 * 2^-6 below
     assert found.unpaired == pytest.approx(1.96 * 100 * math.sqrt(2 * 0.848 * 0.152 / 191), rel=1e-3)
     assert found.paired == pytest.approx(1.96 * 100 * math.sqrt(0.1 / 191), rel=1e-3)
     assert found.least < found.paired < found.paired_80
 
-
-def test_a_gain_of_the_detectable_size_is_found_80_times_in_100():
     rng, n, discordant = np.random.default_rng(2), 400, 0.2
     gain = detectable(n, 0.5, discordant).paired_80 / 100
     hits = 0

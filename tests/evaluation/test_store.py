@@ -103,9 +103,9 @@ def test_roles_and_the_borders_between_texts_are_part_of_it(tmp_path):
     assert inner.calls == 4
 
 
-def test_the_same_question_at_the_same_time_is_one_call(tmp_path):
+def test_a_question_asked_at_the_same_time_or_by_another_process_is_one_call(tmp_path):
     inner = Counting()
-    model = journaled(tmp_path, inner)
+    model = journaled(tmp_path / "together", inner)
 
     async def together():
         return await asyncio.gather(*(model.chat([user_message("q", SOURCE)]) for _ in range(5)))
@@ -114,34 +114,30 @@ def test_the_same_question_at_the_same_time_is_one_call(tmp_path):
     assert inner.calls == 1
     assert len({reply[0].text for reply in replies}) == 1
 
+    inner = Counting()
+    ask(journaled(tmp_path / "processes", inner, rank=0), "a")
+    ask(journaled(tmp_path / "processes", inner, rank=1), "b")
+    third = journaled(tmp_path / "processes", inner, rank=2)
+    assert [ask(third, text)[0].text for text in ("a", "b")] == ["reply 1.0", "reply 2.0"]
+    assert sorted(path.name for path in (tmp_path / "processes").glob("*.jsonl")) == ["calls.1.jsonl", "calls.jsonl"]
 
-def test_a_failed_call_is_not_kept(tmp_path):
+
+def test_a_call_that_failed_or_was_not_written_whole_is_not_kept(tmp_path):
     inner = Counting()
     inner.fails = True
     with pytest.raises(CallFailed):
-        ask(journaled(tmp_path, inner))
+        ask(journaled(tmp_path / "failed", inner))
     inner.fails = False
-    assert ask(journaled(tmp_path, inner))[0].text == "reply 1.0"
+    assert ask(journaled(tmp_path / "failed", inner))[0].text == "reply 1.0"
 
-
-def test_a_torn_line_was_never_written(tmp_path):
     inner = Counting()
-    ask(journaled(tmp_path, inner), "a")
-    ask(journaled(tmp_path, inner), "b")
-    path = tmp_path / "calls.jsonl"
+    ask(journaled(tmp_path / "torn", inner), "a")
+    ask(journaled(tmp_path / "torn", inner), "b")
+    path = tmp_path / "torn" / "calls.jsonl"
     path.write_bytes(path.read_bytes()[:-10])
-    again = journaled(tmp_path, inner)
+    again = journaled(tmp_path / "torn", inner)
     assert [ask(again, text)[0].text for text in ("a", "b")] == ["reply 1.0", "reply 3.0"]
     assert [json.loads(line)["model"] for line in path.read_text().splitlines()] == ["counting"] * 2
-
-
-def test_processes_read_each_others_replies_and_write_their_own(tmp_path):
-    inner = Counting()
-    ask(journaled(tmp_path, inner, rank=0), "a")
-    ask(journaled(tmp_path, inner, rank=1), "b")
-    third = journaled(tmp_path, inner, rank=2)
-    assert [ask(third, text)[0].text for text in ("a", "b")] == ["reply 1.0", "reply 2.0"]
-    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == ["calls.1.jsonl", "calls.jsonl"]
 
 
 # ----------------------------------------------------------------------------------------------------------- edits
@@ -157,7 +153,7 @@ def draw(folder, painter, *requests, identity=None):
     return asyncio.run(go())
 
 
-def test_an_edit_is_made_once_for_all_runs(tmp_path):
+def test_an_edit_is_made_once_for_all_runs_and_all_who_ask(tmp_path):
     painter = Painter()
     (first,) = draw(tmp_path, painter, (SOURCE, "p", 9))
     (again,) = draw(tmp_path, None, (SOURCE, "p", 9))  # no editor is needed
@@ -166,6 +162,16 @@ def test_an_edit_is_made_once_for_all_runs(tmp_path):
     assert painter.drawn == [("p", 9)]
     note = json.loads(first.file.with_suffix(".json").read_text())
     assert (note["prompt"], note["seed"]) == ("p", 9)
+
+    painter = Painter()
+    edits = draw(tmp_path / "together", painter, *[(SOURCE, "p", 9)] * 6)
+    assert painter.drawn == [("p", 9)]
+    assert len({edit.edit.image.tobytes() for edit in edits}) == 1
+
+    painter = Painter()
+    for _ in range(2):
+        (made,) = draw(None, painter, (SOURCE, "p", 9))
+    assert (len(painter.drawn), made.file) == (2, None)
 
 
 @pytest.mark.parametrize("change", [{"image": OTHER}, {"prompt": "q"}, {"seed": 8}, {"identity": {"weights": "b"}}])
@@ -177,14 +183,11 @@ def test_all_that_decides_an_edit_is_in_its_name(tmp_path, change):
     assert len(painter.drawn) == 2
 
 
-def test_the_same_edit_at_the_same_time_is_drawn_once(tmp_path):
-    painter = Painter()
-    edits = draw(tmp_path, painter, *[(SOURCE, "p", 9)] * 6)
-    assert painter.drawn == [("p", 9)]
-    assert len({edit.edit.image.tobytes() for edit in edits}) == 1
+def test_an_edit_that_failed_or_was_lost_is_not_kept(tmp_path):
+    with pytest.raises(EditFailed, match="no memory"):
+        draw(tmp_path, Painter(fails={"p"}), (SOURCE, "p", 9))
+    assert not list(tmp_path.rglob("*.png"))
 
-
-def test_an_edit_whose_picture_was_lost_or_torn_is_made_again(tmp_path):
     painter = Painter()
     (made,) = draw(tmp_path, painter, (SOURCE, "p", 9))
     made.file.write_bytes(made.file.read_bytes()[:40])
@@ -193,19 +196,6 @@ def test_an_edit_whose_picture_was_lost_or_torn_is_made_again(tmp_path):
     again.file.with_suffix(".json").unlink()  # killed between picture and note
     draw(tmp_path, painter, (SOURCE, "p", 9))
     assert len(painter.drawn) == 3
-
-
-def test_without_a_folder_nothing_is_kept(tmp_path):
-    painter = Painter()
-    for _ in range(2):
-        (made,) = draw(None, painter, (SOURCE, "p", 9))
-    assert (len(painter.drawn), made.file) == (2, None)
-
-
-def test_a_failed_edit_is_not_kept(tmp_path):
-    with pytest.raises(EditFailed, match="no memory"):
-        draw(tmp_path, Painter(fails={"p"}), (SOURCE, "p", 9))
-    assert not list(tmp_path.rglob("*.png"))
 
 
 def test_an_editor_that_cannot_be_opened_says_why(tmp_path):
@@ -235,20 +225,20 @@ def cached(folder, commit):
     return folder
 
 
-def test_weights_on_the_hub_are_known_by_their_commit(tmp_path):
+def test_weights_on_the_hub_are_known_by_their_commit_and_a_run_by_neither_commit_nor_device(tmp_path):
     assert hub_commit(HUB, tmp_path) is None  # not there yet
     assert hub_commit(HUB, cached(tmp_path, "a" * 40)) == "a" * 40
     assert hub_commit(HUB, cached(tmp_path, "b" * 40)) == "b" * 40  # newer weights by the same name
     assert hub_commit(str(tmp_path), tmp_path) is None  # a folder goes by its content
 
-
-def test_kept_edits_go_by_commit_and_device_and_a_run_by_neither(tmp_path):
     system, editing = SystemConfig("evr", HUB), EditingConfig()
-    cpu, gpu = (kept_identity(system, editing, device, cached(tmp_path, "a" * 40)) for device in ("cpu", "cuda"))
+    cpu, gpu = (
+        kept_identity(system, editing, device, cached(tmp_path / "kept", "a" * 40)) for device in ("cpu", "cuda")
+    )
     assert cpu == edit_identity(system, editing) | {"commit": "a" * 40}
     assert gpu == cpu | {"device": "cuda"}
-    assert kept_identity(system, editing, "cpu", cached(tmp_path, "b" * 40)) != cpu
+    assert kept_identity(system, editing, "cpu", cached(tmp_path / "kept", "b" * 40)) != cpu
     nano = SystemConfig("evr", "nano")
-    assert kept_identity(nano, editing, "cpu", tmp_path) == edit_identity(nano, editing)
+    assert kept_identity(nano, editing, "cpu", tmp_path / "kept") == edit_identity(nano, editing)
     remote = SystemConfig("evr", remote=RemoteConfig(HUB, ["http://127.0.0.1:9/v1"]))
-    assert kept_identity(remote, editing, "cuda", tmp_path) == edit_identity(remote, editing)
+    assert kept_identity(remote, editing, "cuda", tmp_path / "kept") == edit_identity(remote, editing)

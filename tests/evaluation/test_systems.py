@@ -22,11 +22,20 @@ SEVEN, FIVE = "\\boxed{7}", "\\boxed{5}"
 # ------------------------------------------------------------------------------------------- no edit, or one edit
 
 
-def test_direct_sees_the_source_alone():
+def test_what_the_systems_without_a_choice_answer_from():
     model, painter = Scripted(SEVEN), Painter()
     trace = run(system("direct"), model, painter=painter)
     assert (trace.answer, trace.proposal, trace.verdict, painter.drawn) == ("7", None, None, [])
     assert model.pictures() == [[SOURCE]]
+
+    model = Scripted(SEVEN)
+    trace = run(system("always_edit"), model)
+    assert (trace.used_edit, trace.verdict, len(model.asked)) == (True, None, 1)
+
+    model = Scripted(REJECT, SEVEN)
+    trace = run(system("oracle_edit"), model)
+    assert (trace.used_edit, trace.verdict) == (True, Verdict.REJECTED)
+    assert model.pictures() == [[SOURCE, TRUTH]] * 2
 
 
 @pytest.mark.parametrize(("verdict", "used"), [(ACCEPT, True), (REJECT, False), ("Hm.", False)])
@@ -41,28 +50,13 @@ def test_evr_answers_from_the_edit_only_if_it_was_accepted(verdict, used):
     assert dataclasses.asdict(trace.usage["scripted"]) == {"calls": 2, "prompt_tokens": 20, "completion_tokens": 4}
 
 
-def test_always_edit_asks_for_no_verdict():
-    model = Scripted(SEVEN)
-    trace = run(system("always_edit"), model)
-    assert (trace.used_edit, trace.verdict, len(model.asked)) == (True, None, 1)
-
-
-def test_the_oracle_uses_the_true_edit_whatever_the_verdict():
-    model = Scripted(REJECT, SEVEN)
-    trace = run(system("oracle_edit"), model)
-    assert (trace.used_edit, trace.verdict) == (True, Verdict.REJECTED)
-    assert model.pictures() == [[SOURCE, TRUTH]] * 2
-
-
-def test_verifier_and_answerer_may_be_two_models():
+def test_evr_shows_all_pictures_and_may_ask_two_models():
     answerer, verifier = Scripted(SEVEN), Scripted(ACCEPT, name="other")
     trace = run(system("evr"), answerer, verifier=verifier)
     assert (trace.verifier, trace.reasoner) == ("other", "scripted")
     assert (len(answerer.asked), len(verifier.asked)) == (1, 1)
     assert set(trace.usage) == {"other", "scripted"}
 
-
-def test_a_question_about_several_pictures_shows_them_all():
     more = Image.new("RGB", (32, 32), "green")
     model = Scripted(ACCEPT, SEVEN)
     trace = run(system("evr"), model, make_sample(more_images=(more,)))
@@ -96,7 +90,7 @@ def test_crop_shows_what_the_red_box_encloses_enlarged():
 # --------------------------------------------------------------------------------------------------------- prompts
 
 
-def test_the_enhancer_draws_what_the_model_says():
+def test_the_enhancer_draws_what_the_model_says_within_limits():
     model, painter = Scripted("I would say: \\boxed{Red box round bar 3.}", ACCEPT, SEVEN), Painter()
     trace = run(system("enhancer"), model, painter=painter)
     assert [prompt for prompt, _ in painter.drawn] == ["Red box round bar 3."]
@@ -107,11 +101,12 @@ def test_the_enhancer_draws_what_the_model_says():
         ("instruction", "I would say: \\boxed{Red box round bar 3.}")
     ]
 
-
-def test_an_instruction_that_cannot_be_read_leaves_the_question():
     painter = Painter()
     run(system("enhancer"), Scripted("Well.\n\nIt depends.", ACCEPT, SEVEN), painter=painter)
     assert [prompt for prompt, _ in painter.drawn] == ["How many?"]
+
+    trace = run(system("enhancer"), Scripted(f"\\boxed{{{'x' * 5000}}}", ACCEPT, SEVEN))
+    assert len(trace.proposal.prompt) == 600
 
 
 @pytest.mark.parametrize(
@@ -130,12 +125,7 @@ def test_instructions_in_replies(text, instruction):
     assert read_instruction(text) == instruction
 
 
-def test_a_long_instruction_is_cut():
-    trace = run(system("enhancer"), Scripted(f"\\boxed{{{'x' * 5000}}}", ACCEPT, SEVEN))
-    assert len(trace.proposal.prompt) == 600
-
-
-def test_a_routed_family_decides_the_meta_prompt():
+def test_the_routed_family_decides_what_is_drawn_if_anything():
     painter = Painter()
     sample = make_sample(question="Which moves lead through the maze?", family=TaskFamily.PERCEPTION)
     trace = run(system("evr", route="model"), Scripted("\\boxed{3}", ACCEPT, SEVEN), sample, painter=painter)
@@ -143,8 +133,6 @@ def test_a_routed_family_decides_the_meta_prompt():
     assert painter.drawn[0][0].startswith("Draw the shortest path.")
     assert "route" in trace.seconds
 
-
-def test_an_uncertain_family_asks_for_no_edit():
     logprobs = ({"\\boxed{": 0.0}, {"3": -1.6, "1": -1.7, "2": -1.8}, {"}": 0.0})
     reply, painter = Reply("\\boxed{3}", logprobs=logprobs), Painter()
     trace = run(system("evr", route="model", min_confidence=0.6), Scripted(reply, SEVEN), painter=painter)
@@ -186,10 +174,16 @@ def test_best_of_n_takes_the_first_accepted_one():
     assert trace.usage["scripted"].calls == 4
 
 
-def test_best_of_n_goes_by_the_verifiers_probability_where_there_is_one():
+def test_the_verifiers_probability_decides_where_there_is_one():
     trace = run(system("best_of_n", attempts=3), Picky(verdict(0.6), verdict(0.9), verdict(0.7)))
     assert [round(attempt.score, 6) for attempt in trace.attempts] == [0.6, 0.9, 0.7]
     assert trace.proposal == trace.attempts[1].proposal
+
+    # A rejected edit can be better than the next rejected one: the verifier's probability says so.
+    verdicts = [verdict(p, says=0) for p in (0.2, 0.4, 0.1)]
+    trace = run(system("iterate", attempts=3), Scripted(*verdicts, SEVEN))
+    assert trace.proposal == trace.attempts[1].proposal
+    assert not trace.used_edit
 
 
 def test_without_an_accepted_edit_the_source_answers():
@@ -218,14 +212,6 @@ def test_iterate_rewrites_an_instruction_from_the_verdict():
     assert "The box is misplaced." in model.texts()[2]
     assert model.pictures()[2] == [SOURCE, trace.attempts[0].proposal.image]
     assert trace.used_edit
-
-
-def test_the_best_attempt_counts_and_not_the_last():
-    """A rejected edit can be better than the next rejected one: the verifier's probability says so."""
-    verdicts = [verdict(p, says=0) for p in (0.2, 0.4, 0.1)]
-    trace = run(system("iterate", attempts=3), Scripted(*verdicts, SEVEN))
-    assert trace.proposal == trace.attempts[1].proposal
-    assert not trace.used_edit
 
 
 # ------------------------------------------------------------------------------------------------------- dialogues
@@ -264,13 +250,25 @@ def test_a_tool_call_that_cannot_be_is_told_to_the_model():
     assert all(len(pictures) == 1 for pictures in model.pictures())
 
 
-def test_a_model_that_never_stops_calling_tools_is_told_to_answer():
+def test_dialogues_come_to_an_end():
     model = Scripted(*[tool("crop", box=[0, 0, 500, 500])] * 3)
     trace = run(system("tool_loop", turns=3), model)
     assert len(model.asked) == 3
     assert "There are no tool calls left." in model.texts()[2]
     assert "There are no tool calls left." not in model.texts()[1]
     assert (trace.answer, trace.unscored) == (None, None)
+
+    box = {"name": "crop", "arguments": {"box": [0, 0, 500, 500]}}
+    three = "".join(f"<tool_call>{json.dumps(box)}</tool_call>" for _ in range(3))
+    model = Scripted(three, three, three, three, SEVEN)
+    trace = run(system("tool_loop", turns=9), model)
+    assert [len(pictures) for pictures in model.pictures()] == [1, 4, 7, 9]  # eight beside the source, not ten
+    assert (len(model.asked), trace.answer) == (4, None)  # it went on calling after it was told to answer
+
+    drawn = Image.new("RGB", (64, 64), "red")
+    model = Scripted(*[Reply("Hm.", images=(drawn,))] * 3)
+    trace = run(system("interleaved", turns=3), model)
+    assert (len(model.asked), trace.answer, trace.unscored) == (3, None, None)
 
 
 def test_pictures_and_text_alternate_until_there_is_an_answer():
@@ -287,59 +285,37 @@ def test_pictures_and_text_alternate_until_there_is_an_answer():
     ]
 
 
-def test_a_unified_model_that_only_draws_comes_to_an_end():
-    drawn = Image.new("RGB", (64, 64), "red")
-    model = Scripted(*[Reply("Hm.", images=(drawn,))] * 3)
-    trace = run(system("interleaved", turns=3), model)
-    assert (len(model.asked), trace.answer, trace.unscored) == (3, None, None)
-
-
 # -------------------------------------------------------------------------------------------------------- failures
 
 
-@pytest.mark.parametrize("kind", sorted(SYSTEMS))
-def test_a_failed_call_leaves_the_sample_unscored(kind):
-    trace = run(system(kind), Scripted(CallFailed("endpoint down")))
-    assert (trace.unscored, trace.answer) == ("endpoint down", None)
+def test_what_failed_leaves_the_sample_unscored():
+    for kind in sorted(SYSTEMS):
+        trace = run(system(kind), Scripted(CallFailed("endpoint down")))
+        assert (trace.unscored, trace.answer) == ("endpoint down", None), kind
 
-
-@pytest.mark.parametrize("kind", ["evr", "always_edit", "crop", "iterate", "best_of_n"])
-def test_a_failed_edit_leaves_the_sample_unscored(kind):
-    prompt = "Red box round 7."
-    trace = run(system(kind, prompt="instruction"), Scripted(), painter=Painter(fails={prompt}))
-    assert trace.unscored == "the editor failed: RuntimeError: no memory"
+    for kind in ["evr", "always_edit", "crop", "iterate", "best_of_n"]:
+        prompt = "Red box round 7."
+        trace = run(system(kind, prompt="instruction"), Scripted(), painter=Painter(fails={prompt}))
+        assert trace.unscored == "the editor failed: RuntimeError: no memory", kind
 
 
 # ----------------------------------------------------------------------------------------------------------- seeds
 
 
-def test_every_sample_repeat_and_attempt_has_noise_of_its_own():
+def test_noise_is_of_the_question_the_repeat_and_the_attempt(tmp_path):
     seeds = {sample_seed(126, key, r, a) for key in ("a", "b", "a/1") for r in range(3) for a in range(3)}
     assert len(seeds) == 27
     assert sample_seed(126, "a") == sample_seed(126, "a", 0, 0)
     assert sample_seed(126, "a") != sample_seed(127, "a")
 
-
-def test_questions_of_one_noise_share_their_edit(tmp_path):
-    """The four turns of an HR-Bench question differ in the order of their options alone."""
+    # The four turns of an HR-Bench question differ in the order of their options alone.
     painter = Painter()
     for turn in range(4):
         sample = make_sample(id=f"q-{turn}", meta={"answer_type": "number", "noise": "q"})
         run(system("evr"), Scripted(ACCEPT, SEVEN), sample, painter=painter, folder=tmp_path)
     assert len(painter.drawn) == 1
 
-
-def test_repeats_draw_other_noise():
     painters = [Painter(), Painter()]
     for repeat, painter in enumerate(painters):
         run(system("evr"), Scripted(ACCEPT, SEVEN), painter=painter, repeat=repeat)
     assert painters[0].drawn[0][1] != painters[1].drawn[0][1]
-
-
-def test_tools_end_after_so_many_pictures():
-    box = {"name": "crop", "arguments": {"box": [0, 0, 500, 500]}}
-    three = "".join(f"<tool_call>{json.dumps(box)}</tool_call>" for _ in range(3))
-    model = Scripted(three, three, three, three, SEVEN)
-    trace = run(system("tool_loop", turns=9), model)
-    assert [len(pictures) for pictures in model.pictures()] == [1, 4, 7, 9]  # eight beside the source, not ten
-    assert (len(model.asked), trace.answer) == (4, None)  # it went on calling after it was told to answer
