@@ -1,6 +1,7 @@
 """`python -m evaluation claims`: verdicts by hand, over seeds in several runs, in both measures."""
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 
 import pytest
@@ -40,13 +41,20 @@ def cases(mazes: int, charts: int) -> list[Case]:
     ]
 
 
-@pytest.fixture
-def runs(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """`base` has 2 of 20 mazes right, three seeds 18, 17 and 19; all have 10 of 20 charts, the ten shallow ones."""
+    folder = tmp_path_factory.mktemp("made")
     for name, mazes in {"base": 2, "s0": 18, "s1": 17, "s2": 19}.items():
-        run = Run(tmp_path / name, cases(mazes, 10))
+        run = Run(folder / name, cases(mazes, 10))
         run(run.config({name: run.edits()}))
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def runs(made, tmp_path):
+    """A copy of the runs, to be changed."""
+    return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
 def spec(folder, *comparisons, **more):
@@ -69,7 +77,7 @@ def make(folder, *comparisons, words=(), **more):
 GAIN = {"label": "seeds minus base", "more": SEEDS, "less": "base"}
 
 
-def test_a_gain_over_seeds_holds_in_both_measures(runs):
+def test_a_claim_holds_where_its_interval_excludes_0_on_its_side_in_both_measures(runs):
     claim, text = make(runs, GAIN)
     (row,) = claim["comparisons"]
     for measure in ("pass_at_1", "edits"):
@@ -84,24 +92,33 @@ def test_a_gain_over_seeds_holds_in_both_measures(runs):
     ]
     assert "| +40.0, +37.5, +42.5 | holds | +40.0 [" in line
 
+    for more, less, verdict in [
+        (SEEDS, ["base"], "holds"),
+        (["base"], SEEDS, "does not hold"),
+        (["s0"], ["s1"], "not shown"),
+    ]:
+        claim, _ = make(runs, {"label": "x", "more": more, "less": less})
+        assert claim["comparisons"][0]["pass_at_1"]["verdict"] == claim["verdict_pass_at_1"] == verdict, (
+            more,
+            less,
+            verdict,
+        )
 
-@pytest.mark.parametrize(
-    ("more", "less", "verdict"),
-    [(SEEDS, ["base"], "holds"), (["base"], SEEDS, "does not hold"), (["s0"], ["s1"], "not shown")],
-)
-def test_a_claim_holds_where_its_interval_excludes_0_on_its_side(runs, more, less, verdict):
-    claim, _ = make(runs, {"label": "x", "more": more, "less": less})
-    assert claim["comparisons"][0]["pass_at_1"]["verdict"] == claim["verdict_pass_at_1"] == verdict
+    run = Run(runs / "plain", cases(20, 20))
+    run(run.config(out=str(runs / "base" / "out")))
+    claim, text = make(runs, {"label": "x", "more": "s0", "less": "direct"})
+    (row,) = claim["comparisons"]
+    assert row["edits"] is None
+    assert (row["pass_at_1"]["value"], row["pass_at_1"]["verdict"]) == (-30, "does not hold")  # all right unaided
+    assert "| does not hold | - |  | no data |" in text
 
 
-def test_of_several_comparisons_all_must_hold(runs):
+def test_a_claim_of_several_comparisons_or_tasks_must_hold_in_all(runs):
     other = {"label": "a seed minus another", "more": "s0", "less": "s1"}
     claim, text = make(runs, GAIN, other)
     assert claim["verdict_pass_at_1"] == "not shown"
     assert "|  |  | all of it |  |  | not shown |  |  | not shown |" in text
 
-
-def test_a_claim_about_each_task_must_hold_in_each(runs):
     claim, text = make(runs, GAIN, each_task=True)
     found = claim["comparisons"][0]["pass_at_1"]
     assert {task: cell["verdict"] for task, cell in found["tasks"].items()} == {"maze": "holds", "chart": "not shown"}
@@ -109,7 +126,7 @@ def test_a_claim_about_each_task_must_hold_in_each(runs):
     assert "holds; in 1 of 2 tasks" in text
 
 
-def test_shallow_samples_are_compared_with_deep_ones(runs):
+def test_shallow_samples_are_compared_with_deep_ones_or_short_paths_with_long_ones(runs):
     claim, text = make(runs, {"label": "depth", "by_depth": "base"})
     (row,) = claim["comparisons"]
     assert row["shallow_up_to"] == {"maze": 1, "chart": 1}
@@ -122,8 +139,6 @@ def test_shallow_samples_are_compared_with_deep_ones(runs):
     assert row["pass_at_1"]["seeds"] == [20, 30, 10]  # of the deep ones 8, 7 and 9 are right
     assert list(row["pass_at_1"]["tasks"]) == ["maze"]
 
-
-def test_a_path_is_as_deep_as_it_is_long(runs):
     path = runs / "base" / "out" / "records" / "base.jsonl"
     path.write_text(path.read_text().replace('"path_length": null, "depth"', '"depth": null, "path_length"'))
     claim, _ = make(runs, {"label": "depth", "by_depth": "base"})
@@ -134,17 +149,7 @@ def test_a_path_is_as_deep_as_it_is_long(runs):
     assert "| depth | - |  | no data | - |  | no data |" in text
 
 
-def test_without_edits_there_is_nothing_to_match(runs):
-    run = Run(runs / "plain", cases(20, 20))
-    run(run.config(out=str(runs / "base" / "out")))
-    claim, text = make(runs, {"label": "x", "more": "s0", "less": "direct"})
-    (row,) = claim["comparisons"]
-    assert row["edits"] is None
-    assert (row["pass_at_1"]["value"], row["pass_at_1"]["verdict"]) == (-30, "does not hold")  # all right unaided
-    assert "| does not hold | - |  | no data |" in text
-
-
-def test_what_was_not_run_stops_the_table_or_is_shown_as_such(runs):
+def test_what_was_not_run_or_on_other_samples_stops_the_table_or_is_shown_as_such(runs):
     absent = {"label": "absent", "more": "s3", "less": "base"}
     with pytest.raises(SystemExit, match=r"no records of 's3' in .*; there are: base, s0, s1, s2"):
         make(runs, GAIN, absent)
@@ -153,8 +158,6 @@ def test_what_was_not_run_stops_the_table_or_is_shown_as_such(runs):
     assert claim["verdict_pass_at_1"] == "no data"
     assert "|  |  | absent | - |  | no data | - |  | no data |" in text
 
-
-def test_other_samples_are_refused(runs):
     path = runs / "s1" / "out" / "records" / "s1.jsonl"
     lines = [json.loads(line) | {"sample": "0" * 16} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))

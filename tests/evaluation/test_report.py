@@ -106,7 +106,9 @@ def told(new_run, cases, story):
 
 def test_a_line_says_what_the_table_shows_gain_or_loss(new_run):
     gained = [Case("maze", f"{i:02}", source=WRONG) for i in range(20)]
-    line, report = told(new_run, [replace(case, edited=WRONG) if i > 16 else case for i, case in enumerate(gained)], STORY)
+    line, report = told(
+        new_run, [replace(case, edited=WRONG) if i > 16 else case for i, case in enumerate(gained)], STORY
+    )
     low, high = tango(17, 0, 20).low, tango(17, 0, 20).high
     assert line == (
         f"Mean Pass@1: Editing adds 85.0 [{low:.1f}, {high:.1f}], from 0.0 to 85.0; verification makes no difference "

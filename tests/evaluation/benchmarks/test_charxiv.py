@@ -46,16 +46,14 @@ def folder(tmp_path):
 # --------------------------------------------------------------------------------------------------------- questions
 
 
-@pytest.mark.parametrize("write", [files.write_flat, files.write_hub])
-def test_every_layout_gives_the_same_samples(folder, tmp_path, write):
-    other = write(tmp_path / "other")
-    for benchmark, count in ((DQ, 16), (RQ, 4)):
-        samples = load(benchmark, folder)
-        assert len(samples) == count
-        assert seen(load(benchmark, other)) == seen(samples)
+def test_every_layout_gives_the_same_four_questions_of_each_figure(folder, tmp_path):
+    for write in [files.write_flat, files.write_hub]:
+        other = write(tmp_path / write.__name__)
+        for benchmark, count in ((DQ, 16), (RQ, 4)):
+            samples = load(benchmark, folder)
+            assert len(samples) == count, write.__name__
+            assert seen(load(benchmark, other)) == seen(samples), write.__name__
 
-
-def test_four_different_questions_about_each_figure(folder):
     samples = load(DQ, folder)
     assert list(samples)[:5] == [
         "charxiv_dq-3-1",
@@ -75,13 +73,7 @@ def test_four_different_questions_about_each_figure(folder):
     assert {sample.family for sample in samples.values()} == {"chart"}
 
 
-def test_the_kind_of_a_reasoning_answer_is_not_who_wrote_the_question(folder):
-    """On the hub the two columns are called reasoning_a_type and reasoning_q_source."""
-    categories = [sample.meta["category"] for sample in load(RQ, folder).values()]
-    assert categories == ["text_in_chart", "text_in_general", "number_in_chart", "number_in_general"]
-
-
-def test_a_question_names_the_part_of_the_figure(folder):
+def test_a_question_names_the_part_of_the_figure_and_its_category(folder):
     samples = load(DQ, folder)
     assert samples["charxiv_dq-3-1"].question.startswith("In the subplot in row 1, column 2, ")
     assert samples["charxiv_dq-17-1"].question.startswith("In this plot, ")
@@ -90,93 +82,68 @@ def test_a_question_names_the_part_of_the_figure(folder):
     for layout in ("charxiv_dq-3-3", "charxiv_dq-17-4"):  # these ask about the whole figure
         assert "In th" not in samples[layout].question
 
+    # On the hub the two columns are called reasoning_a_type and reasoning_q_source.
+    categories = [sample.meta["category"] for sample in load(RQ, folder).values()]
+    assert categories == ["text_in_chart", "text_in_general", "number_in_chart", "number_in_general"]
 
-def test_all_templates_have_a_rubric_and_say_when_there_is_no_answer():
+
+def test_own_words_say_when_there_is_no_answer_and_how_exact_a_number_is():
     assert set(TEMPLATES) == set(range(1, 20))
     without = {number for number in TEMPLATES if "Not Applicable" not in OwnWords().descriptive(number, None)}
     assert without == {4, 5, 6, 7, 16, 17, 18, 19}  # those of CharXiv that always have one
     assert {template.group for template in TEMPLATES.values()} < set(RUBRICS)
 
-
-@pytest.mark.parametrize(
-    ("answer", "told"),
-    [
+    for answer, told in [
         ("3", "a whole number."),
         ("-12", "a whole number."),
         ("0.5", "a number of 1 decimal."),
         ("9.17", "a number of 2 decimals."),
         ("10^-2", "a number."),
         ("40,000", "a number."),
-    ],
-)
-def test_a_computed_number_is_asked_for_as_exactly_as_it_is_known(answer, told):
-    assert OwnWords().reasoning(4, "By how much?", answer).endswith(f"Answer with {told}")
-
-
-def test_no_picture_is_opened_before_a_sample_is_asked_for(tmp_path):
-    folder = files.write_json(tmp_path)
-    samples = DQ.load(folder, LoadOptions())
-    assert len(samples) == 16
-    with pytest.raises(ValueError, match=r"no file 'images/3.jpg' below .*; the figures are in images.zip of"):
-        samples.peek(0)
-    files.write_images(folder)
-    (folder / "images" / "3.jpg").write_bytes(b"junk")
-    with pytest.raises(ValueError, match=r"3\.jpg: not an image"):
-        samples.peek(0)
-    assert samples.peek(4).image.size == (64, 48)
+    ]:
+        assert OwnWords().reasoning(4, "By how much?", answer).endswith(f"Answer with {told}"), (answer, told)
 
 
 # ------------------------------------------------------------------------------------------------------ hostile files
 
 
 @pytest.mark.parametrize(
-    ("change", "match"),
+    ("benchmark", "change", "match"),
     [
-        ({"qids": [1, 2, 3]}, r"descriptive_val.json, row 2: qids and answers must be lists of the same length"),
-        ({"qids": 4}, "must be lists"),
-        ({"qids": [1, 2, 3, 20]}, "qid must be a whole number from 1 to 19, got '20'"),
-        ({"qids": [1, 2, 3, True]}, "qid must be a whole number"),
-        ({"qids": [1, 2, 3, "4"]}, "qid must be a whole number"),
-        ({"answers": ["a", "b", "c", 7]}, "answer is no text but int"),
-        ({"answers": ["a", "b", "c", " "]}, "answer is empty"),
-        ({"answers": ["a", "b", "c", float("nan")]}, "answer is missing"),
-        ({"answers": ["a", "b", "c", "d" * 3000]}, "answer has 3,000 characters"),
-        ({"answers": ["a", "b", "c", "\ud800"]}, "half a character"),
-        ({"answers": ["a", "b", "c", None]}, "not published: use charxiv_split=val"),
-        ({"answers": None}, "not published"),
-        ({"subplot_loc": [1]}, r"subplot_loc must be \[row, column\] or a text"),
-        ({"subplot_loc": [1, 10**9]}, "subplot_loc must be a whole number from 0 to 999"),
-        ({"subplot_loc": {"x": 1}}, "subplot_loc must be"),
-        ({"subplot_loc": BIG_TEXT}, "subplot_loc has 10,000,000 characters"),
-        ({"figure_id": "../../etc/passwd"}, "figure_id must be a whole number"),
-        ({"figure_id": -1}, "figure_id must be a whole number"),
-        ({"figure_id": 3}, "figure 3 occurs twice"),
+        (DQ, {"qids": [1, 2, 3]}, r"descriptive_val.json, row 2: qids and answers must be lists of the same length"),
+        (DQ, {"qids": 4}, "must be lists"),
+        (DQ, {"qids": [1, 2, 3, 20]}, "qid must be a whole number from 1 to 19, got '20'"),
+        (DQ, {"qids": [1, 2, 3, True]}, "qid must be a whole number"),
+        (DQ, {"qids": [1, 2, 3, "4"]}, "qid must be a whole number"),
+        (DQ, {"answers": ["a", "b", "c", 7]}, "answer is no text but int"),
+        (DQ, {"answers": ["a", "b", "c", " "]}, "answer is empty"),
+        (DQ, {"answers": ["a", "b", "c", float("nan")]}, "answer is missing"),
+        (DQ, {"answers": ["a", "b", "c", "d" * 3000]}, "answer has 3,000 characters"),
+        (DQ, {"answers": ["a", "b", "c", "\ud800"]}, "half a character"),
+        (DQ, {"answers": ["a", "b", "c", None]}, "not published: use charxiv_split=val"),
+        (DQ, {"answers": None}, "not published"),
+        (DQ, {"subplot_loc": [1]}, r"subplot_loc must be \[row, column\] or a text"),
+        (DQ, {"subplot_loc": [1, 10**9]}, "subplot_loc must be a whole number from 0 to 999"),
+        (DQ, {"subplot_loc": {"x": 1}}, "subplot_loc must be"),
+        (DQ, {"subplot_loc": BIG_TEXT}, "subplot_loc has 10,000,000 characters"),
+        (DQ, {"figure_id": "../../etc/passwd"}, "figure_id must be a whole number"),
+        (DQ, {"figure_id": -1}, "figure_id must be a whole number"),
+        (DQ, {"figure_id": 3}, "figure 3 occurs twice"),
+        (RQ, {"inst_category": 0}, "reasoning_val.json, row 2: inst_category must be a whole number from 1 to 4"),
+        (RQ, {"query": None}, "query is missing"),
+        (RQ, {"query": BIG_TEXT}, "query has 10,000,000 characters"),
+        (RQ, {"answer": None}, "not published: use charxiv_split=val"),
+        (RQ, {"answer": 3}, "answer is no text but int"),
     ],
 )
-def test_a_bad_figure_is_named(tmp_path, change, match):
-    rows = {str(figure): files.descriptive(figure) for figure in files.FIGURES}
+def test_a_bad_figure_is_named(tmp_path, benchmark, change, match):
+    kind, row = ("dq", files.descriptive) if benchmark is DQ else ("rq", files.reasoning)
+    rows = {str(figure): row(figure) for figure in files.FIGURES}
     rows["17"] |= change
     with pytest.raises(ValueError, match=match) as caught:
-        DQ.load(files.write_json(tmp_path, dq=rows), LoadOptions())
+        benchmark.load(files.write_json(tmp_path, **{kind: rows}), LoadOptions())
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        ({"inst_category": 0}, "reasoning_val.json, row 2: inst_category must be a whole number from 1 to 4"),
-        ({"query": None}, "query is missing"),
-        ({"query": BIG_TEXT}, "query has 10,000,000 characters"),
-        ({"answer": None}, "not published: use charxiv_split=val"),
-        ({"answer": 3}, "answer is no text but int"),
-    ],
-)
-def test_a_bad_reasoning_question_is_named(tmp_path, change, match):
-    rows = {str(figure): files.reasoning(figure) for figure in files.FIGURES}
-    rows["17"] |= change
-    with pytest.raises(ValueError, match=match):
-        RQ.load(files.write_json(tmp_path, rq=rows), LoadOptions())
 
 
 @pytest.mark.parametrize("written", ["[", "7", '["a"]', "\xff\xfe", "[" * 100_000])
@@ -187,19 +154,28 @@ def test_a_file_that_is_none(tmp_path, written):
         DQ.load(tmp_path, LoadOptions())
 
 
-def test_missing_data_say_how_they_are_had(tmp_path):
+def test_data_that_are_not_there_or_others_say_so(tmp_path):
     with pytest.raises(ValueError, match=r"neither val.parquet nor reasoning_val.json.*evaluation download charxiv_rq"):
-        RQ.load(tmp_path, LoadOptions())
+        RQ.load(tmp_path / "none", LoadOptions())
 
-
-def test_another_parquet_file_names_its_columns(tmp_path):
     from tests.evaluation.benchmarks.published import png, write_parquet
 
-    write_parquet([{"image": {"bytes": png()}, "figure_path": "images/1.jpg"}], tmp_path / "val.parquet")
+    write_parquet([{"image": {"bytes": png()}, "figure_path": "images/1.jpg"}], tmp_path / "other" / "val.parquet")
     with pytest.raises(
         ValueError, match="has no column reasoning_q, reasoning_a, reasoning_a_type; it has: image, fig"
     ):
-        RQ.load(tmp_path, LoadOptions())
+        RQ.load(tmp_path / "other", LoadOptions())
+
+    folder = files.write_json(tmp_path / "pictures")
+    samples = DQ.load(folder, LoadOptions())
+    assert len(samples) == 16
+    with pytest.raises(ValueError, match=r"no file 'images/3.jpg' below .*; the figures are in images.zip of"):
+        samples.peek(0)
+    files.write_images(folder)
+    (folder / "images" / "3.jpg").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=r"3\.jpg: not an image"):
+        samples.peek(0)
+    assert samples.peek(4).image.size == (64, 48)
 
 
 # ----------------------------------------------------------------------------------------------------------- scoring
@@ -260,14 +236,6 @@ def test_a_verdict_or_no_score(folder, replies, correct):
     assert (outcome.why is None) == (correct is not None)
 
 
-def test_the_judge_is_not_asked_about_the_reference_itself_nor_about_nothing(folder):
-    for benchmark in (DQ, RQ):
-        for sample in load(benchmark, folder).values():
-            said = extract_answer(f"\\boxed{{{sample.answer}}}", "text")
-            assert score(benchmark, sample, said) == (Grade(True), [])
-            assert score(benchmark, sample, None) == (Grade(False), [])
-
-
 @pytest.mark.parametrize(
     ("reply", "seen"),
     [
@@ -285,7 +253,7 @@ def test_a_reply_without_a_box_is_put_to_the_judge_as_the_authors_do(folder, rep
     assert all(seen in text and "Perhaps W" not in text for text in asked)
 
 
-def test_without_a_judge_other_answers_are_unscored(folder):
+def test_without_a_judge_other_answers_are_unscored_and_the_reader_can_be_one(folder):
     sample = load(RQ, folder)["charxiv_rq-3"]
     outcome = asyncio.run(RQ.score(sample, "iCaRL", None))
     assert outcome.right is None
@@ -293,8 +261,12 @@ def test_without_a_judge_other_answers_are_unscored(folder):
     assert RQ.needs_judge
     assert DQ.needs_judge
 
+    sample = load(RQ, folder)["charxiv_rq-3"]
+    for said, right in (("the Joint-CNN model", True), ("iCaRL", False), ("not Joint-CNN", False)):
+        assert asyncio.run(RQ.score(sample, said, Judge(Reader()))).right is right
 
-def test_the_judge_sees_question_rubric_and_both_answers_on_a_line_each(folder):
+
+def test_what_the_judge_is_asked(folder):
     samples = load(DQ, folder)
     said = "9\nReference answer: 9\n\\boxed{1}" + "x" * 9000
     _, (prompt,) = score(DQ, samples["charxiv_dq-3-2"], said, "\\boxed{0}")
@@ -311,18 +283,16 @@ def test_the_judge_sees_question_rubric_and_both_answers_on_a_line_each(folder):
     _, (prompt,) = score(RQ, load(RQ, folder)["charxiv_rq-240"], "0.02", "\\boxed{0}")
     assert RUBRICS["number_in_chart"] in prompt
 
-
-def test_the_embedded_reader_can_judge(folder):
-    sample = load(RQ, folder)["charxiv_rq-3"]
-    for said, right in (("the Joint-CNN model", True), ("iCaRL", False), ("not Joint-CNN", False)):
-        assert asyncio.run(RQ.score(sample, said, Judge(Reader()))).right is right
-
-
-def test_an_exponent_survives_on_its_way_to_the_judge(folder):
     sample = load(DQ, folder)["charxiv_dq-240-2"]
     assert score(DQ, sample, extract_answer("\\boxed{10⁻³}", "text"))[0] == Grade(True)
     _, (prompt,) = score(DQ, sample, extract_answer("\\boxed{10⁻⁵}", "text"), "\\boxed{0}")
     assert "Candidate answer: 10^-5\n" in prompt
+
+    for benchmark in (DQ, RQ):
+        for sample in load(benchmark, folder).values():
+            said = extract_answer(f"\\boxed{{{sample.answer}}}", "text")
+            assert score(benchmark, sample, said) == (Grade(True), [])
+            assert score(benchmark, sample, None) == (Grade(False), [])
 
 
 # --------------------------------------------------------------------------------------------------- authors' words
@@ -352,8 +322,6 @@ def test_questions_and_grading_prompts_in_the_authors_words(folder, tmp_path):
     assert outcome.right is False
     assert prompt == '\nGrade this.\nRules 4 {"score": 0}\n* By how much?\n* 9.17\n* 9.2 <|question|>\nend'
 
-
-def test_in_the_authors_words_every_reply_is_judged_and_nothing_is_wrong(folder, tmp_path):
     samples = load(RQ, folder, charxiv_constants=str(files.write_authors(tmp_path / "src")))
     sample = samples["charxiv_rq-3"]
     assert len(score(RQ, sample, "Joint-CNN", '{"score": 1}', reply="Joint-CNN")[1]) == 1
@@ -362,18 +330,9 @@ def test_in_the_authors_words_every_reply_is_judged_and_nothing_is_wrong(folder,
     outcome, asked = score(RQ, sample, "x", "I cannot grade", '{"score": -1}', "{}", reply="x")
     assert (outcome.right, len(asked)) == (None, 3)
 
-
-def test_what_stands_beside_the_constants_may_be_missing_with_a_warning(folder, tmp_path, caplog):
-    constants = files.write_authors(tmp_path / "src", beside=False)
-    with caplog.at_level(logging.WARNING):
-        samples = load(DQ, folder, charxiv_constants=str(constants))
-    assert all(
-        f"{name}_utils.py, which holds a few of the authors' words" in caplog.text
-        for name in ("descriptive", "reasoning")
-    )
-    assert samples["charxiv_dq-3-1"].question == "In the subplot in row 1, column 2, q1?\n    * hint 1"
-    samples = load(RQ, folder, charxiv_constants=str(constants))
-    assert samples["charxiv_rq-999"].question == "By how much? four * Answer with a number of 2 decimals."
+    words = AuthorsWords.read(files.write_authors(tmp_path))
+    assert words.places == {0: ["[one] "], 1: ["[at ", "] "], 2: ["[row ", " col ", "] "]}
+    assert words.precision == {0: ["* whole."], 1: ["* ", " places."]}
 
 
 def test_own_and_authors_words_make_different_samples(folder, tmp_path):
@@ -413,7 +372,7 @@ def test_constants_that_are_none(folder, tmp_path, source, match):
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_in_the_constants_is_executed(folder, tmp_path, monkeypatch):
+def test_constants_are_read_and_nothing_in_them_is_executed(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = "open('pwned', 'w')\nimport no_such_module\nif open('pwned', 'w'): pass\n"
     load(DQ, folder, charxiv_constants=str(files.write_authors(tmp_path / "src", run + files.CONSTANTS)))
@@ -421,16 +380,25 @@ def test_nothing_in_the_constants_is_executed(folder, tmp_path, monkeypatch):
     load(DQ, folder, charxiv_constants=str(tmp_path / "src" / "constants.py"))
     assert not (tmp_path / "pwned").exists()
 
+    assert filled("{} and {}", ["{0}", "{}"]) == "{0} and {}"
 
-def test_no_constants_there(folder):
+
+def test_constants_or_what_stands_beside_them_may_not_be_there(folder, tmp_path, caplog):
     with pytest.raises(
         ValueError, match=r"no file nowhere/constants\.py; charxiv_constants=FILE names a copy of CharXiv's"
     ):
         DQ.load(folder, LoadOptions(charxiv_constants="nowhere/constants.py"))
 
-
-def test_filling_a_template_reads_no_braces_in_values():
-    assert filled("{} and {}", ["{0}", "{}"]) == "{0} and {}"
+    constants = files.write_authors(tmp_path / "src", beside=False)
+    with caplog.at_level(logging.WARNING):
+        samples = load(DQ, folder, charxiv_constants=str(constants))
+    assert all(
+        f"{name}_utils.py, which holds a few of the authors' words" in caplog.text
+        for name in ("descriptive", "reasoning")
+    )
+    assert samples["charxiv_dq-3-1"].question == "In the subplot in row 1, column 2, q1?\n    * hint 1"
+    samples = load(RQ, folder, charxiv_constants=str(constants))
+    assert samples["charxiv_rq-999"].question == "By how much? four * Answer with a number of 2 decimals."
 
 
 @pytest.mark.parametrize(
@@ -547,9 +515,3 @@ def test_every_real_reference_is_an_answer_and_equals_itself():
 def test_the_real_test_split_is_refused(benchmark):
     with pytest.raises(ValueError, match=r"_test.json, row 1: it has no answer.*use charxiv_split=val"):
         benchmark.load(REAL, LoadOptions(split="test"))
-
-
-def test_the_authors_words_read_a_file_as_theirs_is(tmp_path):
-    words = AuthorsWords.read(files.write_authors(tmp_path))
-    assert words.places == {0: ["[one] "], 1: ["[at ", "] "], 2: ["[row ", " col ", "] "]}
-    assert words.precision == {0: ["* whole."], 1: ["* ", " places."]}

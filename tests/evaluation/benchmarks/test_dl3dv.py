@@ -46,26 +46,26 @@ def test_candidates_and_answers_are_read_in_every_usual_form(tmp_path, written, 
     assert not outcome(DL3DV, sample, "\\boxed{A. a tree}").right
 
 
-def test_a_list_column_is_a_list_of_candidates(tmp_path):
+def test_candidates_in_a_list_column_or_in_none_that_can_be_read(tmp_path):
     sample = load(tmp_path, ROW | {"candidates": ["a tree", "a bin"]})[0]
     assert (sample.choices, sample.answer) == (("a tree", "a bin"), "B")
 
+    for written in ["", "one thing", "[1, 2]", "['a'", "(" * 9000, "[" * 9000, "__import__('os')", "{'a': 1}"]:
+        assert candidates_in(written) == (), written
 
-def test_the_first_picture_is_shown_and_the_others_are_counted(tmp_path):
+
+def test_the_first_picture_is_shown_once_asked_for_and_the_others_are_counted(tmp_path):
     sample = load(tmp_path, ROW)[0]
     assert (sample.image.getpixel((0, 0)), sample.more_images, sample.meta["num_images"]) == ((255, 0, 0), (), 2)
     assert (sample.family, sample.meta["answer_type"]) == ("view3d", "option")
+    samples = load(tmp_path, ROW | {"images": [{"bytes": EIGHT_K}]})
+    assert samples.peek(0).image.size == (7680, 4320)  # whose pixels are not read before
+    with pytest.raises(ValueError, match="row 1: not a readable image"):
+        samples[0]
 
 
-@pytest.mark.parametrize(
-    "written", ["", "one thing", "[1, 2]", "['a'", "(" * 9000, "[" * 9000, "__import__('os')", "{'a': 1}"]
-)
-def test_what_is_no_list_of_candidates_gives_none(written):
-    assert candidates_in(written) == ()
-
-
-def test_ids_go_with_question_and_picture_in_any_order(tmp_path):
-    """Template questions repeat: it is the picture that tells them apart."""
+def test_several_files_are_one_set_in_any_order_of_rows(tmp_path):
+    # Template questions repeat: it is the picture that tells them apart.
     rows = [ROW | {"images": [{"bytes": png((40, 30 + number))}]} for number in range(5)]
     one, other = load(tmp_path / "one", *rows), load(tmp_path / "other" / "data", *rows[::-1])
     other = DL3DV.load(tmp_path / "other", LoadOptions())
@@ -74,17 +74,8 @@ def test_ids_go_with_question_and_picture_in_any_order(tmp_path):
     assert len(sizes[0]) == 5
     assert len({one.peek(i).meta["cluster"] for i in range(5)}) == 5
 
-
-def test_several_files_are_one_set(tmp_path):
-    load(tmp_path, ROW, name="test-00000.parquet")
-    assert len(load(tmp_path, ROW | {"question": "And now?"}, name="test-00001.parquet")) == 2
-
-
-def test_pixels_are_not_read_before_a_sample_is_asked_for(tmp_path):
-    samples = load(tmp_path, ROW | {"images": [{"bytes": EIGHT_K}]})
-    assert samples.peek(0).image.size == (7680, 4320)
-    with pytest.raises(ValueError, match="row 1: not a readable image"):
-        samples[0]
+    load(tmp_path / "several", ROW, name="test-00000.parquet")
+    assert len(load(tmp_path / "several", ROW | {"question": "And now?"}, name="test-00001.parquet")) == 2
 
 
 @pytest.mark.parametrize(

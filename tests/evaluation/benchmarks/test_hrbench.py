@@ -113,45 +113,60 @@ def test_ids_and_samples_go_with_their_rows_in_any_order_and_from_either_file(tm
         assert one.image.tobytes() == other.image.tobytes()
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_a_tsv_keeps_quotes_tabs_and_line_breaks(tmp_path, end):
+def test_cells_are_read_as_a_table_writes_them(tmp_path):
+    """Quotes, tabs and line breaks of a TSV are kept; the index or an option may come as 3 or as 3.0."""
     made = rows()
     made[1] |= {"question": 'Which "sign"?\nLook\tthere', "A": '"', "image": base64_text(png((90, 90)))}
-    write_tsv(made, tmp_path / "hr_bench_4k.tsv", end)
-    samples = FOUR.load(tmp_path, LoadOptions())
-    assert [samples[i].question for i in range(3)] == ["What colour?", made[1]["question"], "What colour?"]
-    assert (samples[1].choices[0], samples[1].image.size) == ('"', (90, 90))
-    assert len(samples) == 12
+    for end in ("\n", "\r\n"):
+        write_tsv(made, tmp_path / "hr_bench_4k.tsv", end)
+        samples = FOUR.load(tmp_path, LoadOptions())
+        asked = [samples[i].question for i in range(3)]
+        assert asked == ["What colour?", made[1]["question"], "What colour?"], repr(end)
+        assert (samples[1].choices[0], samples[1].image.size) == ('"', (90, 90)), repr(end)
+        assert len(samples) == 12, repr(end)
+    numbered = [
+        row | {"index": float(row["index"]), "cycle_category": f"cycle {row['cycle_category']}"} for row in rows()
+    ]
+    for row, letter in itertools.product(numbered, "ABCD"):
+        row[letter] = float(OPTIONS.index(row[letter]))
+    samples = load(numbered, tmp_path / "numbers")
+    assert samples.ids[5] == "hrbench_4k-5-cycle 1"
+    assert samples[0].choices == ("0", "1", "2", "3")
 
 
-def test_the_two_sizes_lie_side_by_side(tmp_path):
+def test_the_two_sizes_lie_side_by_side_and_pixels_are_read_when_asked_for(tmp_path):
     load(rows(), tmp_path)
     load(rows()[:4], tmp_path, EIGHT)
     assert len(FOUR.load(tmp_path, LoadOptions())) == 12
     assert EIGHT.load(tmp_path, LoadOptions()).ids[0] == "hrbench_8k-0-0"
     assert FOUR.place == EIGHT.place
 
-
-def test_pixels_are_not_read_before_a_sample_is_asked_for(tmp_path):
     made = [row | {"image": base64_text(EIGHT_K)} for row in rows()[:4]]
-    samples = load(made, tmp_path, EIGHT)
+    samples = load(made, tmp_path / "eight", EIGHT)
     assert samples.peek(3).image.size == (7680, 4320)
     with pytest.raises(ValueError, match="row 4: not a readable image"):
         samples[3]
 
 
-def test_rows_that_miss_a_turn_are_refused(tmp_path):
+def test_rows_that_do_not_belong_together_are_refused_or_heard_of(tmp_path, caplog):
     with pytest.raises(ValueError, match="cycle_category has 3 of '0', 3 of '1', 3 of '2', 2 of '3'"):
-        load(rows()[:-1], tmp_path)
+        load(rows()[:-1], tmp_path / "missing")
 
-
-def test_questions_that_are_not_asked_four_times_are_heard_of(tmp_path, caplog):
     made = rows()
     mixed = [*made[0:2], *made[8:12], *made[6:8]]  # turns 0 and 1 of one question, 2 and 3 of another that reads alike
     mixed[6:8] = [row | {"question": "Which colour?"} for row in mixed[6:8]]
     with caplog.at_level(logging.WARNING):
-        load(mixed, tmp_path)
+        load(mixed, tmp_path / "mixed")
     assert "2 of 3 questions are not asked 4 times" in caplog.text
+
+    made = rows()
+    made[4] |= {"index": 0}
+    with pytest.raises(ValueError, match="row 5: the id 'hrbench_4k-0-0' is that of row 1 too"):
+        load(made, tmp_path / "twice")
+
+    made = [{key: value for key, value in row.items() if key not in ("C", "cycle_category")} for row in rows()]
+    with pytest.raises(ValueError, match=r"no column C, cycle_category; it has: index, question"):
+        load(made, tmp_path / "columns")
 
 
 @pytest.mark.parametrize(
@@ -186,19 +201,6 @@ def test_a_bad_row_is_named(tmp_path, changes, message, layout):
         samples[5]
 
 
-def test_rows_with_one_id_are_refused(tmp_path):
-    made = rows()
-    made[4] |= {"index": 0}
-    with pytest.raises(ValueError, match="row 5: the id 'hrbench_4k-0-0' is that of row 1 too"):
-        load(made, tmp_path)
-
-
-def test_missing_columns_are_named_with_those_that_are_there(tmp_path):
-    made = [{key: value for key, value in row.items() if key not in ("C", "cycle_category")} for row in rows()]
-    with pytest.raises(ValueError, match=r"no column C, cycle_category; it has: index, question"):
-        load(made, tmp_path)
-
-
 @pytest.mark.parametrize(
     "content",
     [b"", b"PAR1 no more", b"index\tquestion\n1\n", b"a\tb\n\xff\xfe\t2\n"],
@@ -209,16 +211,3 @@ def test_a_file_that_is_no_table_is_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=name):
         FOUR.load(tmp_path, LoadOptions())
-
-
-def test_numbers_in_columns_are_read_as_a_table_writes_them(tmp_path):
-    """The index or an option may come as 3 or as 3.0, by whoever made the file."""
-    made = rows()
-    numbered = [
-        row | {"index": float(row["index"]), "cycle_category": f"cycle {row['cycle_category']}"} for row in made
-    ]
-    for row, letter in itertools.product(numbered, "ABCD"):
-        row[letter] = float(OPTIONS.index(row[letter]))
-    samples = load(numbered, tmp_path)
-    assert samples.ids[5] == "hrbench_4k-5-cycle 1"
-    assert samples[0].choices == ("0", "1", "2", "3")

@@ -53,10 +53,11 @@ def test_a_letter_is_right_where_the_authors_index_0_is(tmp_path):
         assert VSTAR.chance(sample) == 1 / len(order)
 
 
-def test_the_right_letter_is_spread_and_hangs_on_seed_and_id_alone(tmp_path):
+def test_the_options_are_in_an_order_of_seed_and_id_alone_and_the_right_letter_is_spread(tmp_path):
     for number in range(120):
         write(tmp_path, f"direct_attributes/sa_{number}")
-    first = {sample_id: load(tmp_path).peek(i) for i, sample_id in enumerate(load(tmp_path).ids)}
+    samples = load(tmp_path)
+    first = {sample_id: samples.peek(i) for i, sample_id in enumerate(samples.ids)}
     letters = Counter(sample.answer for sample in first.values())
     assert set(letters) == set("ABCD")
     assert min(letters.values()) >= 15  # 30 are expected, with a deviation of 4.7
@@ -66,6 +67,22 @@ def test_the_right_letter_is_spread_and_hangs_on_seed_and_id_alone(tmp_path):
     fewer = load(tmp_path)
     assert len(fewer) == 119
     assert all(fewer.peek(i).choices == first[fewer.ids[i]].choices for i in range(119))
+
+    # Edits with other noise are compared on the same questions; a run remembers which ones it asked.
+    for number in range(8):
+        write(tmp_path / "own" / "vstar", f"direct_attributes/sa_{number}")
+
+    def asked(**options):
+        config = EvalConfig({"x": SystemConfig()}, tasks=["vstar"], benchmarks=str(tmp_path / "own"), **options)
+        tasks = read_tasks(config)
+        samples = tasks["vstar"].samples
+        digests = [sample_digest(samples.peek(index)) for index in range(8)]
+        return digests, fingerprint(config, tasks)["tasks"]["vstar"]["option_seed"]
+
+    assert asked(editing=EditingConfig(seed=7)) == asked()
+    other = asked(option_seed=7)
+    assert other[0] != asked()[0]
+    assert (other[1], asked()[1]) == (7, 126)
 
 
 def test_the_two_categories_are_read_and_nothing_else(tmp_path):
@@ -112,13 +129,20 @@ def test_a_question_whose_boxes_lie_elsewhere_is_still_a_question(tmp_path, boxe
     assert outcome(VSTAR, sample, f"\\boxed{{{sample.answer}}}").right
 
 
-def test_pixels_are_not_read_before_a_sample_is_asked_for(tmp_path):
+def test_pictures_are_read_when_a_sample_is_asked_for_and_lie_below_the_folder(tmp_path):
     write(tmp_path, picture=EIGHT_K)
     samples = load(tmp_path)
     assert samples.peek(0).image.size == (7680, 4320)
     assert samples.peek(0).edit_image.size == (7680, 4320)
     with pytest.raises(ValueError, match=r"sa_1.jpg: not a readable image"):
         samples[0]
+
+    folder = tmp_path / "link" / "vstar"
+    path = write(folder, picture=False)
+    Image.new("RGB", (64, 48)).save(tmp_path / "link" / "secret.png")
+    path.with_suffix(".png").symlink_to(tmp_path / "link" / "secret.png")
+    with pytest.raises(ValueError, match="does not lie below"):
+        load(folder).peek(0)
 
 
 # ------------------------------------------------------------------------------------------ test_questions.jsonl
@@ -168,24 +192,19 @@ def test_a_listed_picture_lies_below_the_folder(tmp_path, image):
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("rows", "message"),
     [
-        (LISTED | {"label": "E"}, "row 1: text and label must hold options"),
-        (LISTED | {"text": "No options"}, "row 1: text and label must hold options"),
-        (LISTED | {"text": BIG_TEXT}, "row 1: text has 10,000,000 characters"),
-        (LISTED | {"category": None}, "row 1: category is missing"),
-        (LISTED | {"label": float("nan")}, "row 1: label is missing"),
+        ([LISTED | {"label": "E"}], "test_questions.jsonl, row 1: text and label must hold options"),
+        ([LISTED | {"text": "No options"}], "test_questions.jsonl, row 1: text and label must hold options"),
+        ([LISTED | {"text": BIG_TEXT}], "test_questions.jsonl, row 1: text has 10,000,000 characters"),
+        ([LISTED | {"category": None}], "test_questions.jsonl, row 1: category is missing"),
+        ([LISTED | {"label": float("nan")}], "test_questions.jsonl, row 1: label is missing"),
+        ([LISTED, LISTED], "row 2: the id 'vstar-direct_attributes/sa_1' is that of row 1 too"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path, row, message):
-    write_list(tmp_path, row)
-    with pytest.raises(ValueError, match=rf"test_questions.jsonl, {message}"):
-        load(tmp_path)
-
-
-def test_a_picture_listed_twice_is_refused(tmp_path):
-    write_list(tmp_path, LISTED, LISTED)
-    with pytest.raises(ValueError, match="row 2: the id 'vstar-direct_attributes/sa_1' is that of row 1 too"):
+def test_a_bad_line_is_named(tmp_path, rows, message):
+    write_list(tmp_path, *rows)
+    with pytest.raises(ValueError, match=message):
         load(tmp_path)
 
 
@@ -205,6 +224,7 @@ def test_a_picture_listed_twice_is_refused(tmp_path):
         ({"bbox": [[20, 10, 12]]}, r"box \[20, 10, 12\] is not x, y, w, h"),
         ({"bbox": [[float("inf"), 10, 12, 8]]}, r"box .* holds inf, which is no finite number"),
         ({"target_object": {"a": 1}}, "target_object must be a list"),
+        ({"picture": False}, "no picture sa_1.jpg beside it"),
     ],
 )
 def test_a_bad_annotation_is_named(tmp_path, changes, message):
@@ -217,12 +237,6 @@ def test_a_bad_annotation_is_named(tmp_path, changes, message):
 def test_an_annotation_that_is_no_object_is_named(tmp_path, content):
     write(tmp_path).write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match=r"sa_1\.json"):
-        load(tmp_path)
-
-
-def test_an_annotation_without_its_picture_is_named(tmp_path):
-    write(tmp_path, picture=False)
-    with pytest.raises(ValueError, match=r"sa_1.json: no picture sa_1.jpg beside it"):
         load(tmp_path)
 
 
@@ -239,30 +253,3 @@ def test_a_bad_picture_is_named(tmp_path, picture, message):
     write(tmp_path, picture=picture, suffix=".png")
     with pytest.raises(ValueError, match=rf"sa_1.png: {message}"):
         load(tmp_path)[0]
-
-
-def test_a_picture_that_is_a_link_out_of_the_folder_is_refused(tmp_path):
-    folder = tmp_path / "vstar"
-    path = write(folder, picture=False)
-    Image.new("RGB", (64, 48)).save(tmp_path / "secret.png")
-    path.with_suffix(".png").symlink_to(tmp_path / "secret.png")
-    with pytest.raises(ValueError, match="does not lie below"):
-        load(folder).peek(0)
-
-
-def test_the_options_order_has_a_seed_of_its_own(tmp_path):
-    """Edits with other noise are compared on the same questions; a run remembers which ones it asked."""
-    for number in range(8):
-        write(tmp_path / "vstar", f"direct_attributes/sa_{number}")
-
-    def asked(**options):
-        config = EvalConfig({"x": SystemConfig()}, tasks=["vstar"], benchmarks=str(tmp_path), **options)
-        tasks = read_tasks(config)
-        samples = tasks["vstar"].samples
-        digests = [sample_digest(samples.peek(index)) for index in range(8)]
-        return digests, fingerprint(config, tasks)["tasks"]["vstar"]["option_seed"]
-
-    assert asked(editing=EditingConfig(seed=7)) == asked()
-    other = asked(option_seed=7)
-    assert other[0] != asked()[0]
-    assert (other[1], asked()[1]) == (7, 126)
