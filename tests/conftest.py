@@ -62,8 +62,8 @@ def pairs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pairs")
     tasks = procedural_tasks(None)
     for name, size in (("chart", 64), ("perception", 96)):
-        for split, count in (("train", 12), ("val", 4)):
-            samples = generate(tasks[name], split=split, num_samples=count, seed=0, size=size)
+        for split, number in (("train", 12), ("val", 4)):
+            samples = generate(tasks[name], split=split, num_samples=number, seed=0, size=size)
             write_parquet(samples, folder / name / f"{split}.parquet")
     return folder
 

@@ -6,7 +6,7 @@ from etchr.choices import chosen_letter
 def test_an_answer_names_one_option_or_none() -> None:
     sides, letters = ("left", "right", "front"), ("B", "A", "C")
     cases = {
-        sides: {"A": "A", "(b)": None, "B.": "B", "B. right": "B", "Right": "B", "B. left": None, "D": None, "up": None},
+        sides: {"A": "A", "B.": "B", "B. right": "B", "Right": "B", "B. left": None, "D": None, "up": None},
         # B may be the option B, or the one that says B; with its text, or where both are one, it is clear
         letters: {"B": None, "A": None, "C": "C", "B. A": "B", "A. B": "A", "B. C": None},
     }
