@@ -22,7 +22,11 @@ _STATEMENT = re.compile(  # a line of its own: "the answer is 1" inside a senten
     re.IGNORECASE | re.MULTILINE,
 )
 _BARE = re.compile(r"\W*(?<![-.])" + _WORD + r"\W*", re.IGNORECASE)  # -1 is no verdict
-_LEADING = re.compile(r"\W*(yes|no)\s*(?:[,.:;!-]|\n)", re.IGNORECASE)  # "Yes, the box is right."
+_LEADING = re.compile(  # "Yes, the box is right."; not "Yes, there are two boxes, but none is right"
+    r"\W*(?:(yes)(?!.*\b(?:but|however|although|not|no|none|wrong)\b|.*n't\b)|(no)(?!.*\b(?:but|however|although|yes)\b))"
+    r"\s*(?:[,.:;!-]|\n)",
+    re.IGNORECASE | re.DOTALL,
+)
 _POSITIVE, _NEGATIVE = {"1", "1.0", "yes", "correct", "true"}, {"0", "0.0", "no", "incorrect", "wrong", "false"}
 
 
@@ -42,7 +46,7 @@ def parse_verdict(text: str) -> Verdict:
         word = statements[-1].lower()
     else:
         bare = _BARE.fullmatch(text.strip()) or _LEADING.match(text)
-        word = bare[1].lower() if bare else ""
+        word = next(filter(None, bare.groups())).lower() if bare else ""
     if word in _POSITIVE:
         return Verdict.ACCEPTED
     return Verdict.REJECTED if word in _NEGATIVE else Verdict.UNPARSABLE
