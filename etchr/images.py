@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 MAX_BYTES = 256 * 2**20  # of an encoded image
 MAX_PIXELS = 175 * 10**6  # of a decoded one, just under Pillow's own hard limit; HR-Bench 8K has 33 million
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # no EPS: Pillow hands it to Ghostscript
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_TEXTS = (b"iTXt", b"tEXt", b"zTXt")
+MOST_HIGHLIGHTS = 0.1  # of a float or 32-bit picture's pixels above black, that may lie beyond what is white in it
 DECODE_ERRORS = (OSError, SyntaxError, RuntimeError, TypeError, MemoryError, Image.DecompressionBombError)
 TURNS = {  # EXIF orientation -> what turns the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -33,6 +37,9 @@ TURNS = {  # EXIF orientation -> what turns the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = {TURNS[value] for value in (5, 6, 7, 8)}  # these swap width and height
+
+
+Floats = npt.NDArray[np.float32]  # (H, W)
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -68,24 +75,66 @@ def peek_image(stream: IO[bytes]) -> ImageHeader:
         (width, height), noted = image.size, image
         if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow swaps the sides of this format alone by itself
             width, height = (image.tag_v2[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
-        elif image.format == "PNG":  # whose orientation may follow the pixels: Pillow would decode them to get there
-            noted = Image.open(_png_notes(stream), formats=("PNG",))
+        elif isinstance(image, PngImagePlugin.PngImageFile):  # whose orientation may follow the pixels: Pillow would decode them to get there
+            assert image.fp is not None  # before its pixels are loaded
+            noted = Image.open(_png_notes(image.fp), formats=("PNG",))
         lies = TURNS.get(_orientation(noted)) in SIDEWAYS
         return ImageHeader((height, width) if lies else (width, height))
 
 
 def _png_notes(stream: IO[bytes]) -> IO[bytes]:
     """A PNG of one pixel with the metadata that stand before and after the pixels of the one in `stream`."""
-    end = stream.seek(0, io.SEEK_END)
-    at, name, notes = len(PNG_MAGIC), b"", [_png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))]
-    while name != b"IEND" and at + 8 <= end:
-        stream.seek(at)
-        length, name = struct.unpack(">I4s", stream.read(8))
-        at += length + 12
-        if name in (b"eXIf", b"iTXt", b"tEXt", b"zTXt") and at <= end:
-            notes.append(_png_chunk(name, stream.read(length)))
+    notes = [_png_chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))]
+    notes += [_read(stream, *place) for name, *place in _png_chunks(stream) if name in (b"eXIf", *PNG_TEXTS)]
     pixel = _png_chunk(b"IDAT", zlib.compress(bytes(2)))
     return io.BytesIO(PNG_MAGIC + b"".join(notes) + pixel + _png_chunk(b"IEND", b""))
+
+
+def _png_chunks(stream: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of every whole chunk of the PNG in `stream`; none if it is no PNG."""
+    end = stream.seek(0, io.SEEK_END)
+    at = len(PNG_MAGIC) if _read(stream, 0, len(PNG_MAGIC)) == PNG_MAGIC else end
+    name = b""
+    while name != b"IEND" and at + 12 <= end:
+        length, name = struct.unpack(">I4s", _read(stream, at, at + 8))
+        at, start = at + length + 12, at
+        if at <= end:
+            yield name, start, at
+
+
+def _read(stream: IO[bytes], start: int, end: int) -> bytes:
+    stream.seek(start)
+    return stream.read(end - start)
+
+
+def _without_large_notes(stream: IO[bytes]) -> IO[bytes]:
+    """`stream`, or a copy without the profiles and texts of a PNG that Pillow refuses to unpack: pixels need none."""
+    left, kept, place = PngImagePlugin.MAX_TEXT_MEMORY, [], 0
+    for name, start, end in _png_chunks(stream):
+        if name == b"iCCP" or name in PNG_TEXTS:
+            size = _unpacked(name, _read(stream, start + 8, end - 4))
+            if size > min(left, PngImagePlugin.MAX_TEXT_CHUNK):
+                kept.append((place, start))
+                place = end
+            else:
+                left -= size
+    if not kept:
+        return stream
+    pieces = [_read(stream, *piece) for piece in (*kept, (place, stream.seek(0, io.SEEK_END)))]
+    return io.BytesIO(b"".join(pieces))
+
+
+def _unpacked(name: bytes, data: bytes) -> int:
+    """The bytes of a PNG's profile or text; of compressed ones counted to just over Pillow's limit."""
+    packed = data.partition(b"\0")[2][1:]  # behind the keyword and the byte that names the method
+    if name == b"iTXt":
+        packed = packed[1:].split(b"\0", 2)[-1] if data.partition(b"\0")[2][:1] == b"\1" else b""
+    if name == b"tEXt" or not packed:
+        return len(data)
+    try:
+        return len(zlib.decompressobj().decompress(packed, PngImagePlugin.MAX_TEXT_CHUNK + 1))
+    except zlib.error:  # which Pillow passes over
+        return 0
 
 
 def _png_chunk(name: bytes, data: bytes) -> bytes:
@@ -98,6 +147,7 @@ def _opened(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Iterator[Image.I
     num_bytes = stream.seek(0, io.SEEK_END)
     if num_bytes > MAX_BYTES:
         raise ValueError(f"image has {num_bytes:,} bytes; at most {MAX_BYTES:,} are read")
+    stream = _without_large_notes(stream)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the bomb warning (our own limit follows) and complaints about metadata
@@ -140,7 +190,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = image.convert("F")
-        top = 65535.0 if image.mode.startswith("I;16") else _white_level(grey)
+        values = np.asarray(grey)
+        top = 65535.0 if image.mode.startswith("I;16") else _white_level(values)
+        if np.isnan(values).any():
+            grey = Image.fromarray(np.nan_to_num(values, posinf=top))  # what is no number is black
         return grey.point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, "white")
@@ -148,11 +201,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _white_level(grey: Image.Image) -> float:
-    """The value that means white in a mode that does not say it: the smallest of 1, 255 and 65535 that holds all."""
-    high = grey.getextrema()[1]
-    assert isinstance(high, float)  # one band
-    return 65535.0 if high > 255 else 255.0 if high > 1 else 1.0
+def _white_level(values: Floats) -> float:
+    """The value that means white in a mode that does not say it: the smallest of 1, 255 and 65535 that nearly all keep.
+
+    A highlight, a broken pixel or an infinite one is clipped; it darkens no other pixel.
+    """
+    most = MOST_HIGHLIGHTS * np.count_nonzero(values > 0)
+    return next((level for level in (1.0, 255.0) if np.count_nonzero(values > level) <= most), 65535.0)
 
 
 def encode_png(image: Image.Image) -> bytes:
