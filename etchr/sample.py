@@ -15,6 +15,7 @@ from PIL import Image
 
 from etchr.families import TaskFamily
 from etchr.images import decode_image, encode_png
+from etchr.parquet import open_parquet, read_schema
 from etchr.run_folder import whole
 
 if TYPE_CHECKING:
@@ -188,7 +189,6 @@ def read_parquet(path: str | Path, split: str | None = None) -> "SampleSet":
 
     Raises a `ValueError` that names the columns seen when the schema does not fit; no image is decoded yet.
     """
-    import datasets
     import pyarrow
 
     path = Path(path)
@@ -199,8 +199,8 @@ def read_parquet(path: str | Path, split: str | None = None) -> "SampleSet":
         _check_columns(file)
     wanted = features()
     try:
-        table = datasets.Dataset.from_parquet([str(file) for file in files]).select_columns(list(wanted)).cast(wanted)
-    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, TypeError, ValueError) as error:
+        table = open_parquet(files).select_columns(list(wanted)).cast(wanted)
+    except (pyarrow.ArrowException, TypeError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise ValueError(f"{path} is damaged or not an EditSample data set: {reason}") from error
     return SampleSet(table)
@@ -211,11 +211,7 @@ def _check_columns(file: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(file) as parquet:
-            seen, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{file} is not a Parquet file: {error}") from None
+    seen = read_schema(file)
     wanted = features().arrow_schema
     if missing := sorted(set(wanted.names) - set(seen.names)):
         raise ValueError(f"{file} is not an EditSample data set: columns {missing} are missing, it has {seen.names}")
@@ -223,7 +219,7 @@ def _check_columns(file: Path) -> None:
         kind = seen.field(column.name).type
         if pa.types.is_string(column.type) and kind not in (pa.string(), pa.large_string(), pa.null()):
             raise ValueError(f"{file} is not an EditSample data set: column {column.name} holds {kind}, not text")
-    if not num_rows:
+    if not pq.read_metadata(file).num_rows:
         raise ValueError(f"{file} holds no samples")
 
 

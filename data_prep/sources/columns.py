@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etchr.parquet import is_list, plain_type
+
 KINDS = ("sft", "grpo", "dl3dv2k")
 NO_COLUMN = "none"  # the value of an option that says: there is no such column
 BATCH = 16  # rows in memory
@@ -172,32 +174,25 @@ def columns_seen(schema: Any) -> str:
     return f"columns seen: {', '.join(f'{column.name} ({str(column.type)[:60]})' for column in schema) or 'none'}"
 
 
-def is_list(kind: Any) -> bool:
-    """Whether a column of this Arrow type holds lists."""
-    from pyarrow import types
-
-    return types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
-
-
 def is_picture(kind: Any) -> bool:
     """Whether a column of this Arrow type can hold encoded pictures."""
     from pyarrow import types
 
+    kind = plain_type(kind)
     if is_list(kind):
         return is_picture(kind.value_type)
     if types.is_struct(kind):
         at = kind.get_field_index("bytes")
         return at >= 0 and is_picture(kind.field(at).type)
-    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
+    return types.is_binary(kind) or types.is_large_binary(kind)
 
 
 def is_text(kind: Any) -> bool:
     """Whether a column of this Arrow type holds texts."""
     from pyarrow import types
 
-    if types.is_dictionary(kind):
-        return is_text(kind.value_type)
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    kind = plain_type(kind)
+    return types.is_string(kind) or types.is_large_string(kind)
 
 
 def _is_answer(kind: Any) -> bool:

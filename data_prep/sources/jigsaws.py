@@ -24,11 +24,12 @@ from annotated_types import Ge, Interval
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.jigsaw import ORDERS, PHOTO_SUFFIXES
-from data_prep.sources.columns import Rows, columns_seen, is_list, is_text, schema_of
+from data_prep.sources.columns import Rows, columns_seen, is_text, schema_of
 from data_prep.sources.source import TEST_SHARE, BuildConfig, Source, split_of
 from etchr.checks import at_least
 from etchr.families import TaskFamily
 from etchr.images import MAX_BYTES, open_image, peek_image
+from etchr.parquet import is_list
 from etchr.rows import inside, text
 from etchr.sample import EditSample
 from etchr.seeds import hash_seed

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from etchr.images import MAX_BYTES, ImageHeader, peek_image
+from etchr.parquet import class_names, open_parquet, read_schema
 from etchr.rows import MAX_TEXT, inside, text
 
 MAX_FILE_BYTES = 256 * 2**20  # of a file that is read whole
@@ -250,26 +251,13 @@ def _record(stream: IO[bytes]) -> list[str] | None:
 
 
 class ParquetRows:
-    """The rows of Parquet files, memory-mapped by `datasets`; class labels come as their names."""
+    """The rows of Parquet files, memory-mapped; class labels come as their names, pictures as the bytes that they are."""
 
     def __init__(self, files: Sequence[Path]) -> None:
-        import datasets
-        import pyarrow as pa
-
-        try:
-            table = datasets.Dataset.from_parquet([str(file) for file in files])
-        except (datasets.exceptions.DatasetGenerationError, pa.ArrowException, ValueError) as error:
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise ValueError(f"{files[0]} is not a Parquet table: {reason}") from None
-        self.columns = list(table.column_names)
-        self._labels = {n: kind.names for n, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)}
-        for name, kind in table.features.items():  # bytes stay bytes: they are decoded within our limits
-            if isinstance(kind, datasets.Image):
-                table = table.cast_column(name, datasets.Image(decode=False))
-            elif isinstance(inner := getattr(kind, "feature", None), datasets.Image):
-                assert inner is not None
-                table = table.cast_column(name, datasets.List(datasets.Image(decode=False)))
-        self._table = table
+        """`ValueError` as `open_parquet`."""
+        self._table = open_parquet(files)
+        self._labels = class_names(read_schema(files[0]))
+        self.columns = list(self._table.column_names)
 
     def __len__(self) -> int:
         return len(self._table)
