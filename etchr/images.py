@@ -75,7 +75,8 @@ def peek_image(stream: IO[bytes]) -> ImageHeader:
         (width, height), noted = image.size, image
         if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow swaps the sides of this format alone by itself
             width, height = (image.tag_v2[tag] for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength))
-        elif isinstance(image, PngImagePlugin.PngImageFile):  # whose orientation may follow the pixels: Pillow would decode them to get there
+        elif isinstance(image, PngImagePlugin.PngImageFile):
+            # its orientation may follow the pixels, which Pillow would decode to get there
             assert image.fp is not None  # before its pixels are loaded
             noted = Image.open(_png_notes(image.fp), formats=("PNG",))
         lies = TURNS.get(_orientation(noted)) in SIDEWAYS

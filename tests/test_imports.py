@@ -9,8 +9,8 @@ ROOT = Path(__file__).parent.parent
 BASE = {
     f"etchr.{name}"
     for name in (
-        *("sample", "families", "images", "router", "seeds", "config", "config_help", "checks", "parquet", "run_folder", "jsonl"),
-        *("boxes", "choices", "rows", "pages", "concurrent", "http"),
+        *("sample", "families", "images", "router", "seeds", "config", "config_help", "checks", "run_folder", "jsonl"),
+        *("boxes", "choices", "rows", "pages", "parquet", "concurrent", "http"),
     )
 }
 

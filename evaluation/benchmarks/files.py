@@ -251,7 +251,7 @@ def _record(stream: IO[bytes]) -> list[str] | None:
 
 
 class ParquetRows:
-    """The rows of Parquet files, memory-mapped; class labels come as their names, pictures as the bytes that they are."""
+    """The rows of Parquet files, memory-mapped; class labels come as their names, pictures as bytes."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         """`ValueError` as `open_parquet`."""
