@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 MAX_BYTES = 256 * 2**20  # of an encoded image
@@ -37,9 +35,6 @@ TURNS = {  # EXIF orientation -> what turns the picture upright
     8: Image.Transpose.ROTATE_90,
 }
 SIDEWAYS = {TURNS[value] for value in (5, 6, 7, 8)}  # these swap width and height
-
-
-Floats = npt.NDArray[np.float32]  # (H, W)
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -190,25 +185,27 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = image.convert("F")
-        values = np.asarray(grey)
-        top = 65535.0 if image.mode.startswith("I;16") else _white_level(values)
-        if np.isnan(values).any():
-            grey = Image.fromarray(np.nan_to_num(values, posinf=top))  # what is no number is black
-        return grey.point(lambda value: value * (255.0 / top)).convert("L").convert("RGB")
+        return _grey_to_rgb(image)
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
-def _white_level(values: Floats) -> float:
-    """The value that means white in a mode that does not say it: the smallest of 1, 255 and 65535 that nearly all keep.
+def _grey_to_rgb(image: Image.Image) -> Image.Image:
+    """A float, 16-bit or 32-bit grey scaled so that its white is 255; what is no number is black.
 
-    A highlight, a broken pixel or an infinite one is clipped; it darkens no other pixel.
+    16 bits say what white is. In the other modes it is the smallest of 1, 255 and 65535 that nearly all pixels keep: a
+    highlight, a broken pixel or an infinite one is clipped; it darkens no other pixel.
     """
+    import numpy as np  # here, for who only sends and receives pictures starts without it
+
+    values = np.asarray(image.convert("F"))
     most = MOST_HIGHLIGHTS * np.count_nonzero(values > 0)
-    return next((level for level in (1.0, 255.0) if np.count_nonzero(values > level) <= most), 65535.0)
+    kept = (level for level in (1.0, 255.0) if np.count_nonzero(values > level) <= most)
+    white = 65535.0 if image.mode.startswith("I;16") else next(kept, 65535.0)
+    levels = np.clip(np.nan_to_num(values, posinf=white, neginf=0) * (255.0 / white), 0, 255)
+    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
 
 
 def encode_png(image: Image.Image) -> bytes:
