@@ -48,7 +48,6 @@ class RolloutConfig:
     fraction: Annotated[float, Interval(gt=0, le=1)] = 0.6  # trained=fraction: share of the steps, drawn for every edit
     window: Count = 2  # trained=window: consecutive steps, the same for a whole group; the others are ODE steps
     window_range: list[float] = field(default_factory=lambda: [0.0, 0.6])  # part of the walk that windows lie in
-    last_step: Annotated[str, OneOf("ode", "sde")] = "ode"  # grpo: ode, or sde as released; it is never trained
     same_noise: bool = False  # all edits of a prompt start from the same noise
     released_rounding: bool = False  # grpo: bfloat16 latents after the log-probability, times cut to 1/1000
 

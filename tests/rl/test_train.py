@@ -245,7 +245,6 @@ def assert_close(one, two):
     [
         ("rollout.sde=odd", r"rollout.sde='odd' must be one of flow, dance, cps"),
         ("rollout.trained=some", r"rollout.trained='some' must be one of all, fraction, window"),
-        ("rollout.last_step=none", r"rollout.last_step='none' must be one of ode, sde"),
         ("data.prompt=both", r"data.prompt='both' must be one of question, instruction"),
         ("objective.kind=ppo", r"objective.kind='ppo' must be one of grpo, nft"),
         ("objective.advantage=mean", r"objective.advantage='mean' must be one of win_rate, gdpo, zscore"),

@@ -152,10 +152,14 @@ def grpo_loss(
 
 
 def plan_steps(config: RolloutConfig, num_steps: int, group_size: int, seed: int) -> StepPlan:
-    """The steps of one group by `config.trained`; the last of the walk is never trained.
+    """The steps of one group by `config.trained`; the last of the walk is never trained, and goes to the predicted x_0.
+
+    The released code draws its last step with noise too, but decodes and scores the x_0 that this step predicts: what
+    an ODE step to 0 gives.
 
     - `all`: every step but the last.
-    - `fraction`: a random share of them, drawn for every edit; all are stochastic (Pref-GRPO's released code).
+    - `fraction`: a random share of them, drawn for every edit, while all of them are stochastic (Pref-GRPO's released
+      code).
     - `window`: consecutive ones within `window_range`, the same for the whole group; the others follow the ODE
       (MixGRPO, arXiv 2507.21802; Flow-GRPO-Fast).
     """
@@ -167,7 +171,7 @@ def plan_steps(config: RolloutConfig, num_steps: int, group_size: int, seed: int
         start = int(torch.randint(first, max(last - config.window, first) + 1, (1,), generator=generator))
         steps = torch.arange(start, min(start + config.window, count))
         return StepPlan([number in steps for number in range(num_steps)], steps.expand(group_size, -1))
-    stochastic = [True] * count + [config.last_step == "sde"]
+    stochastic = [True] * count + [False]
     if config.trained == "all":
         return StepPlan(stochastic, torch.arange(count).expand(group_size, -1))
     drawn = [
