@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 
 from data_prep.draw import BLUE, COLOURS, INK, SHAPES, WHITE, Canvas
 from data_prep.task import Ask, ProceduralTask, Scene, Target
-from etchr.images import open_image
+from etchr.images import open_image, peek_image
+from etchr.rows import inside
 
 ORDERS = list(itertools.permutations(range(4)))  # the first is the identity
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -27,18 +28,27 @@ class Jigsaw(ProceduralTask):
     shallow = 3
 
     def __init__(self, photos: Path | None = None) -> None:
-        """With `photos`, pictures are the image files of that folder; `ValueError` if it holds none."""
+        """With `photos`, pictures are the image files of that folder; `ValueError` if it holds none.
+
+        What is no photograph for all its name (a pipe, a device, a link out of the folder, a damaged file) is passed
+        over; that a file's pixels are damaged shows when it is drawn, and another one takes its place.
+        """
         self.photos: dict[str, Path] = {}  # by content, so that a photo keeps its split when others come or go
         if photos is not None:
-            files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-            self.photos = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in files}
+            labels = photo_labels(photos)
+            self.photos = dict(filter(None, (_found(photos, label) for label in labels)))
             self.scenes_repeat = True  # a folder holds few; each gives several puzzles
             if not self.photos:
-                raise ValueError(f"no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}) in {photos}")
+                raise ValueError(f"none of the {len(labels)} photographs in {photos} is a sound file inside it")
 
     def scene(self, rng: random.Random) -> Scene:
-        if self.photos:
-            return {"photo": rng.choice(sorted(self.photos))}
+        while self.photos:
+            name = rng.choice(sorted(self.photos))
+            if _opens(self.photos[name]):
+                return {"photo": name}
+            del self.photos[name]
+            if not self.photos:
+                raise ValueError("none of the photographs could be decoded; give photos= another folder")
         colours = rng.sample(sorted(COLOURS), 3)
         return {
             "corners": [[rng.randrange(40, 256) for _ in range(3)] for _ in range(4)],
@@ -111,6 +121,36 @@ def _painting(scene: Scene, size: int) -> Image.Image:
     canvas.shape(figure["shape"], 32, 32, figure["radius"], COLOURS[figure["colour"]])
     canvas.shape(core["shape"], 32, 32, figure["radius"] / 2, COLOURS[core["colour"]])
     return canvas.image
+
+
+def photo_labels(root: Path) -> list[str]:
+    """The photographs below `root` by their path there, in a fixed order; `ValueError` if there is none."""
+    files = (path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    labels = sorted(path.relative_to(root).as_posix() for path in files)
+    if not labels:
+        raise ValueError(f"no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}) in {root}")
+    return labels
+
+
+def _found(root: Path, label: str) -> tuple[str, Path] | None:
+    """Digest and path of a photograph below `root`, or None where something else bears the name of one."""
+    try:
+        path = inside(root, label)
+        with path.open("rb") as stream:
+            peek_image(stream)  # which limits its bytes
+            stream.seek(0)
+            return hashlib.file_digest(stream, "sha256").hexdigest(), path
+    except (ValueError, OSError):
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _opens(path: Path) -> bool:
+    try:
+        open_image(path)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 @lru_cache(maxsize=32)

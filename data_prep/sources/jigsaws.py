@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, Interval
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.jigsaw import ORDERS, PHOTO_SUFFIXES
+from data_prep.jigsaw import ORDERS, photo_labels
 from data_prep.sources.columns import Rows, columns_seen, is_text, schema_of
 from data_prep.sources.source import TEST_SHARE, BuildConfig, Source, split_of
 from etchr.checks import at_least
@@ -313,15 +313,6 @@ def _font(size: int) -> Any:
 
 
 # --- what is published --------------------------------------------------------------------------------------------
-
-
-def photo_labels(root: Path) -> list[str]:
-    """The photographs below `root` by their path there, in a fixed order; `ValueError` if there is none."""
-    files = (path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    labels = sorted(path.relative_to(root).as_posix() for path in files)
-    if not labels:
-        raise ValueError(f"no photographs ({', '.join(sorted(PHOTO_SUFFIXES))}) in {root}")
-    return labels
 
 
 def published_rows(table: Path) -> list[JigsawRow]:

@@ -1,10 +1,12 @@
 """The procedural tasks: answers and edits against independent computations, splits, sizes, reproducibility."""
 
 import itertools
+import os
 import random
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_prep import procedural_tasks
 from data_prep.__main__ import DataConfig
@@ -152,8 +154,6 @@ def test_a_jigsaws_answer_rebuilds_the_picture():
 
 
 def test_jigsaws_are_cut_from_photographs(tmp_path):
-    from PIL import Image
-
     rng = np.random.default_rng(0)
     for i in range(40):
         Image.fromarray(rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)).save(tmp_path / f"{i}.JPG")
@@ -167,6 +167,30 @@ def test_jigsaws_are_cut_from_photographs(tmp_path):
     assert not {s.meta["scene"] for s in again} & used["train"]
     with pytest.raises(ValueError, match="no photographs"):
         procedural_tasks(tmp_path / "empty")
+
+
+def test_what_only_bears_the_name_of_a_photograph_is_passed_over(tmp_path):
+    """Pipes would block, devices never end, links lead elsewhere; one damaged file is no reason to stop."""
+    folder, outside = tmp_path / "photos", tmp_path / "outside.png"
+    (folder / "folder.png").mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 255, (2, 50, 70, 3), dtype=np.uint8)
+    Image.fromarray(noise[0]).save(outside)
+    os.mkfifo(folder / "pipe.png")
+    for name, target in {"device": "/dev/zero", "out": outside, "loop": folder / "loop.png", "none": "gone"}.items():
+        (folder / f"{name}.png").symlink_to(target)
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "cut.png").write_bytes(outside.read_bytes()[:2000])  # its header is sound
+    with pytest.raises(ValueError, match="none of the photographs could be decoded"):
+        list(generate(procedural_tasks(folder)["jigsaw"], split="train", num_samples=1, seed=0, size=64))
+    (folder / "cut.png").rename(folder / "cut.txt")
+    with pytest.raises(ValueError, match="none of the 7 photographs"):
+        procedural_tasks(folder)
+    (folder / "cut.txt").rename(folder / "cut.png")
+    Image.fromarray(noise[1]).save(folder / "sound.png")
+    task = procedural_tasks(folder)["jigsaw"]
+    [(_, split)] = [place(task, {"photo": name}) for name, path in task.photos.items() if path.name == "sound.png"]
+    made = generate(task, split=split, num_samples=8, seed=0, size=64)
+    assert len({sample.meta["scene"] for sample in made}) == 1
 
 
 def test_the_3d_answer_agrees_with_projected_points():
