@@ -69,7 +69,7 @@ class EndpointSettings:
         object.__setattr__(self, "base_urls", tuple(checked_url(url) for url in self.base_urls))
         if not self.model.strip():
             raise ValueError("model must be the name under which the endpoint serves it, got an empty text")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):  # the value may be a key: it is not repeated
+        if not _is_variable(self.api_key_env):  # the value may be a key: it is not repeated
             raise ValueError("api_key_env must be the NAME of an environment variable, not the key itself")
         for name in POSITIVE:
             if not getattr(self, name) > 0:
@@ -360,6 +360,11 @@ class Endpoints:
         """What a server sent, fit for a file: without the key, which some repeat, and without lone surrogates."""
         key = self._key()
         return printable(words).replace(key, "[key]") if key else printable(words)
+
+
+def _is_variable(name: str) -> bool:
+    """Whether `name` is that of a variable: one that is set, or one such as MY_KEY, which no key looks like."""
+    return name in os.environ or bool(re.fullmatch(r"(?!.*[A-Z0-9]{20})[A-Z_][A-Z0-9_]*", name))
 
 
 def checked_url(url: str) -> str:

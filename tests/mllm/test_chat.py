@@ -710,6 +710,9 @@ def test_senseless_calls_are_refused(server: FakeServer, options: dict[str, Any]
         ({"base_urls": (f"http://me:{KEY}@h/v1",)}, "may hold no user name"),
         ({"base_urls": (f"http://h/v1?key={KEY}",)}, "may hold no user name"),
         ({"api_key_env": KEY}, "NAME of an environment variable"),
+        ({"api_key_env": "f" * 16 + "0123456789abcdef"}, "NAME of an environment variable"),  # hexadecimal
+        ({"api_key_env": "F" * 16 + "0123456789ABCDEF"}, "NAME of an environment variable"),
+        ({"api_key_env": "hf_abcdefABCDEF"}, "NAME of an environment variable"),
         ({"model": " "}, "model must be"),
         ({"timeout_s": 0}, "timeout_s must be above 0, got 0"),
         ({"max_concurrency": 0}, "max_concurrency must be above 0"),
@@ -724,6 +727,7 @@ def test_bad_settings_are_refused_without_repeating_a_key(options: dict[str, Any
     with pytest.raises(ValueError, match=message) as caught:
         ChatSettings(**({"base_urls": ("http://h/v1",), "model": MODEL} | options))
     assert KEY not in exception_texts(caught.value)
+    assert options.get("api_key_env", KEY) not in exception_texts(caught.value)
 
 
 def test_a_list_of_urls_is_normalised() -> None:
