@@ -24,6 +24,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from etchr.pages import short
+
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
@@ -353,8 +355,7 @@ class Endpoints:
 
     def quote(self, words: str) -> str:
         """A server's words for a message: clean, on one line, 200 characters at most."""
-        words = " ".join(self.clean(words).split())
-        return words if len(words) <= 200 else words[:197] + "..."
+        return short(self.clean(words), 200)
 
     def clean(self, words: str) -> str:
         """What a server sent, fit for a file: without the key, which some repeat, and without lone surrogates."""

@@ -69,18 +69,18 @@ class TableModel:
 
     def __init__(self, cases: Iterable[Case]) -> None:
         self.asked: list[tuple[str, str]] = []  # (step, sample id)
-        self._replies: dict[str, tuple[str, str, str | Exception]] = {}
+        self.replies: dict[str, tuple[str, str, str | Exception]] = {}
         for case in cases:
             for step, prompt, reply in (
                 ("verify", verify_prompt(case.question, None), case.verdict),
                 ("source", answer_prompt(case.question, None, "number", with_edit=False), case.source),
                 ("edited", answer_prompt(case.question, None, "number", with_edit=True), case.edited),
             ):
-                self._replies[prompt] = step, case.id, reply
+                self.replies[prompt] = step, case.id, reply
 
     async def chat(self, messages, sampling=GREEDY):
         parts = messages[0]["content"]
-        step, key, reply = self._replies[next(part["text"] for part in parts if part["type"] == "text")]
+        step, key, reply = self.replies[next(part["text"] for part in parts if part["type"] == "text")]
         assert sum(part["type"] == "image" for part in parts) == (1 if step == "source" else 2)
         self.asked.append((step, key))
         await self.think(key)

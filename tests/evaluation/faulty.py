@@ -44,7 +44,7 @@ class Table(FakeEndpoint):
 
     def __init__(self, base_url: str) -> None:
         super().__init__(base_url)
-        self.replies = TableModel(CASES)._replies
+        self.replies = TableModel(CASES).replies
         self.answered: Counter[str] = Counter()
         self.delay_s = 0.0
 
@@ -115,7 +115,7 @@ def impatient(config: ModelConfig) -> ChatClient:
     """The model of `config`, which hardly waits between its attempts: a server here is back at once."""
     client = build_model(config)
     assert isinstance(client, ChatClient)
-    return ChatClient(dataclasses.replace(client.settings, backoff_base_s=0.02))
+    return ChatClient(dataclasses.replace(client.settings, backoff_base_s=0.02, retry_after_max_s=0.2))
 
 
 def table(options: EvalConfig):
