@@ -1,8 +1,8 @@
 """A chat server's ways to misbehave: what it sends for a request, as raw bytes, by a name that says what is wrong.
 
-`WAYS` maps each name to a function of (trap, key) -> the pieces to send: `trap` is a URL that nobody may visit, `key` the
-secret that came with the request. A number among the pieces is a pause in seconds, `CLOSE` ends the connection, `RESET`
-breaks it, and a piece that is a function is asked for bytes until the client has gone.
+`WAYS` maps each name to a function of (trap, key) -> the pieces to send: `trap` is a URL that nobody may visit, `key`
+the secret that came with the request. A number among the pieces is a pause in seconds, `CLOSE` ends the connection,
+`RESET` breaks it, and a piece that is a function is asked for bytes until the client has gone.
 """
 
 import base64
@@ -120,9 +120,7 @@ WAYS: dict[str, Way] = {
     "header without a colon": lambda trap, key: [http(b"{}", 200, "nonsense")],
     "header name of spaces": lambda trap, key: [http(b"{}", 200, "   : 1")],
     "endless 100s": lambda trap, key: [dripping(b"HTTP/1.1 100 Continue\r\n\r\n")],
-    "switches protocols": lambda trap, key: [
-        b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n\0\0"
-    ],
+    "switches protocols": lambda trap, key: [b"HTTP/1.1 101 X\r\nUpgrade: hostile\r\nConnection: Upgrade\r\n\r\n\0\0"],
     "nothing with 204": lambda trap, key: [http(b"", 204)],
     "cookie with the key": lambda trap, key: [http(b"{}", 500, f"Set-Cookie: k={key}", f"X-Request-Id: {key}")],
     # elsewhere
@@ -151,9 +149,7 @@ WAYS: dict[str, Way] = {
     "two responses at once": lambda trap, key: [http(b"[]") + http(b'{"choices": []}')],
     # errors
     "error page": lambda trap, key: [http(b"<html>bad gateway</html>", 502)],
-    "the key in an error": lambda trap, key: [
-        http(json.dumps({"error": {"message": f"{key} is no key"}}).encode(), 401)
-    ],
+    "the key in an error": lambda trap, key: [http(json.dumps({"error": {"message": f"not {key}"}}).encode(), 401)],
     "the key in a plain error": lambda trap, key: [http(f"no {key}".encode(), 403)],
     "error of other types": lambda trap, key: [http(b'{"error": [[{"message": 1}]]}', 400)],
     "error with 200": lambda trap, key: said({"error": {"message": ESCAPES, "code": 402}}),
