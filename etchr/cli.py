@@ -221,19 +221,20 @@ def serve(
     guidance: Guidance = None,
 ) -> None:
     """Serve an editor over HTTP, for --editor-url here and remote editors in an evaluation (POST /v1/images/edits)."""
-    from etchr.serving import edits as server
+    from etchr.http import listening
+    from etchr.serving.edits import build_app
 
     chosen = _EditorChoice(editor, lora, steps=steps, guidance=guidance)
     try:
         chosen.check()
-        listener = server.bind(host, port)
+        listener = listening.bind(host, port)
         klein = chosen.load(batch_size=batch_size, max_pixels=max_pixels)
     except (ValueError, OSError) as error:
         _stop(error)
     address = f"[{host}]" if ":" in host else host
     listener.listen()  # whoever reads the line may ask at once; until here a client is refused, not kept waiting
     typer.echo(f"serving {name or klein.name} at http://{address}:{listener.getsockname()[1]}/v1")
-    server.run(klein, listener, name)
+    listening.run(build_app(klein, name), listener)
 
 
 @app.command()

@@ -6,11 +6,12 @@ alone, turned upright (EXIF) and returned as plain 8-bit RGB.
 
 import base64
 import binascii
+import functools
 import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ MAX_PIXELS = 175 * 10**6  # of a decoded one, just under Pillow's own hard limit
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # no EPS: Pillow hands it to Ghostscript
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_TEXTS = (b"iTXt", b"tEXt", b"zTXt")
+BAND = 256  # rows that are converted at a time
 MOST_HIGHLIGHTS = 0.1  # of a float or 32-bit picture's pixels above black, that may lie beyond what is white in it
 DECODE_ERRORS = (OSError, SyntaxError, RuntimeError, TypeError, MemoryError, Image.DecompressionBombError)
 TURNS = {  # EXIF orientation -> what turns the picture upright
@@ -185,27 +187,44 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _grey_to_rgb(image)
-    if image.has_transparency_data:
-        canvas = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+        return _in_bands(image, functools.partial(_grey_to_rgb, white=_white(image)))
+    return _in_bands(image, _over_white if image.has_transparency_data else lambda band: band.convert("RGB"))
 
 
-def _grey_to_rgb(image: Image.Image) -> Image.Image:
-    """A float, 16-bit or 32-bit grey scaled so that its white is 255; what is no number is black.
+def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """What `convert` makes of an image, some rows at a time: what it needs on the way is never there for all of it."""
+    made = Image.new("RGB", image.size)
+    for top in range(0, image.height, BAND):
+        bottom = min(top + BAND, image.height)
+        made.paste(convert(image.crop((0, top, image.width, bottom))), (0, top))
+    return made
 
-    16 bits say what white is. In the other modes it is the smallest of 1, 255 and 65535 that nearly all pixels keep: a
-    highlight, a broken pixel or an infinite one is clipped; it darkens no other pixel.
+
+def _over_white(image: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+
+
+def _white(image: Image.Image) -> float:
+    """The level that means white in a grey of more than 8 bits.
+
+    16 bits say it. In the other modes it is the smallest of 1, 255 and 65535 that nearly all pixels keep: a highlight,
+    a broken pixel or an infinite one is clipped; it darkens no other pixel.
     """
     import numpy as np  # here, for who only sends and receives pictures starts without it
 
-    values = np.asarray(image.convert("F"))
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    values = np.asarray(image)
     most = MOST_HIGHLIGHTS * np.count_nonzero(values > 0)
-    kept = (level for level in (1.0, 255.0) if np.count_nonzero(values > level) <= most)
-    white = 65535.0 if image.mode.startswith("I;16") else next(kept, 65535.0)
-    levels = np.clip(np.nan_to_num(values, posinf=white, neginf=0) * (255.0 / white), 0, 255)
-    return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+    return next((level for level in (1.0, 255.0) if np.count_nonzero(values > level) <= most), 65535.0)
+
+
+def _grey_to_rgb(image: Image.Image, white: float) -> Image.Image:
+    """A grey scaled so that `white` is 255; what is no number is black."""
+    import numpy as np
+
+    values = np.nan_to_num(np.asarray(image.convert("F")), posinf=white, neginf=0)
+    return Image.fromarray(np.clip(values * (255.0 / white), 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -224,12 +243,17 @@ def to_data_uri(image: Image.Image) -> str:
 
 def from_data_uri(uri: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The image in a base64 data URI. Other URLs are refused: nothing is fetched."""
+    return decode_image(data_uri_bytes(uri), max_pixels)
+
+
+def data_uri_bytes(uri: str) -> bytes:
+    """The encoded image in a base64 data URI; `ValueError` for any other URL."""
     head, _, body = uri.partition(",")
     if not head.startswith("data:image/") or not head.endswith(";base64"):
         raise ValueError("only base64 image data URIs are read; URLs are not fetched")
     if len(body) > MAX_BYTES * 4 // 3 + 4:
         raise ValueError(f"image data URI is larger than {MAX_BYTES:,} bytes")
     try:
-        return decode_image(base64.b64decode(body, validate=True), max_pixels)
+        return base64.b64decode(body, validate=True)
     except binascii.Error:
         raise ValueError("image data URI is not valid base64") from None

@@ -10,15 +10,15 @@ Under `accelerate launch` every process takes its share of the samples.
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from etchr.concurrent import for_each
+from etchr.concurrent import Room, for_each
 from etchr.editor.batching import LOOKAHEAD
 from etchr.editor.protocol import Editor
 from etchr.mllm.answers import ground_truth
@@ -286,28 +286,6 @@ def by_editor(systems: dict[str, SystemConfig]) -> list[list[str]]:
     for name, system in systems.items():
         groups.setdefault(str((system.editor, system.lora, system.remote)), []).append(name)
     return list(groups.values())
-
-
-class Room:
-    """A bound on what is in flight together, by size; what is larger than all the room has it for itself."""
-
-    def __init__(self, size: int) -> None:
-        self.size = self.left = size
-        self._changed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def taken(self, size: int) -> AsyncIterator[None]:
-        """Inside, so much of the room is taken."""
-        size = min(size, self.size)
-        async with self._changed:
-            await self._changed.wait_for(lambda: self.left >= size)
-            self.left -= size
-        try:
-            yield
-        finally:
-            self.left += size
-            async with self._changed:
-                self._changed.notify_all()
 
 
 class _Progress:

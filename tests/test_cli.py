@@ -17,6 +17,7 @@ from data_prep.task import generate
 from etchr.cli import COMMANDS, app
 from etchr.editor.folder import NANO_BASE
 from etchr.editor.klein import KleinEditor
+from etchr.http import listening
 from etchr.images import open_image
 from etchr.nano.reader import Reader
 from etchr.serving import edits as serve
@@ -194,10 +195,10 @@ def test_serve_says_where_serves_and_ends(chart, tmp_path):
 
 
 def test_a_server_takes_connections_when_it_says_where_it_is(monkeypatch):
-    def run(editor, listener, name):
+    def run(app, listener):
         socket.create_connection(listener.getsockname(), timeout=5).close()
 
-    monkeypatch.setattr(serve, "run", run)
+    monkeypatch.setattr(listening, "run", run)
     done = etchr("serve", "--port", "0")
     assert (done.exit_code, done.exception) == (0, None)
     assert done.stdout.startswith("serving")

@@ -25,6 +25,7 @@ from etchr.editor.folder import SETTINGS_FILE, EditorSettings, check_folder, rea
 from etchr.editor.tokens import Grid, image_ids, patchify, text_ids, to_images, to_pixels, unpatchify
 from etchr.flow.schedule import inference_sigmas
 from etchr.flow.steps import euler_step
+from etchr.pages import short
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ class KleinEditor:
         ]
         for prompt, ids in zip(prompts, self.tokenizer(texts)["input_ids"], strict=True):
             if len(ids) > length:
-                log.warning("prompt of %d tokens is cut to %d: %.60s...", len(ids), length, prompt)
+                log.warning("prompt of %d tokens is cut to %d: %s", len(ids), length, short(prompt, 60))
         tokens = self.tokenizer(texts, return_tensors="pt", padding="max_length", truncation=True, max_length=length)
         tokens = tokens.to(self.text_encoder.device)
         layers = efficiency.text_hidden_states(

@@ -1,5 +1,6 @@
 """What the servers of this project share: an application, request bodies with a limit, errors in OpenAI's format."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
@@ -7,9 +8,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+BODY_S = 120.0  # for a whole body: 256 MiB over a slow network
+CLIENT_GONE = 499  # nginx's status for it; nobody reads the answer
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 Fields = TypeVar("Fields", bound=BaseModel)
@@ -65,9 +69,19 @@ def checked(kind: type[Fields], given: Mapping[str, Any]) -> Fields:
 
 
 async def limited_body(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The chunks of a body; `Refused` (413) as soon as it is longer than `limit` bytes."""
-    size = 0
-    async for chunk in request.stream():
+    """The chunks of a body; `Refused` as soon as it is longer than `limit` bytes, takes too long or breaks off."""
+    size, chunks = 0, request.stream()
+    deadline = asyncio.get_running_loop().time() + BODY_S
+    while True:
+        try:
+            async with asyncio.timeout_at(deadline):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise Refused(f"the request body did not come within {BODY_S:g} s", 408) from None
+        except ClientDisconnect:
+            raise Refused("the client has gone", CLIENT_GONE) from None
+        if chunk is None:
+            return
         size += len(chunk)
         if size > limit:
             raise Refused(f"the request body is larger than {limit:,} bytes", 413)

@@ -277,13 +277,14 @@ def _guess(text: str, letters: list[str], rng: random.Random) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve the reader over HTTP."""
-    from etchr.serving import chat as serve
+    from etchr.http import listening
+    from etchr.serving.chat import build_app
 
     parser = argparse.ArgumentParser(
         prog="python -m etchr.nano.reader",
         description="Serve the embedded reader at http://HOST:PORT/v1, an OpenAI-compatible chat endpoint.",
     )
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default 8000; 0: any free one)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--error-rate", type=float, default=0.0, help="share of wrong decodings at temperature > 0")
     parser.add_argument("--misread-rate", type=float, default=0.0, help="share of wrong readings, at any temperature")
@@ -295,8 +296,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the errors")
     args = parser.parse_args(argv)
-    if not 1 <= args.port <= 65535:
-        parser.error(f"--port {args.port} must lie between 1 and 65535")
+    if not 0 <= args.port <= 65535:
+        parser.error(f"--port {args.port} must lie between 0 and 65535")
     try:
         reader = Reader(
             args.error_rate,
@@ -305,10 +306,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             misread_rate=args.misread_rate,
             threshold=args.threshold,
         )
+        listener = listening.bind(args.host, args.port)
     except ValueError as error:
         parser.error(str(error))
-    print(f"the reader answers at http://{args.host}:{args.port}/v1 as model {reader.name}")
-    serve.run(reader, host=args.host, port=args.port)
+    listener.listen()
+    print(f"the reader answers at http://{args.host}:{listener.getsockname()[1]}/v1 as model {reader.name}", flush=True)
+    listening.run(build_app(reader), listener)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import asyncio
 import json
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
@@ -16,14 +17,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from etchr.concurrent import LoopThread, Room
 from etchr.http.application import application, check_model, checked, error_response, limited_body, refusal
 from etchr.http.endpoints import printable
-from etchr.images import from_data_uri, to_data_uri
+from etchr.images import data_uri_bytes, from_data_uri, to_data_uri
 from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, Sampling, TextPart
+from etchr.serving.pictures import MAX_REQUEST_PIXELS, give_back, num_pixels
 
 MAX_BODY_BYTES = 256 * 2**20  # an 8K image as PNG takes about 60 million bytes in base64
 MAX_IMAGES = 16  # per request: a small file can hold a large picture
-MAX_REQUEST_PIXELS = 400 * 10**6  # decoded, over all images of a request: 1.2 GB
 
 
 class _Strict(BaseModel):
@@ -77,6 +79,14 @@ class ChatRequest(_Strict):
     top_logprobs: int = Field(1, ge=0, le=100)
     stream: Literal[False] = False
 
+    def pictures(self) -> Iterator[bytes]:
+        """The encoded pictures, where they are few; `ValueError` for one that is no data URI."""
+        parts = [part for message in self.messages for part in message.content if part.type == "image_url"]
+        urls = [part.image_url.url for part in parts if part.image_url is not None]
+        if len(urls) > MAX_IMAGES:
+            raise ValueError(f"a request may hold {MAX_IMAGES} images, got {len(urls)}")
+        return map(data_uri_bytes, urls)
+
     @property
     def sampling(self) -> Sampling:
         """How the model is to sample."""
@@ -85,30 +95,35 @@ class ChatRequest(_Strict):
 
 
 def build_app(mllm: MLLM, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
-    """The ASGI application: POST /v1/chat/completions, GET /v1/models, GET /health."""
+    """The ASGI application: POST /v1/chat/completions, GET /v1/models, GET /health.
+
+    The model computes beside the server's event loop, and decoded pictures are bounded over all requests.
+    """
+    model, room = LoopThread(), Room(MAX_REQUEST_PIXELS)
 
     async def chat(request: Request) -> JSONResponse:
+        pixels = 0
         try:
             body = b"".join([chunk async for chunk in limited_body(request, max_body_bytes)])
-            call, messages = await asyncio.to_thread(_parse, body, mllm.name)  # decoding images takes seconds
-            replies = await mllm.chat(messages, call.sampling)
+            call = await asyncio.to_thread(_parse, body, mllm.name)
+            del body
+            pixels = await asyncio.to_thread(num_pixels, call.pictures())
+            async with room.taken(pixels):
+                messages = await asyncio.to_thread(_messages, call.messages)  # decoding takes seconds
+                replies = await model.run(mllm.chat(messages, call.sampling))
+                del messages
         except ValueError as error:
             return refusal(error)
         except CallFailed as error:
             return error_response(503, str(error))
+        finally:
+            give_back(pixels)
         return JSONResponse(_completion(mllm.name, replies, max(call.top_logprobs, 1) if call.logprobs else 0))
 
     return application(mllm.name, [Route("/v1/chat/completions", chat, methods=["POST"])])
 
 
-def run(mllm: MLLM, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve `mllm` until interrupted. There is no authentication: listen beyond loopback only in a closed network."""
-    import uvicorn
-
-    uvicorn.run(build_app(mllm), host=host, port=port, log_level="warning", access_log=False)
-
-
-def _parse(body: bytes, served: str) -> tuple[ChatRequest, list[Message]]:
+def _parse(body: bytes, served: str) -> ChatRequest:
     """A request body to a typed call; `ValueError` in one sentence for anything else."""
     try:
         fields = json.loads(body)
@@ -117,31 +132,18 @@ def _parse(body: bytes, served: str) -> tuple[ChatRequest, list[Message]]:
     if not isinstance(fields, dict):
         raise ValueError("the request body must be a JSON object")
     check_model(fields.get("model"), served)
-    call = checked(ChatRequest, {name: value for name, value in fields.items() if value is not None})
-    return call, _messages(call.messages)
+    return checked(ChatRequest, {name: value for name, value in fields.items() if value is not None})
 
 
 def _messages(sent: list[ChatMessage]) -> list[Message]:
-    """Messages with their pictures decoded, as long as these are few and small."""
-    num_images = sum(part.type == "image_url" for message in sent for part in message.content)
-    if num_images > MAX_IMAGES:  # before any is decoded
-        raise ValueError(f"a request may hold {MAX_IMAGES} images, got {num_images}")
-    messages: list[Message] = []
-    num_pixels = 0
-    for message in sent:
-        content: list[TextPart | ImagePart] = []
-        for part in message.content:
-            if part.type == "text":
-                content.append({"type": "text", "text": part.text or ""})
-                continue
-            assert part.image_url is not None
-            image = from_data_uri(part.image_url.url)
-            num_pixels += image.width * image.height
-            if num_pixels > MAX_REQUEST_PIXELS:
-                raise ValueError(f"the images of a request may have {MAX_REQUEST_PIXELS:,} pixels together")
-            content.append({"type": "image", "image": image})
-        messages.append({"role": message.role, "content": content})
-    return messages
+    """Messages with their pictures decoded."""
+
+    def decoded(part: ChatPart) -> TextPart | ImagePart:
+        if part.type == "image_url" and part.image_url is not None:
+            return {"type": "image", "image": from_data_uri(part.image_url.url)}
+        return {"type": "text", "text": part.text or ""}
+
+    return [{"role": message.role, "content": [decoded(part) for part in message.content]} for message in sent]
 
 
 def _completion(name: str, replies: list[Reply], top_logprobs: int) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import asyncio
 import base64
 import functools
 import secrets
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,10 +23,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from etchr.concurrent import Room
 from etchr.editor import geometry
 from etchr.editor.batching import Edit, EditBatcher, EditFailed
-from etchr.http.application import application, check_model, checked, error_response, limited_body, refusal
+from etchr.http.application import (
+    CLIENT_GONE,
+    application,
+    check_model,
+    checked,
+    error_response,
+    limited_body,
+    refusal,
+)
+from etchr.http.endpoints import printable
 from etchr.images import decode_image, encode_png
+from etchr.serving.pictures import MAX_PIXELS, give_back, num_pixels
 
 if TYPE_CHECKING:
     from etchr.editor.klein import KleinEditor
@@ -37,8 +47,6 @@ T = TypeVar("T")
 MAX_BODY_BYTES = 64 * 2**20  # an 8K photograph as PNG takes about 45 million
 MAX_FIELD_BYTES = 2**17
 IMAGE = ("image", "image[]")  # the field of the picture
-MAX_DECODING = 4  # pictures that are decoded at a time: each may take half a gigabyte until it is scaled down
-CLIENT_GONE = 499  # nginx's status for it; nobody reads the answer
 
 
 class EditRequest(BaseModel):
@@ -65,13 +73,15 @@ class EditRequest(BaseModel):
     def _says_something(cls, prompt: str) -> str:
         if not prompt.strip():
             raise ValueError("must say what to draw")
+        if prompt != printable(prompt):  # a form may name a charset that gives such
+            raise ValueError("holds half a character (a lone surrogate)")
         return prompt
 
 
 def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
     """The ASGI application: POST /v1/images/edits, GET /v1/models, GET /health. Clients ask for the model `name`."""
     served = name or editor.name
-    decoding = asyncio.Semaphore(MAX_DECODING)
+    room = Room(MAX_PIXELS)
     # One object for each way of sampling, so that requests that want the same one share batches.
     sampled = functools.lru_cache(maxsize=64)(editor.with_sampling)
 
@@ -82,14 +92,20 @@ def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: in
             yield
 
     async def edits(request: Request) -> Response:
+        pixels = 0
         try:
             form = await _read_form(request, max_body_bytes)
-            async with _closed(form), decoding:
+            async with _closed(form):
                 data = await _uploaded(form)
-                call, image = await asyncio.to_thread(_parse, form, data, served, editor.settings.max_pixels)
+                pixels = await asyncio.to_thread(num_pixels, [data])
+                async with room.taken(pixels):
+                    call, image = await asyncio.to_thread(_parse, form, data, served, editor.settings.max_pixels)
+                del data
             variant = sampled(call.num_inference_steps, call.guidance_scale)
         except ValueError as error:
             return refusal(error)
+        finally:
+            give_back(pixels)
         batcher: EditBatcher = request.app.state.batcher
         asked = (batcher.edit(image, call.prompt, call.seed + index, variant) for index in range(call.n))
         try:
@@ -101,28 +117,6 @@ def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: in
         return JSONResponse(await asyncio.to_thread(_answer, made))
 
     return application(served, [Route("/v1/images/edits", edits, methods=["POST"])], batching)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket at `host` and `port` (0: any free one), taken before an editor is loaded; `ValueError` if in use."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        raise ValueError(f"cannot listen at {host}:{port}: {error.strerror}") from None
-    return listener
-
-
-def run(editor: "KleinEditor", listener: socket.socket, name: str | None = None) -> None:
-    """Serve `editor` until interrupted. There is no authentication: listen beyond loopback only in a closed network."""
-    import uvicorn
-
-    config = uvicorn.Config(
-        build_app(editor, name), log_level="warning", access_log=False, timeout_graceful_shutdown=10
-    )
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 async def _read_form(request: Request, max_body_bytes: int) -> FormData:

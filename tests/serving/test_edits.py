@@ -22,8 +22,9 @@ from etchr.editor.klein import KleinEditor
 from etchr.editor.remote import RemoteEditor
 from etchr.editor.settings import RemoteConfig
 from etchr.http.endpoints import CallFailed
+from etchr.http.listening import bind
 from etchr.images import decode_image, encode_png
-from etchr.serving.edits import bind, build_app
+from etchr.serving.edits import build_app
 from tests.mllm.fake_server import FakeImages, FakeServer, negative, serving
 
 MAX_BODY_BYTES = 200_000
