@@ -16,6 +16,7 @@ from PIL import Image
 
 from etchr.checks import Count, NotNegative, at_least, check
 from etchr.config import parse_command
+from etchr.editor.protocol import References
 from etchr.families import TaskFamily
 from etchr.mllm.protocol import GREEDY, Message, Reply, Sampling
 from etchr.sample import EditSample, write_parquet
@@ -53,7 +54,13 @@ class WaitingEditor:
     def fitted_size(self, image: Image.Image) -> tuple[int, int]:
         return image.size
 
-    def edit(self, images: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def edit(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        references: References | None = None,
+    ) -> list[Image.Image]:
         begin = time.perf_counter()
         time.sleep(self.edit_s * len(images))
         self.busy_s += time.perf_counter() - begin

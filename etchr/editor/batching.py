@@ -1,7 +1,9 @@
 """Worker threads between many waiting samples and one editor: edits run in batches while model calls go on."""
 
 import asyncio
+import functools
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -28,10 +30,10 @@ class EditFailed(RuntimeError):  # noqa: N818 - a fact about one edit, not a def
 
 @dataclass
 class _Request:
-    image: Image.Image
+    pictures: tuple[Image.Image, ...]  # the source and its references
     prompt: str
     seed: int
-    size: tuple[int, int]  # at which it is edited
+    sizes: list[tuple[int, int]]  # at which the editor takes the pictures
     editor: Editor
     done: asyncio.Future[Edit]
 
@@ -39,9 +41,9 @@ class _Request:
 class EditBatcher:
     """Collects requests into batches for an `Editor`; use as `async with EditBatcher(editor, batch_size) as batcher`.
 
-    A batch starts with the oldest request and holds sources of one size only. One that the editor cannot make is halved
-    until what is at fault stands alone. At most `room` requests wait; further callers are held back. `workers` threads
-    run batches at the same time: one for a local editor, for a remote one as many as its server takes.
+    A batch starts with the oldest request and holds pictures of its sizes only. One that the editor cannot make is
+    halved until what is at fault stands alone. At most `room` requests wait; further callers are held back. `workers`
+    threads run batches at the same time: one for a local editor, for a remote one as many as its server takes.
     """
 
     def __init__(self, editor: Editor, batch_size: int = 16, workers: int = 1) -> None:
@@ -66,17 +68,24 @@ class EditBatcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def edit(self, image: Image.Image, prompt: str, seed: int, editor: Editor | None = None) -> Edit:
-        """The edit of one image; raises `EditFailed` if the editor cannot make it.
+    async def edit(
+        self,
+        image: Image.Image,
+        prompt: str,
+        seed: int,
+        editor: Editor | None = None,
+        references: Sequence[Image.Image] = (),
+    ) -> Edit:
+        """The edit of one image, drawn from `references` too; raises `EditFailed` if the editor cannot make it.
 
         `editor` takes the place of the batcher's own: such as the same weights under other settings.
         """
-        editor = editor or self.editor
+        editor, pictures = editor or self.editor, (image, *references)
         try:
-            size = editor.fitted_size(image)
+            sizes = [editor.fitted_size(picture) for picture in pictures]
         except ValueError as error:
             raise EditFailed(f"the editor cannot take the picture: {error}") from None
-        request = _Request(image, prompt, seed, size, editor, asyncio.get_running_loop().create_future())
+        request = _Request(pictures, prompt, seed, sizes, editor, asyncio.get_running_loop().create_future())
         async with self._slots:
             async with self._arrived:
                 self._waiting.append(request)
@@ -92,13 +101,13 @@ class EditBatcher:
                 await self._run(batch)
 
     def _take(self) -> list[_Request]:
-        """The oldest request and those behind it that the same editor edits at the same size."""
+        """The oldest request and those behind it that the same editor edits at the same sizes."""
         waiting = [request for request in self._waiting if not request.done.done()]  # the others were abandoned
         batch: list[_Request] = []
         rest: list[_Request] = []
         for request in waiting:
             first = waiting[0]
-            fits = len(batch) < self.batch_size and request.size == first.size and request.editor is first.editor
+            fits = len(batch) < self.batch_size and request.sizes == first.sizes and request.editor is first.editor
             (batch if fits else rest).append(request)
         self._waiting = rest
         return batch
@@ -107,9 +116,12 @@ class EditBatcher:
         """Edit a batch and hand out the results; in halves, if the editor raised."""
         begin = time.perf_counter()
         loop = asyncio.get_running_loop()
-        images, prompts, seeds = [r.image for r in batch], [r.prompt for r in batch], [r.seed for r in batch]
+        images, prompts, seeds = [r.pictures[0] for r in batch], [r.prompt for r in batch], [r.seed for r in batch]
+        draw = functools.partial(batch[0].editor.edit, images, prompts, seeds)
+        if len(batch[0].pictures) > 1:  # as in all of the batch; else the argument is left out: not every editor has it
+            draw = functools.partial(draw, references=[r.pictures[1:] for r in batch])
         try:
-            edits = await loop.run_in_executor(self._threads, batch[0].editor.edit, images, prompts, seeds)
+            edits = await loop.run_in_executor(self._threads, draw)
             pairs = list(zip(batch, edits, strict=True))
         except Exception as error:  # whatever the editor raises is reported with the sample, and the run goes on
             failure = f"the editor failed: {type(error).__name__}: {error}"

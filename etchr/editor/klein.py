@@ -22,6 +22,7 @@ from torch import Tensor
 
 from etchr.editor import efficiency, geometry
 from etchr.editor.folder import SETTINGS_FILE, EditorSettings, check_folder, read_json
+from etchr.editor.protocol import References, paired
 from etchr.editor.tokens import Grid, image_ids, patchify, text_ids, to_images, to_pixels, unpatchify
 from etchr.flow.schedule import inference_sigmas
 from etchr.flow.steps import euler_step
@@ -30,7 +31,7 @@ from etchr.pages import short
 log = logging.getLogger(__name__)
 
 TEXT_CACHE_ENTRIES = 64  # a prompt of klein 9B is 12.6 MB in bf16
-CONDITION_TIME = 10  # time coordinate of the condition image's tokens; target tokens have 0 (BFL, diffusers)
+CONDITION_TIME = 10  # time between condition pictures: the first is at 10, the next at 20; the target at 0 (diffusers)
 
 
 class KleinEditor:
@@ -213,10 +214,10 @@ class KleinEditor:
         return mean, std
 
     def velocity(
-        self, latents: Tensor, sigma: Tensor, text: Tensor, condition: Tensor, grid: Grid, condition_grid: Grid
+        self, latents: Tensor, sigma: Tensor, text: Tensor, condition: Tensor, grid: Grid, *condition_grids: Grid
     ) -> Tensor:
         """The velocity (B, N, C) of the target tokens by this editor's transformer; see `velocity`."""
-        return velocity(self.transformer, latents, sigma, text, condition, grid, condition_grid)
+        return velocity(self.transformer, latents, sigma, text, condition, grid, *condition_grids)
 
     def noise(self, seeds: Sequence[int], grid: Grid) -> Tensor:
         """Initial noise tokens (B, N, C), each from its own seed, equal on every device."""
@@ -234,21 +235,30 @@ class KleinEditor:
         return geometry.fit_size(*image.size, max_pixels=self.settings.max_pixels)
 
     @torch.no_grad()
-    def edit(self, images: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def edit(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        references: References | None = None,
+    ) -> list[Image.Image]:
         """One edit per (image, prompt, seed), of the size `geometry.fit` gives its source; see `protocol.Editor`."""
-        if not len(images) == len(prompts) == len(seeds):
-            raise ValueError(f"{len(images)} images, {len(prompts)} prompts and {len(seeds)} seeds do not pair up")
-        sources = [geometry.fit(image, max_pixels=self.settings.max_pixels) for image in images]
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for index, source in enumerate(sources):
-            by_size.setdefault(source.size, []).append(index)
+        further = paired(images, prompts, seeds, references)
+        pictures = [
+            [geometry.fit(picture, max_pixels=self.settings.max_pixels) for picture in (image, *others)]
+            for image, others in zip(images, further, strict=True)
+        ]
+        by_size: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        for index, each in enumerate(pictures):
+            by_size.setdefault(tuple(picture.size for picture in each), []).append(index)
         edits: dict[int, Image.Image] = {}
         for indices in by_size.values():
             while indices:
                 chunk = indices[: self.batch_size]
                 text = self.encode_text([prompts[i] for i in chunk])
+                sources, *others = zip(*(pictures[i] for i in chunk), strict=True)
                 try:
-                    made = self.edit_batch([sources[i] for i in chunk], text, [seeds[i] for i in chunk])
+                    made = self.edit_batch(sources, text, [seeds[i] for i in chunk], *others)
                 except torch.OutOfMemoryError:
                     if len(chunk) == 1:
                         raise
@@ -263,14 +273,24 @@ class KleinEditor:
         return [edits[index] for index in range(len(images))]
 
     @torch.no_grad()
-    def edit_batch(self, sources: Sequence[Image.Image], text: Tensor, seeds: Sequence[int]) -> list[Image.Image]:
-        """Edits of sources of one size that `geometry.fit` has seen, with encoded prompts `text` (B, L, D)."""
-        condition, grid = self.encode_image(to_pixels(sources))
-        tokens = self.sample(self.noise(seeds, grid), text, condition, grid)
-        return to_images(self.decode(tokens, grid))
+    def edit_batch(
+        self, sources: Sequence[Image.Image], text: Tensor, seeds: Sequence[int], *references: Sequence[Image.Image]
+    ) -> list[Image.Image]:
+        """Edits of sources of one size that `geometry.fit` has seen, with encoded prompts `text` (B, L, D).
 
-    def sample(self, noise: Tensor, text: Tensor, condition: Tensor, grid: Grid) -> Tensor:
-        """Walk from noise (B, N, C) to clean tokens; guided and unguided velocity come from one batched forward."""
+        Each of `references` holds one more picture for every source, in the sources' order; these too are fitted and
+        of one size, which need not be the sources'.
+        """
+        encoded = [self.encode_image(to_pixels(pictures)) for pictures in (sources, *references)]
+        condition, grids = torch.cat([tokens for tokens, _ in encoded], dim=1), [grid for _, grid in encoded]
+        tokens = self.sample(self.noise(seeds, grids[0]), text, condition, *grids)
+        return to_images(self.decode(tokens, grids[0]))
+
+    def sample(self, noise: Tensor, text: Tensor, condition: Tensor, grid: Grid, *reference_grids: Grid) -> Tensor:
+        """Walk from noise (B, N, C) to clean tokens; guided and unguided velocity come from one batched forward.
+
+        `condition` (B, N + M, C): the source's tokens, and behind them those of references on `reference_grids`.
+        """
         scale = self.settings.guidance_scale
         guided = scale > 1
         if guided:
@@ -280,7 +300,8 @@ class KleinEditor:
         x = noise
         for sigma, next_sigma in itertools.pairwise(sigmas):
             twice = torch.cat([x, x]) if guided else x
-            velocity = self.velocity(twice, torch.full((len(twice),), sigma), text, condition, grid, grid)
+            levels = torch.full((len(twice),), sigma)
+            velocity = self.velocity(twice, levels, text, condition, grid, grid, *reference_grids)
             if guided:
                 positive, negative = velocity.chunk(2)
                 velocity = negative + scale * (positive - negative)
@@ -289,15 +310,22 @@ class KleinEditor:
 
 
 def velocity(
-    transformer: Any, latents: Tensor, sigma: Tensor, text: Tensor, condition: Tensor, grid: Grid, condition_grid: Grid
+    transformer: Any,
+    latents: Tensor,
+    sigma: Tensor,
+    text: Tensor,
+    condition: Tensor,
+    grid: Grid,
+    *condition_grids: Grid,
 ) -> Tensor:
     """The velocity (B, N, C) of the target tokens.
 
-    `latents` (B, N, C) at noise levels `sigma` (B,) in [0, 1], `text` (B, L, D), `condition` (B, M, C): the source's
-    clean tokens, appended along the sequence with their own time coordinate. Computed in the dtype and on the device
-    of `text`. Differentiable. `transformer` is only called, so it may be wrapped (DDP).
+    `latents` (B, N, C) at noise levels `sigma` (B,) in [0, 1], `text` (B, L, D), `condition` (B, M, C): the clean
+    tokens of one picture or several, on `condition_grids` in that order, appended along the sequence, each picture with
+    its own time coordinate. Computed in the dtype and on the device of `text`. Differentiable. `transformer` is only
+    called, so it may be wrapped (DDP).
     """
-    ids = torch.cat([image_ids(grid, 0), image_ids(condition_grid, CONDITION_TIME)])
+    ids = torch.cat([image_ids(each, CONDITION_TIME * time) for time, each in enumerate((grid, *condition_grids))])
     output: Tensor = transformer(
         hidden_states=torch.cat([latents, condition], dim=1).to(text.dtype),
         timestep=sigma.to(text.device, text.dtype),

@@ -1,9 +1,9 @@
 """`RemoteEditor`: an image editor behind `POST /images/edits`, as OpenAI defines it.
 
 vLLM-Omni serves FLUX.2 and Qwen-Image-Edit that way (https://docs.vllm.ai/projects/vllm-omni, Image Edit API) and
-`etchr serve` our own editor. A source is fitted by `geometry` and sent as lossless PNG; seed, steps and guidance go as
-extra fields of the form. The picture must come back inside the reply: a URL is refused, nothing is fetched. Retries,
-health, keys and errors are `etchr.http.endpoints`' business. No torch.
+`etchr serve` our own editor. A source and its references are fitted by `geometry` and sent as lossless PNG, the source
+first; seed, steps and guidance go as extra fields of the form. The picture must come back inside the reply: a URL is
+refused, nothing is fetched. Retries, health, keys and errors are `etchr.http.endpoints`' business. No torch.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from PIL import Image
 
 from etchr.editor import geometry
+from etchr.editor.protocol import References, paired
 from etchr.editor.settings import RemoteConfig
 from etchr.http.endpoints import CallFailed, CallStats, Endpoints, Failure, printable
 from etchr.images import encode_png, from_data_uri
@@ -89,40 +90,53 @@ class RemoteEditor:
         """See `protocol.Editor`."""
         return geometry.fit_size(*image.size, max_pixels=self.config.max_pixels)
 
-    def edit(self, images: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def edit(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        references: References | None = None,
+    ) -> list[Image.Image]:
         """One edit per (image, prompt, seed), of the size `geometry.fit` gives its source; see `protocol.Editor`."""
-        if not len(images) == len(prompts) == len(seeds):
-            raise ValueError(f"{len(images)} images, {len(prompts)} prompts and {len(seeds)} seeds do not pair up")
-        sources = [geometry.fit(image, max_pixels=self.config.max_pixels) for image in images]
+        further = paired(images, prompts, seeds, references)
+        pictures = [
+            [geometry.fit(picture, max_pixels=self.config.max_pixels) for picture in (image, *others)]
+            for image, others in zip(images, further, strict=True)
+        ]
         try:
-            return self._loop.run(self._edit_all(sources, prompts, seeds))
+            return self._loop.run(self._edit_all(pictures, prompts, seeds))
         except CancelledError:
             raise CallFailed(f"the connection to {self.config.model} was closed before it sent the edit") from None
 
-    async def _edit_all(
-        self, sources: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]
-    ) -> list[Image.Image]:
+    async def _edit_all(self, pictures: References, prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
         """All edits, or the first failure, which ends the others."""
         try:
             async with asyncio.TaskGroup() as group:
-                asked = zip(sources, prompts, seeds, strict=True)
+                asked = zip(pictures, prompts, seeds, strict=True)
                 tasks = [group.create_task(self._edit_one(*each)) for each in asked]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _edit_one(self, source: Image.Image, prompt: str, seed: int) -> Image.Image:
+    async def _edit_one(self, pictures: Sequence[Image.Image], prompt: str, seed: int) -> Image.Image:
+        size = pictures[0].size
         async with self._endpoints.slots:
-            picture = ("source.png", await asyncio.to_thread(encode_png, source), "image/png")
-            fields = self._fields(source.size, seed)
+            files = [
+                (f"{i}.png", await asyncio.to_thread(encode_png, each), "image/png") for i, each in enumerate(pictures)
+            ]
+            fields = self._fields(size, seed)
 
             async def send(client: "AsyncOpenAI") -> Any:
                 return await client.images.with_raw_response.edit(
-                    image=picture, prompt=printable(prompt), model=self.config.model, n=1, extra_body=fields
+                    image=files[0] if len(files) == 1 else files,
+                    prompt=printable(prompt),
+                    model=self.config.model,
+                    n=1,
+                    extra_body=fields,
                 )
 
             def read(answer: Any) -> Image.Image | Failure:
-                return self._read(answer, source.size)
+                return self._read(answer, size)
 
             try:
                 return await self._endpoints.call(send, read)

@@ -6,6 +6,7 @@ from typing import Any
 from PIL import Image
 
 from etchr.editor import geometry
+from etchr.editor.protocol import References
 
 
 class Unedited:
@@ -20,7 +21,13 @@ class Unedited:
         """See `protocol.Editor`."""
         return geometry.fit_size(*image.size, max_pixels=self.max_pixels)
 
-    def edit(self, images: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int]) -> list[Image.Image]:
+    def edit(
+        self,
+        images: Sequence[Image.Image],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        references: References | None = None,
+    ) -> list[Image.Image]:
         """Each source, fitted."""
         return [geometry.fit(image, max_pixels=self.max_pixels) for image in images]
 

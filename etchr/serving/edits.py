@@ -26,6 +26,7 @@ from starlette.routing import Route
 from etchr.concurrent import Room
 from etchr.editor import geometry
 from etchr.editor.batching import Edit, EditBatcher, EditFailed
+from etchr.editor.protocol import MAX_PICTURES
 from etchr.http.application import (
     CLIENT_GONE,
     application,
@@ -46,7 +47,7 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 64 * 2**20  # an 8K photograph as PNG takes about 45 million
 MAX_FIELD_BYTES = 2**17
-IMAGE = ("image", "image[]")  # the field of the picture
+IMAGE = ("image", "image[]")  # the field of the source and, repeated, of its references
 
 
 class EditRequest(BaseModel):
@@ -97,9 +98,9 @@ def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: in
             form = await _read_form(request, max_body_bytes)
             async with _closed(form):
                 data = await _uploaded(form)
-                pixels = await asyncio.to_thread(num_pixels, [data])
+                pixels = await asyncio.to_thread(num_pixels, data)
                 async with room.taken(pixels):
-                    call, image = await asyncio.to_thread(_parse, form, data, served, editor.settings.max_pixels)
+                    call, images = await asyncio.to_thread(_parse, form, data, served, editor.settings.max_pixels)
                 del data
             variant = sampled(call.num_inference_steps, call.guidance_scale)
         except ValueError as error:
@@ -107,7 +108,9 @@ def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: in
         finally:
             give_back(pixels)
         batcher: EditBatcher = request.app.state.batcher
-        asked = (batcher.edit(image, call.prompt, call.seed + index, variant) for index in range(call.n))
+        source, *references = images
+        seeds = range(call.seed, call.seed + call.n)
+        asked = (batcher.edit(source, call.prompt, seed, variant, references) for seed in seeds)
         try:
             made = await _unless_gone(request, asyncio.gather(*asked))
         except EditFailed as error:
@@ -125,7 +128,9 @@ async def _read_form(request: Request, max_body_bytes: int) -> FormData:
         raise ValueError("the request must be a form: Content-Type: multipart/form-data")
     body = limited_body(request, max_body_bytes)
     num_fields = len(EditRequest.model_fields)
-    parser = MultiPartParser(request.headers, body, max_files=1, max_fields=num_fields, max_part_size=MAX_FIELD_BYTES)
+    parser = MultiPartParser(
+        request.headers, body, max_files=MAX_PICTURES, max_fields=num_fields, max_part_size=MAX_FIELD_BYTES
+    )
     try:
         return await parser.parse()
     except MultiPartException as error:
@@ -141,19 +146,20 @@ async def _closed(form: FormData) -> AsyncIterator[None]:
         await form.close()
 
 
-async def _uploaded(form: FormData) -> bytes:
-    """The bytes of the picture in a form."""
-    file = next((form[name] for name in IMAGE if name in form), None)
-    if not isinstance(file, UploadFile):
+async def _uploaded(form: FormData) -> list[bytes]:
+    """The bytes of the pictures in a form, in its order."""
+    given = [value for name, value in form.multi_items() if name in IMAGE]
+    files = [value for value in given if isinstance(value, UploadFile)]
+    if not files or len(files) < len(given):
         raise ValueError("the form must hold the picture as a file, image; URLs are not fetched")
-    return await file.read()
+    return [await file.read() for file in files]
 
 
-def _parse(form: FormData, data: bytes, served: str, max_pixels: int) -> tuple[EditRequest, Image.Image]:
-    """A form to a typed request and its fitted picture; `ValueError` in one sentence for anything else."""
+def _parse(form: FormData, data: list[bytes], served: str, max_pixels: int) -> tuple[EditRequest, list[Image.Image]]:
+    """A form to a typed request and its fitted pictures; `ValueError` in one sentence for anything else."""
     check_model(form.get("model"), served)
     fields = {name: value for name, value in form.items() if name not in IMAGE and value != ""}
-    return checked(EditRequest, fields), geometry.fit(decode_image(data), max_pixels=max_pixels)
+    return checked(EditRequest, fields), [geometry.fit(decode_image(each), max_pixels=max_pixels) for each in data]
 
 
 async def _unless_gone(request: Request, work: "asyncio.Future[T]") -> T | None:

@@ -64,6 +64,30 @@ def test_a_request_whose_caller_left_is_not_drawn() -> None:
     assert editor.batches == [["first"], ["last"]]
 
 
+class Referred(Shade):
+    """Paints in the shade of the last reference's width; without references it is never told of any."""
+
+    def edit(self, images, prompts, seeds, **given):
+        super().edit(images, prompts, seeds)
+        further = given.get("references", [()] * len(images))
+        return [Image.new("RGB", SOURCE.size, ((each or [SOURCE])[-1].width,) * 3) for each in further]
+
+
+def test_references_go_with_their_request_and_their_sizes_make_a_batch() -> None:
+    gate = threading.Event()
+    gate.set()
+    editor, small, wide = Referred(10, gate), Image.new("RGB", (16, 16)), Image.new("RGB", (48, 16))
+    asked = [(), (small,), (wide,), (small, wide), (small,), (), (wide, small)]
+
+    async def run() -> list[int]:
+        async with EditBatcher(editor, batch_size=8) as batcher:
+            requests = (batcher.edit(SOURCE, f"p{i}", i, references=each) for i, each in enumerate(asked))
+            return [edit.image.getpixel((0, 0))[0] for edit in await asyncio.gather(*requests)]
+
+    assert asyncio.run(run()) == [32, 16, 48, 48, 16, 32, 16]
+    assert sorted(editor.batches) == [["p0", "p5"], ["p1", "p4"], ["p2"], ["p3"], ["p6"]]
+
+
 class Fussy(Shade):
     """Fails on every batch that holds the prompt `bad`."""
 

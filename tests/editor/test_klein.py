@@ -25,14 +25,24 @@ def load(folder, **settings):
     return KleinEditor.load(folder, device="cpu", **settings)
 
 
-@pytest.mark.parametrize(("guidance", "size"), [(3.5, (64, 64)), (1.0, (96, 64)), (3.5, (128, 80))])
-def test_an_edit_equals_the_diffusers_pipeline(klein_folder, guidance, size):
+@pytest.mark.parametrize(
+    ("guidance", "size", "further"),
+    [
+        (3.5, (64, 64), []),
+        (1.0, (96, 64), []),
+        (3.5, (128, 80), []),
+        (3.5, (64, 64), [(64, 64)]),
+        (1.0, (96, 64), [(64, 80), (128, 64), (64, 64)]),
+    ],
+)
+def test_an_edit_equals_the_diffusers_pipeline(klein_folder, guidance, size, further):
     editor = load(klein_folder, guidance_scale=guidance)
     pipeline = Flux2KleinPipeline.from_pretrained(klein_folder)
     pipeline.set_progress_bar_config(disable=True)
     source, prompt = picture(0, size), "Red box round the blue square."
+    references = [picture(number, each) for number, each in enumerate(further, 1)]
     expected = pipeline(
-        image=source,
+        image=[source, *references],
         prompt=prompt,
         num_inference_steps=3,
         guidance_scale=guidance,
@@ -41,12 +51,13 @@ def test_an_edit_equals_the_diffusers_pipeline(klein_folder, guidance, size):
         generator=torch.Generator().manual_seed(7),
         output_type="pt",
     ).images
-    condition, grid = editor.encode_image(to_pixels([source]))
-    tokens = editor.sample(editor.noise([7], grid), editor.encode_text([prompt]), condition, grid)
+    condition, grids = zip(*(editor.encode_image(to_pixels([each])) for each in (source, *references)), strict=True)
+    grid = grids[0]
+    tokens = editor.sample(editor.noise([7], grid), editor.encode_text([prompt]), torch.cat(condition, dim=1), *grids)
     actual = (editor.decode(tokens, grid) / 2 + 0.5).clamp(0, 1)
     assert (actual - expected).abs().max() < 1e-4
     assert expected.std() > 0.01  # the comparison is about a picture, not about a constant
-    edit = editor.edit([source], [prompt], [7])[0]
+    edit = editor.edit([source], [prompt], [7], [references])[0]
     assert edit.size == size
     difference = (to_pixels([edit]) - to_pixels(to_images(expected * 2 - 1))).abs()
     assert difference.max() <= 1.01 / 127.5  # one level of 255, where rounding falls either way
@@ -62,22 +73,29 @@ def test_an_edit_does_not_depend_on_its_batch_neighbours(klein_folder):
     editor = load(klein_folder)
     images = [picture(1), picture(2, (96, 64)), picture(3), picture(4)]
     prompts, seeds = ["a", "bb", "ccc", "a"], [5, 6, 7, 5]
-    together = editor.edit(images, prompts, seeds)
-    for image, prompt, seed, edit in zip(images, prompts, seeds, together, strict=True):
-        alone = editor.edit([image], [prompt], [seed])[0]
-        assert alone.size == image.size
-        assert (to_pixels([alone]) - to_pixels([edit])).abs().max() <= 1.01 / 127.5
-    assert together[0].tobytes() != editor.edit([images[0]], ["a"], [8])[0].tobytes()
+    small, wide = picture(5), picture(6, (96, 64))
+    for references in (None, [[small], [small], [wide, small], [small]]):  # two of the same sizes, two of their own
+        together = editor.edit(images, prompts, seeds, references)
+        for index, (image, edit) in enumerate(zip(images, together, strict=True)):
+            own = None if references is None else [references[index]]
+            alone = editor.edit([image], [prompts[index]], [seeds[index]], own)[0]
+            assert alone.size == image.size
+            assert (to_pixels([alone]) - to_pixels([edit])).abs().max() <= 1.01 / 127.5
+    assert together[0].tobytes() != editor.edit([images[0]], ["a"], [8], [[small]])[0].tobytes()
+    drawn = {
+        editor.edit([small], ["a"], [8], [each])[0].tobytes() for each in ([], [wide], [wide, small], [small, wide])
+    }
+    assert len(drawn) == 4  # every reference counts, and so does their order
 
 
 class SmallMemory(KleinEditor):
     """An editor on a GPU that holds two edits."""
 
-    def edit_batch(self, sources, text, seeds):
+    def edit_batch(self, sources, text, seeds, *references):
         self.batches = [*getattr(self, "batches", []), len(sources)]
         if len(sources) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return super().edit_batch(sources, text, seeds)
+        return super().edit_batch(sources, text, seeds, *references)
 
 
 def test_where_memory_runs_out_batches_become_smaller_and_stay_so(klein_folder, caplog):
@@ -210,6 +228,8 @@ def test_bad_settings_and_unpaired_inputs_are_refused(klein_folder):
         load(klein_folder, guidence_scale=2.0)
     with pytest.raises(ValueError, match="do not pair up"):
         load(klein_folder).edit([picture(0)], ["a", "b"], [1])
+    with pytest.raises(ValueError, match="2 lists of references and 1 images do not pair up"):
+        load(klein_folder).edit([picture(0)], ["a"], [1], [[], []])
 
 
 def test_the_velocity_is_differentiable(klein_folder):

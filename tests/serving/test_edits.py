@@ -135,6 +135,20 @@ def test_remote_and_local_draw_the_same_pixels(
     assert made.tobytes() != nano.edit([source], [prompt], [seed - 1 if seed else 1])[0].tobytes()
 
 
+def test_references_reach_the_editor_in_their_order(nano: KleinEditor, nano_url: str) -> None:
+    source, small, wide = picture(1), picture(2, 48, 32), picture(3, 64, 48)
+    drawn = set()
+    with remote(nano_url, nano.name, max_pixels=nano.settings.max_pixels) as editor:
+        for references in ([], [small], [small, wide], [wide, small]):
+            made = editor.edit([source], ["Red box."], [5], [references])[0]
+            assert made.tobytes() == nano.edit([source], ["Red box."], [5], [references])[0].tobytes()
+            assert made.size == source.size
+            drawn.add(made.tobytes())
+        with pytest.raises(ValueError, match="2 lists of references and 1 images do not pair up"):
+            editor.edit([source], ["Red box."], [5], [[], []])
+    assert len(drawn) == 4
+
+
 def test_steps_and_guidance_are_the_requests_own(nano: KleinEditor, nano_url: str) -> None:
     source, prompt = picture(2), "Red box round the value of bar 2."
     with remote(nano_url, nano.name, 3, 2.5, max_pixels=4096) as editor:
@@ -314,11 +328,21 @@ def test_a_web_address_is_refused_and_not_fetched(url: str) -> None:
     assert bait.authorizations == []  # one entry per request of any kind
 
 
-def test_two_pictures_are_refused(url: str) -> None:
-    files = [("image", ("a.png", encode_png(picture(0)))), ("image", ("b.png", encode_png(picture(1))))]
-    reply = httpx.post(f"{url}/v1/images/edits", data=form(), files=files)
-    assert reply.status_code == 400
-    assert "Too many files" in reply.json()["error"]["message"]
+def test_more_pictures_than_klein_takes_and_bad_references_are_refused(url: str, slow: SlowEditor) -> None:
+    good = encode_png(picture(0))
+    for name, further, message in (
+        ("image[]", [good] * 4, "Too many files. Maximum number of files is 4"),
+        ("image", [good, b"hello"], "not an image"),
+    ):
+        files = [(name, (f"{number}.png", data)) for number, data in enumerate([good, *further])]
+        reply = httpx.post(f"{url}/v1/images/edits", data=form(), files=files)
+        assert reply.status_code == 400
+        assert message in reply.json()["error"]["message"]
+    fields = form(**{"image[]": "http://127.0.0.1/b.png"})
+    status, answer = post(url, fields, good)
+    assert status == 400
+    assert "URLs are not fetched" in answer["error"]["message"]
+    assert slow.batches == []
 
 
 @pytest.mark.parametrize(
