@@ -169,7 +169,7 @@ def unscored_on_failure(trace: Trace) -> Iterator[None]:
 async def verify(trace: Trace, sample: EditSample, proposal: Proposal, verifier: MLLM, sampling: Sampling) -> Attempt:
     """What the verifier says of an edit; raises `CallFailed`."""
     trace.verifier = verifier.name
-    sources = sample.image, *sample.more_images
+    sources = sample.sources
     prompt = verify_prompt(sample.question, sample.choices, num_sources=len(sources))
     reply = await call(trace, "verify", verifier, [user_message(prompt, *sources, proposal.image)], sampling)
     verdict = parse_verdict(reply.text)
@@ -183,7 +183,7 @@ async def reason(
     trace: Trace, sample: EditSample, reasoner: MLLM, sampling: Sampling, zoomed: Image.Image | None = None
 ) -> None:
     """Answer from the source and, if `trace.used_edit`, from the edit and an enlarged part; raises `CallFailed`."""
-    sources = sample.image, *sample.more_images
+    sources = sample.sources
     added = [trace.proposal.image] if trace.used_edit and trace.proposal is not None else []
     added += [] if zoomed is None else [zoomed]
     prompt = answer_prompt(

@@ -41,6 +41,11 @@ class EditSample:
     meta: dict[str, Any] = field(default_factory=dict)  # JSON: answer_type, split, source, licence, boxes, grid, ...
     more_images: tuple[Image.Image, ...] = ()  # further pictures of a question about several; not in the schema
 
+    @property
+    def sources(self) -> tuple[Image.Image, ...]:
+        """All pictures of the question; the first is the one that is edited."""
+        return self.image, *self.more_images
+
     def __post_init__(self) -> None:
         for name in ("id", "question", "answer", "task"):
             value = getattr(self, name)

@@ -109,7 +109,7 @@ def _judges(config: EvalConfig, tasks: dict[str, Task]) -> Iterator[tuple[str, M
                 edits.least += system.route == "label"
                 sources, edit = _sizes(config, sample)
                 words = judge_prompt(sample.task, sample.family, sample.question, sample.choices, "both")
-                edits.ask(config.edit_judge, 1, len(words), [sources[0], edit], config.max_tokens)
+                edits.ask(config.edit_judge, 1, len(words), [*sources, edit], config.max_tokens)
     for role, model, total in (("judge", config.judge, answers), ("edit_judge", config.edit_judge, edits)):
         if model is not None:
             yield role, model, total
@@ -118,7 +118,7 @@ def _judges(config: EvalConfig, tasks: dict[str, Task]) -> Iterator[tuple[str, M
 def _sizes(config: EvalConfig, sample: EditSample) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """The sizes of a sample's pictures, and of its edit."""
     edit = fit_size(*sample.image.size, max_pixels=config.editing.max_pixels or MAX_PIXELS)
-    return [image.size for image in (sample.image, *sample.more_images)], edit
+    return [image.size for image in sample.sources], edit
 
 
 def _left(config: EvalConfig, name: str, tasks: dict[str, Task]) -> Iterator[tuple[Task, EditSample]]:

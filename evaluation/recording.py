@@ -81,8 +81,9 @@ class Recorder:
         """Whether the edit judge finds an edit right (None without a judge or a verdict), and why its call failed."""
         if self.edit_judge is None:
             return {"judged": None, "judge_failed": None}
-        prompt = judge_prompt(sample.task, sample.family, sample.question, sample.choices, "both")
-        message, judge = user_message(prompt, sample.image, edit), _Metered(self.edit_judge, grading)
+        asked, sources = (sample.task, sample.family, sample.question, sample.choices), sample.sources
+        prompt = judge_prompt(*asked, "both", num_sources=len(sources))
+        message, judge = user_message(prompt, *sources, edit), _Metered(self.edit_judge, grading)
         try:
             replies = await judge.chat([message], Sampling(max_tokens=self.max_tokens, seed=self.seed))
         except CallFailed as error:

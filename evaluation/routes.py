@@ -187,7 +187,7 @@ async def by_model(
 async def _ask(model: MLLM, each: LabelledSet, sample: EditSample, max_tokens: int) -> Routed:
     unit = sample.meta.get("cluster") or sample.id
     try:
-        message = route_message(sample.question, sample.choices, sample.image)
+        message = route_message(sample.question, sample.choices, *sample.sources)
         replies = await model.chat([message], Sampling(max_tokens=max_tokens))
     except CallFailed as error:
         return _routed(each, sample, unit, Route(None, 0.0), str(error))

@@ -142,7 +142,7 @@ class StoredEdit:
 
 
 class EditStore:
-    """Edits by an editor, a picture, a prompt and a seed; use as `async with`.
+    """Edits by an editor, a picture, its references, a prompt and a seed; use as `async with`.
 
     What lies in `folder` is taken from there; `open_editor` is called for the first edit that does not. Edits are
     files, `<key>.png` with a note `<key>.json` beside it, written whole, so processes and runs may share the folder.
@@ -173,20 +173,22 @@ class EditStore:
     ) -> None:
         await self._stack.aclose()
 
-    def key(self, image: Image.Image, prompt: str, seed: int) -> str:
+    def key(self, image: Image.Image, prompt: str, seed: int, references: Sequence[Image.Image] = ()) -> str:
         """The name of an edit."""
-        asked = json.dumps([self._identity, pixel_digest(image), prompt, seed])
+        asked = json.dumps([self._identity, pixel_digest(image), prompt, seed, *map(pixel_digest, references)])
         return hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
-    async def edit(self, image: Image.Image, prompt: str, seed: int) -> StoredEdit:
-        """The edit of one image; raises `EditFailed` if the editor cannot make it."""
-        key = await asyncio.to_thread(self.key, image, prompt, seed)
+    async def edit(
+        self, image: Image.Image, prompt: str, seed: int, references: Sequence[Image.Image] = ()
+    ) -> StoredEdit:
+        """The edit of one image, drawn from `references` too; raises `EditFailed` if the editor cannot make it."""
+        key = await asyncio.to_thread(self.key, image, prompt, seed, references)
         async with self._locks[key]:
             known = await asyncio.to_thread(self._read, key)
             if known is not None:
                 return known
             batcher = await self._ready()
-            edit = await batcher.edit(image, prompt, seed)
+            edit = await batcher.edit(image, prompt, seed, references=references)
             about = {"editor": batcher.editor.name, "prompt": prompt, "seed": seed, "seconds": edit.seconds}
             return StoredEdit(edit, batcher.editor.name, await asyncio.to_thread(self._write, key, edit.image, about))
 

@@ -6,8 +6,9 @@ Asked about a picture, it first replies with an edit of it and, when told to go 
 import re
 from collections.abc import Sequence
 
+from etchr.editor.protocol import MAX_PICTURES
 from etchr.families import TaskFamily
-from etchr.mllm.prompts import EDIT_NOTE
+from etchr.mllm.prompts import EDIT_NOTE, MANY_NOTE
 from etchr.mllm.protocol import GREEDY, MLLM, Message, Reply, Sampling, user_message
 from etchr.router import Router, route_by_rule
 from etchr.seeds import hash_seed
@@ -27,15 +28,17 @@ class UnifiedModel:
         """See `protocol.MLLM`; raises `EditFailed` too."""
         asked = messages[0]["content"]
         text = next(part["text"] for part in asked if part["type"] == "text")
-        source = next(part["image"] for part in asked if part["type"] == "image")
+        sources = [part["image"] for part in asked if part["type"] == "image"]
         drawn = [part["image"] for message in messages[1:] for part in message["content"] if part["type"] == "image"]
         found = _QUESTION.match(text)
         question, form = (found[1], found[2]) if found else (text, "")
         if not drawn:
             question = question.partition("\n")[0]  # without the options
             family = route_by_rule(question).family or TaskFamily.PERCEPTION
-            noise = hash_seed(self.seed, sampling.seed or 0, pixel_digest(source))
-            made = await self.edits.edit(source, self.router.prompt(question, family), noise)
+            noise = hash_seed(self.seed, sampling.seed or 0, pixel_digest(sources[0]))
+            prompt = self.router.prompt(question, family)
+            made = await self.edits.edit(sources[0], prompt, noise, sources[1:MAX_PICTURES])
             return [Reply("Let me draw that.", images=(made.edit.image,))] * sampling.n
-        prompt = f"{EDIT_NOTE}Question: {question}\n{form}"
-        return await self.reader.chat([user_message(prompt, source, drawn[0])], sampling)
+        note = MANY_NOTE.format(num_images=len(sources) + 1) if len(sources) > 1 else EDIT_NOTE
+        prompt = f"{note}Question: {question}\n{form}"
+        return await self.reader.chat([user_message(prompt, *sources, drawn[0])], sampling)

@@ -32,9 +32,9 @@ _STATEMENT = re.compile(  # a line of its own, as in "The answer is 2."
 _NUMBERED = re.compile(rf"(?:{_WORD}\s*)?#?(\d{{1,3}})(?:\s*[.):-]\D*)?", re.IGNORECASE)
 
 
-def route_message(question: str, choices: Sequence[str] | None, image: Image.Image) -> Message:
-    """What the model is asked."""
-    return user_message(route_prompt(question, choices), image)
+def route_message(question: str, choices: Sequence[str] | None, *images: Image.Image) -> Message:
+    """What the model is asked about a question and its pictures."""
+    return user_message(route_prompt(question, choices), *images)
 
 
 def read_route(reply: Reply) -> Route:

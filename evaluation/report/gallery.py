@@ -171,11 +171,11 @@ def _data_pictures(entry: Entry, head: EditSample, pictures: Pictures) -> tuple[
     """The sample's own pictures, and its ground-truth edit. Decoded only if they are to be made."""
     sample = cache(lambda: entry.task.samples[entry.index])
     shown = []
-    for place, picture in enumerate((head.image, *head.more_images)):
+    for place, picture in enumerate(head.sources):
         digest = _name(getattr(picture, "digest", None) or f"{entry.some['sample']} {place}")
 
         def load(place: int = place) -> Image.Image:
-            return (sample().image, *sample().more_images)[place]
+            return sample().sources[place]
 
         shown.append(pictures.of_data(digest, picture.size, load))
     if head.edit_image is None:

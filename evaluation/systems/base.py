@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from etchr.editor.protocol import MAX_PICTURES
 from etchr.evr import Proposal, Trace
 from etchr.mllm.protocol import MLLM, Sampling
 from etchr.router import Route, Router
@@ -55,10 +56,13 @@ class Setup:
     repeat: int = 0  # number of the sample's run, from 0
 
     async def draw(self, sample: EditSample, prompt: str, attempt: int = 0) -> Proposal:
-        """The editor's edit; other noise for every sample, repeat and attempt. Raises `EditFailed`."""
+        """The editor's edit of the first picture; other noise for every sample, repeat and attempt.
+
+        The others of the question are its references, as many as an editor takes. Raises `EditFailed`.
+        """
         assert self.edits is not None
         seed = sample_seed(self.models.seed, noise_of(sample), self.repeat, attempt)
-        made = await self.edits.edit(sample.image, prompt, seed)
+        made = await self.edits.edit(sample.image, prompt, seed, sample.sources[1:MAX_PICTURES])
         return Proposal(made.edit.image, made.editor, prompt, seed, made.edit.seconds, made.file)
 
 

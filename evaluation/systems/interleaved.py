@@ -19,7 +19,7 @@ async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
         model = UnifiedModel(model, setup.edits, setup.models.router, noise)
         trace.reasoner = model.name
     question = interleave_prompt(sample.question, sample.choices, kind)
-    messages = [user_message(question, sample.image, *sample.more_images)]
+    messages = [user_message(question, *sample.sources)]
     pictures = 0
     for _ in range(setup.config.turns):
         reply = await call(trace, "reason", model, messages, sampling)

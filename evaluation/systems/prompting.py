@@ -47,21 +47,23 @@ def edit_prompt(system: "SystemConfig", sample: EditSample, router: Router) -> s
 
 async def _route(setup: Setup, sample: EditSample, trace: FullTrace) -> Route:
     reasoner, sampling = setup.models.reasoner, setup.models.sampling
-    message = route_message(sample.question, sample.choices, sample.image)
+    message = route_message(sample.question, sample.choices, *sample.sources)
     return read_route(await call(trace, "route", reasoner, [message], sampling))
 
 
 async def enhance(setup: Setup, sample: EditSample, trace: FullTrace) -> str:
-    """The instruction that the model writes from question and source."""
-    message = user_message(enhance_prompt(sample.question, sample.choices), sample.image)
+    """The instruction that the model writes from question and sources."""
+    sources = sample.sources
+    prompt = enhance_prompt(sample.question, sample.choices, num_sources=len(sources))
+    message = user_message(prompt, *sources)
     return await _instruction(setup, trace, message, sample.question)
 
 
 async def rewrite(setup: Setup, sample: EditSample, trace: FullTrace, attempt: Attempt) -> str:
     """A better instruction than the one of a rejected attempt; the same if the model writes none."""
-    before = attempt.proposal.prompt or sample.question
-    text = rewrite_prompt(sample.question, sample.choices, before, attempt.verdict_text)
-    message = user_message(text, sample.image, attempt.proposal.image)
+    before, sources = attempt.proposal.prompt or sample.question, sample.sources
+    text = rewrite_prompt(sample.question, sample.choices, before, attempt.verdict_text, num_sources=len(sources))
+    message = user_message(text, *sources, attempt.proposal.image)
     return await _instruction(setup, trace, message, before)
 
 

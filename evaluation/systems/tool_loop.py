@@ -16,7 +16,7 @@ async def run(setup: Setup, sample: EditSample, trace: FullTrace) -> None:
     kind = answer_type(sample)
     reasoner, sampling = setup.models.reasoner, setup.models.sampling
     rules: Message = {"role": "system", "content": [{"type": "text", "text": TOOLS.format(tools=tools.DESCRIPTION)}]}
-    sources = sample.image, *sample.more_images
+    sources = sample.sources
     question = answer_prompt(sample.question, sample.choices, kind, with_edit=False, num_sources=len(sources))
     messages: list[Message] = [rules, user_message(question, *sources)]
     number, most = len(sources), len(sources) + MAX_PICTURES  # pictures in the dialogue

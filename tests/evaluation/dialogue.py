@@ -66,12 +66,13 @@ class Painter:
     name = "painter"
 
     def __init__(self, fails=()):
-        self.drawn, self.fails = [], fails
+        self.drawn, self.references, self.fails = [], [], fails
 
     def fitted_size(self, image):
         return image.size
 
-    def edit(self, images, prompts, seeds):
+    def edit(self, images, prompts, seeds, references=None):
+        self.references += references or []
         self.drawn += list(zip(prompts, seeds, strict=True))
         if any(prompt in self.fails for prompt in prompts):
             raise RuntimeError("no memory")

@@ -174,11 +174,19 @@ def test_an_edit_is_made_once_for_all_runs_and_all_who_ask(tmp_path):
     assert (len(painter.drawn), made.file) == (2, None)
 
 
-@pytest.mark.parametrize("change", [{"image": OTHER}, {"prompt": "q"}, {"seed": 8}, {"identity": {"weights": "b"}}])
+@pytest.mark.parametrize(
+    "change",
+    [{"image": OTHER}, {"prompt": "q"}, {"seed": 8}, {"identity": {"weights": "b"}}, {"references": [OTHER]}],
+)
 def test_all_that_decides_an_edit_is_in_its_name(tmp_path, change):
     painter = Painter()
     draw(tmp_path, painter, (SOURCE, "p", 9))
-    request = (change.get("image", SOURCE), change.get("prompt", "p"), change.get("seed", 9))
+    request = (
+        change.get("image", SOURCE),
+        change.get("prompt", "p"),
+        change.get("seed", 9),
+        change.get("references", ()),
+    )
     draw(tmp_path, painter, request, identity=change.get("identity"))
     assert len(painter.drawn) == 2
 

@@ -11,6 +11,7 @@ from etchr.boxes import Box, draw_boxes
 from etchr.families import TaskFamily
 from etchr.mllm.protocol import GREEDY, CallFailed, Reply
 from etchr.mllm.verdict import Verdict
+from evaluation.settings import SystemConfig
 from evaluation.systems import SYSTEMS
 from evaluation.systems.base import sample_seed
 from evaluation.systems.prompting import read_instruction
@@ -63,6 +64,35 @@ def test_evr_shows_all_pictures_and_may_ask_two_models():
     edit = trace.proposal.image
     assert model.pictures() == [[SOURCE, more, edit]] * 2
     assert all("You see 3 images. The last image is an edited version of the first" in text for text in model.texts())
+
+
+def test_the_first_picture_is_edited_and_the_others_are_its_references():
+    """As many as klein takes; whoever writes the editor's prompt sees what the editor sees."""
+    green, blue, _ = more = [Image.new("RGB", (32, 32), colour) for colour in ("green", "blue", "red")]
+    for others, given in (((), []), ((green,), [(green,)]), (more, [tuple(more)]), ([*more, green], [tuple(more)])):
+        painter = Painter()
+        trace = run(system("always_edit"), Scripted(SEVEN), make_sample(more_images=tuple(others)), painter=painter)
+        assert painter.references == given
+        assert trace.proposal.image.size == SOURCE.size
+
+    sample = make_sample(more_images=(green, blue))
+    routed, written = Scripted("\\boxed{2}", SEVEN), Scripted("\\boxed{Box it.}", SEVEN)
+    run(system("always_edit", route="model"), routed, sample)
+    run(system("always_edit", prompt="enhanced"), written, sample)
+    assert routed.pictures()[0] == written.pictures()[0] == [SOURCE, green, blue]
+    assert "3 images. The first is the one to be edited" in written.texts()[0]
+
+    rewritten, painter = Scripted("\\boxed{A}", REJECT, "\\boxed{B}", ACCEPT, SEVEN), Painter()
+    trace = run(system("iterate", prompt="enhanced", attempts=2), rewritten, sample, painter=painter)
+    assert rewritten.pictures()[2] == [SOURCE, green, blue, trace.attempts[0].proposal.image]
+    assert "4 images. The last is what an image editor made of the first" in rewritten.texts()[2]
+    assert painter.references == [(green, blue)] * 2
+
+    unified, painter = Scripted(SEVEN), Painter()
+    trace = run(SystemConfig("interleaved", "nano"), unified, sample, painter=painter)
+    assert painter.references == [(green, blue)]
+    assert unified.pictures() == [[SOURCE, green, blue, trace.turns[0].image]]
+    assert "4 images. The last image is an edited version of the first" in unified.texts()[0]
 
 
 def test_crop_shows_what_the_red_box_encloses_enlarged():

@@ -65,6 +65,8 @@ def test_each_task_has_a_prompt_of_its_own_and_other_tasks_take_their_familys(vi
         assert "do not answer the question" in prompt
     for family in TaskFamily:
         assert JUDGE_CRITERION[family] in judge_prompt("hr_bench", family, "Why?", None, view)
+    many = judge_prompt("maze", TASK_FAMILY["maze"], "Why?", None, "both", num_sources=3)
+    assert many.startswith("You see 4 images. The last is an edit of the first")
 
 
 def test_dense_is_the_probability_of_the_positive_verdict_token():
