@@ -57,7 +57,14 @@ COMMANDS = {
 }
 
 
-ImagePath = Annotated[Path, typer.Option("--image", help="Picture file: PNG, JPEG, WebP, ... of any size.")]
+ImagePaths = Annotated[
+    list[Path],
+    typer.Option(
+        "--image",
+        help="Picture file: PNG, JPEG, WebP, ... of any size. Where several count, give it once for each: the first is "
+        "edited, the others are its references.",
+    ),
+]
 AUTO = "auto"
 Family = Annotated[
     str, typer.Option(help=f"Kind of edit: {', '.join(TaskFamily)}, or {AUTO}: a rule guesses it from the question.")
@@ -81,7 +88,7 @@ Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance; 
 
 @app.command()
 def ask(
-    image: ImagePath,
+    image: ImagePaths,
     question: Annotated[str, typer.Option(help="What to ask about the picture.")],
     family: Family = AUTO,
     min_confidence: MinConfidence = MIN_CONFIDENCE,
@@ -103,9 +110,9 @@ def ask(
     guidance: Guidance = None,
     out: Annotated[Path, typer.Option(help="Folder for the edit and the record.")] = Path("outputs/ask"),
 ) -> None:
-    """Edit, verify, reason: answer one question about one picture, with the editor's help where it holds up."""
+    """Edit, verify, reason: answer one question about a picture, with the editor's help where it holds up."""
+    from etchr.editor.protocol import draw
     from etchr.evr import Proposal, edit_verify_reason
-    from etchr.images import open_image
     from etchr.mllm.protocol import Sampling, opened
     from etchr.sample import EditSample
 
@@ -119,7 +126,7 @@ def ask(
             with chosen.opened() as drawing:
 
                 async def propose(sample: EditSample) -> Proposal:
-                    edit = (await asyncio.to_thread(drawing.edit, [sample.image], [wanted], [seed]))[0]
+                    edit = (await asyncio.to_thread(draw, drawing, [sample.sources], [wanted], [seed]))[0]
                     return Proposal(edit, drawing.name, wanted, seed)
 
                 return await edit_verify_reason(sample, propose, mllm, mllm, sampling)
@@ -130,9 +137,14 @@ def ask(
         prompt = instruction
         if instruction is None and route.family is not None and route.asks_for_edit(min_confidence):
             prompt = prompts.prompt(question, route.family)
-        picture = open_image(image)
+        if len(image) > 1 and not base_url:
+            raise ValueError("the embedded reader knows questions about one picture only; give --base-url and --model")
+        picture, *others = pictures = _open(image)
         kind = route.family or TaskFamily.PERCEPTION  # no step of the inference reads it
-        sample = EditSample(image.name, kind, "ask", picture, question, "unknown", tuple(choice or ()) or None)
+        options = tuple(choice or ()) or None
+        sample = EditSample(
+            image[0].name, kind, "ask", picture, question, "unknown", options, more_images=tuple(others)
+        )
         trace = asyncio.run(run())
         saved = _save(out, image, trace, question, route)
     except (ValueError, OSError) as error:
@@ -143,7 +155,8 @@ def ask(
         typer.echo(f"edit     none asked for: {_why_none(route)}; --family asks for one")
     if trace.proposal is not None:
         width, height = trace.proposal.image.size
-        typer.echo(f"source   {image} ({picture.width}x{picture.height})")
+        for path, each in zip(image, pictures, strict=True):
+            typer.echo(f"source   {path} ({each.width}x{each.height})")
         typer.echo(f"prompt   {prompt}")
         typer.echo(f"edit     {saved / 'edit.png'} ({width}x{height})")
     _print_answer(trace)
@@ -162,7 +175,7 @@ def _print_answer(trace: "Trace") -> None:
 
 @app.command()
 def edit(
-    image: ImagePath,
+    image: ImagePaths,
     prompt: Annotated[str, typer.Option(help="What to draw. With --family it is a question for the router.")],
     family: Annotated[
         str | None, typer.Option(help=f"Put this family's meta-prompt in front; {AUTO}: a rule guesses the family.")
@@ -179,9 +192,10 @@ def edit(
     guidance: Guidance = None,
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("outputs/edit.png"),
 ) -> None:
-    """Edit one picture."""
+    """Edit a picture."""
+    from etchr.editor.protocol import draw
     from etchr.http.endpoints import CallFailed
-    from etchr.images import encode_png, open_image
+    from etchr.images import encode_png
     from etchr.run_folder import write_atomically
 
     chosen = _EditorChoice(editor, lora, editor_url or [], editor_model, editor_api_key_env, steps, guidance)
@@ -193,9 +207,9 @@ def edit(
             if route.family is None or not route.asks_for_edit(min_confidence):
                 raise ValueError(f"no edit is asked for: {_why_none(route)}; name one with --family")
             text = Router.load(router).prompt(prompt, route.family)
-        picture = open_image(image)
+        pictures = _open(image)
         with chosen.opened() as drawing:
-            made: Image.Image = drawing.edit([picture], [text], [seed])[0]
+            (made,) = draw(drawing, [pictures], [text], [seed])
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, encode_png(made))
     except (ValueError, OSError, CallFailed) as error:
@@ -379,8 +393,18 @@ def _why_none(route: Route) -> str:
     return "no family's edit would help" if route.confidence else "no word of the question is known"
 
 
-def _save(out: Path, image: Path, trace: "Trace", question: str, route: Route) -> Path:
-    """Write edit and record into a folder of their own, named after the picture, the question and the prompt."""
+def _open(images: list[Path]) -> list["Image.Image"]:
+    """The pictures of one edit; `ValueError` for what is none, and for more than an editor takes."""
+    from etchr.editor.protocol import MAX_PICTURES
+    from etchr.images import open_image
+
+    if len(images) > MAX_PICTURES:
+        raise ValueError(f"--image is given {len(images)} times; an edit takes {MAX_PICTURES} pictures at most")
+    return [open_image(image) for image in images]
+
+
+def _save(out: Path, images: list[Path], trace: "Trace", question: str, route: Route) -> Path:
+    """Write edit and record into a folder of their own, named after the pictures, the question and the prompt."""
     from dataclasses import asdict, fields
 
     from etchr.images import encode_png
@@ -391,9 +415,10 @@ def _save(out: Path, image: Path, trace: "Trace", question: str, route: Route) -
     if proposal is not None:
         values["edit"] = {"editor": proposal.editor, "prompt": proposal.prompt, "seed": proposal.seed}
     values |= {"question": question, "family": route.family, "confidence": round(route.confidence, 4)}
-    asked = f"{image.resolve()}\0{question}\0{values.get('edit')}"
+    paths = "\0".join(str(image.resolve()) for image in images)
+    asked = f"{paths}\0{question}\0{values.get('edit')}"
     key = hashlib.sha256(asked.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    folder = out / f"{image.stem[:40]}-{key}"
+    folder = out / f"{images[0].stem[:40]}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     if proposal is not None:
         (folder / "edit.png").write_bytes(encode_png(proposal.image))

@@ -165,6 +165,40 @@ def test_ask_with_both_editor_and_model_elsewhere(chart, editor_url, tmp_path):
     assert there["answer"] == here["answer"]
 
 
+def test_further_images_are_references_of_the_first(chart, editor_url, tmp_path):
+    _, path = chart
+    small = tmp_path / "small.png"
+    Image.new("RGB", (32, 48), "red").save(small)
+    editor, drawn = KleinEditor.load(NANO_BASE, device="cpu"), set()
+    for files in ([path], [path, small], [path, small, path]):
+        words = [word for file in files for word in ("--image", file)]
+        pictures = [open_image(file) for file in files]
+        expected = editor.edit(pictures[:1], ["Red box."], [126], [pictures[1:]])[0].tobytes()
+        remote = ["--editor-url", editor_url, "--editor-model", "me/nano"]
+        for more in ([], remote):
+            done = etchr("edit", *words, "--prompt", "Red box.", "--out", tmp_path / "edit.png", *more)
+            assert done.exit_code == 0, done.output
+            assert open_image(tmp_path / "edit.png").tobytes() == expected
+        drawn.add(expected)
+    assert len(drawn) == 3
+
+    ask = ["ask", "--question", "Which bar is red?", "--instruction", "Red box.", "--out", tmp_path / "ask"]
+    with FakeServer.running() as server:
+        endpoint = server.endpoint()
+        done = etchr(*ask, "--image", path, "--image", small, "--base-url", endpoint.base_url, "--model", MODEL)
+        assert done.exit_code == 0, done.output
+        shown = [part for part in endpoint.requests[-1]["messages"][0]["content"] if part["type"] == "image_url"]
+    assert len(shown) >= 2
+    assert f"source   {small} (32x48)" in done.output
+    for words, message in (
+        ([*ask, "--image", path, "--image", small], "the embedded reader knows questions about one picture only"),
+        (["edit", "--prompt", "x", *["--image", path] * 5], "--image is given 5 times; an edit takes 4 pictures"),
+    ):
+        done = etchr(*words)
+        assert done.exit_code == 1
+        assert done.output.startswith(f"etchr: {message}")
+
+
 def test_a_remote_editor_that_fails_is_one_sentence(chart, tmp_path):
     with FakeServer.running() as server:
         endpoint = server.endpoint(always=refusal(400, "no such model"), kind=FakeImages)

@@ -1,7 +1,6 @@
 """Worker threads between many waiting samples and one editor: edits run in batches while model calls go on."""
 
 import asyncio
-import functools
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from typing import Self
 
 from PIL import Image
 
-from etchr.editor.protocol import Editor
+from etchr.editor.protocol import Editor, draw
 
 LOOKAHEAD = 4  # batches' worth of requests that wait: among so many there are enough of one size
 
@@ -116,12 +115,9 @@ class EditBatcher:
         """Edit a batch and hand out the results; in halves, if the editor raised."""
         begin = time.perf_counter()
         loop = asyncio.get_running_loop()
-        images, prompts, seeds = [r.pictures[0] for r in batch], [r.prompt for r in batch], [r.seed for r in batch]
-        draw = functools.partial(batch[0].editor.edit, images, prompts, seeds)
-        if len(batch[0].pictures) > 1:  # as in all of the batch; else the argument is left out: not every editor has it
-            draw = functools.partial(draw, references=[r.pictures[1:] for r in batch])
+        pictures, prompts, seeds = [r.pictures for r in batch], [r.prompt for r in batch], [r.seed for r in batch]
         try:
-            edits = await loop.run_in_executor(self._threads, draw)
+            edits = await loop.run_in_executor(self._threads, draw, batch[0].editor, pictures, prompts, seeds)
             pairs = list(zip(batch, edits, strict=True))
         except Exception as error:  # whatever the editor raises is reported with the sample, and the run goes on
             failure = f"the editor failed: {type(error).__name__}: {error}"

@@ -34,6 +34,19 @@ class Editor(Protocol):
         ...
 
 
+def draw(
+    editor: Editor, pictures: Sequence[Sequence[Image.Image]], prompts: Sequence[str], seeds: Sequence[int]
+) -> list[Image.Image]:
+    """An edit for each (pictures, prompt, seed): of the first picture, with the others as its references.
+
+    Where no edit has any, `references` is left out: an editor without it will do.
+    """
+    images = [first for first, *_ in pictures]
+    if all(len(each) == 1 for each in pictures):
+        return editor.edit(images, prompts, seeds)
+    return editor.edit(images, prompts, seeds, references=[each[1:] for each in pictures])
+
+
 def paired(
     images: Sequence[Image.Image], prompts: Sequence[str], seeds: Sequence[int], references: References | None
 ) -> References:
