@@ -1,5 +1,9 @@
-"""What a FLUX.2-klein folder says about itself, read before anything heavy is loaded. Loads without torch."""
+"""What a FLUX.2-klein says about itself, in a folder or on the hub, read before anything heavy is loaded.
 
+Loads without torch.
+"""
+
+import functools
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -7,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 NANO_BASE = Path(__file__).parent.parent / "nano" / "nano_base"  # the base that the repository keeps
+INDEX_FILE = "model_index.json"
 SETTINGS_FILE = "editor.json"
+DISTILLED = {"num_inference_steps": 4, "guidance_scale": 1.0}  # what BFL made the distilled kleins for
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,7 @@ class EditorSettings:
     max_sequence_length: int = 512  # text tokens; the transformer sees all of them, padding included
     text_encoder_out_layers: tuple[int, ...] = (9, 18, 27)
     max_pixels: int = 1024 * 1024
+    is_distilled: bool = False  # made for few steps without guidance; what model_index.json says
 
     def __post_init__(self) -> None:
         for name, least in (("num_inference_steps", 1), ("max_sequence_length", 1), ("max_pixels", 256)):
@@ -27,16 +34,26 @@ class EditorSettings:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
         if not isinstance(self.guidance_scale, int | float) or not 0 <= self.guidance_scale < math.inf:
             raise ValueError(f"guidance_scale={self.guidance_scale!r} must be a number from 0 up; 1 is no guidance")
+        if self.is_distilled and self.guidance_scale > 1:
+            raise ValueError(
+                f"guidance_scale={self.guidance_scale}: a distilled klein was made to run without guidance; leave "
+                "it out, or take klein-base"
+            )
 
     @classmethod
     def read(cls, folder: str | Path, **changes: Any) -> "EditorSettings":
-        """The settings in a folder's `editor.json` (the defaults if it has none), with `changes` that are not None.
+        """The settings in the `editor.json` of a folder or hub id, with `changes` that are not None.
 
-        What a newer version wrote into the file is passed over; a change that is no setting is a `TypeError`.
+        What the file does not say, or all if there is none, has the defaults, of a distilled klein `DISTILLED`. What a
+        newer version wrote into it is passed over; a change that is no setting is a `TypeError`.
         """
-        path = Path(folder) / SETTINGS_FILE
-        values = read_json(path) if path.is_file() else {}
+        index = described(folder, INDEX_FILE)
+        # A hub that gives no index is not asked for more.
+        path = None if index is None and is_hub_id(folder) else described(folder, SETTINGS_FILE)
+        values = {} if path is None else read_json(path)
         known = {name: values[name] for name in asdict(cls()) if name in values}
+        is_distilled = index is not None and bool(read_json(index).get("is_distilled"))
+        known = (DISTILLED if is_distilled else {}) | known | {"is_distilled": is_distilled}
         if "text_encoder_out_layers" in known:
             known["text_encoder_out_layers"] = tuple(known["text_encoder_out_layers"])
         return cls(**known | {name: value for name, value in changes.items() if value is not None})
@@ -47,25 +64,52 @@ def named_folder(editor: str) -> str:
     return str(NANO_BASE) if editor == "nano" else editor
 
 
-def check_folder(folder: str | Path) -> None:
-    """Refuse, before anything is loaded, what is plainly no FLUX.2-klein; a hub id is left to diffusers."""
-    path = Path(folder)
-    if not path.exists():
-        is_hub_id = str(folder).count("/") == 1 and not str(folder).startswith((".", "/")) and not path.parent.exists()
-        if is_hub_id:
-            return
+def is_hub_id(folder: str | Path) -> bool:
+    """Whether `folder` is no path here, but the name of a model on the Hugging Face hub: org/name."""
+    path, text = Path(folder), str(folder)
+    return not path.exists() and text.count("/") == 1 and not text.startswith((".", "/")) and not path.parent.exists()
+
+
+def described(folder: str | Path, name: str) -> Path | None:
+    """The file `name` of a folder, or of a hub id, fetched into the hub's cache; None where it is not to be had."""
+    if not is_hub_id(folder):
+        path = Path(folder) / name
+        return path if path.is_file() else None
+    return _fetched(str(folder), name)
+
+
+@functools.cache  # the hub's client waits long for a network that is not there: once is enough
+def _fetched(hub_id: str, name: str) -> Path | None:
+    from httpx import HTTPError
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(hub_id, name))
+    except (OSError, ValueError, HTTPError):  # no such file or model, no login, no network, no name of a model
+        return None
+
+
+def check_folder(folder: str | Path, *, hub_must_answer: bool = False) -> None:
+    """Refuse, before anything heavy is loaded, what is plainly no FLUX.2-klein.
+
+    A hub id of which nothing is to be had passes, for an edit that is kept needs no weights, unless `hub_must_answer`.
+    """
+    if not is_hub_id(folder) and not Path(folder).exists():
         raise ValueError(f"no editor folder at {folder}; give a klein folder, a hub id such as org/name, or 'nano'")
-    index = path / "model_index.json"
-    if not index.is_file():
-        raise ValueError(f"{folder} has no model_index.json, so it is not a FLUX.2-klein folder")
-    entries = read_json(index)
-    if entries.get("_class_name") != "Flux2KleinPipeline":
-        raise ValueError(f"{folder} holds a {entries.get('_class_name')}, not a Flux2KleinPipeline")
-    if entries.get("is_distilled"):
-        raise ValueError(
-            f"{folder} is a distilled klein, made for few steps without guidance; give a klein-base folder"
-        )
-    EditorSettings.read(path)
+    index = described(folder, INDEX_FILE)
+    if index is None and is_hub_id(folder):
+        if hub_must_answer:
+            raise ValueError(
+                f"the hub has no {INDEX_FILE} of {folder} for us; is the name right, is there a network, and for a "
+                "gated model a login (hf auth login)?"
+            )
+        return
+    if index is None:
+        raise ValueError(f"{folder} has no {INDEX_FILE}, so it is not a FLUX.2-klein folder")
+    kind = read_json(index).get("_class_name")
+    if kind != "Flux2KleinPipeline":
+        raise ValueError(f"{folder} holds a {kind}, not a Flux2KleinPipeline: take klein-base, or the distilled klein")
+    EditorSettings.read(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -76,9 +76,9 @@ class KleinEditor:
         `device` auto takes a GPU where there is one; `dtype` auto is bfloat16 there and float32 on a CPU. On `meta` no
         weights are read: shapes and parameter counts of a folder without its gigabytes. `quantisation` int8, fp8 or nf4
         shrinks the frozen transformer (see `efficiency.quantisation`); an adapter on it trains as usual.
-        Raises `ValueError` for a folder that is not a FLUX.2-klein.
+        A distilled klein has 4 steps without guidance. Raises `ValueError` for what is not a FLUX.2-klein.
         """
-        check_folder(folder)
+        check_folder(folder, hub_must_answer=True)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         torch_dtype = (
@@ -128,7 +128,8 @@ class KleinEditor:
         if getattr(self.transformer, "is_quantized", False):
             raise ValueError(f"{self.name} is quantised and not for saving; save its LoRA, or load it unquantised")
         parts = {name: getattr(self, name) for name in _COMPONENTS}
-        Flux2KleinPipeline(**parts).save_pretrained(str(folder), safe_serialization=True)
+        pipeline = Flux2KleinPipeline(**parts, is_distilled=self.settings.is_distilled)
+        pipeline.save_pretrained(str(folder), safe_serialization=True)
         for path in Path(folder).glob("*/config.json"):  # diffusers notes where a part came from; nobody's business
             config = json.loads(path.read_text(encoding="utf-8"))
             if config.pop("_name_or_path", None) is not None:

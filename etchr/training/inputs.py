@@ -43,6 +43,11 @@ def check_base(config: Any, runtime: Runtime, merged: str | None = None) -> tupl
         raise ValueError("optim.name=muon needs whole matrices; use adamw with FSDP, or DDP with muon")
     base, init = named_folder(config.model.base), config.adapter.init
     check_folder(base)
+    settings = EditorSettings.read(base, max_pixels=config.model.max_pixels)
+    if settings.is_distilled:
+        raise ValueError(
+            f"model.base={base} is a distilled klein, whose few steps training would undo; give a klein-base"
+        )
     if init is not None and not Path(init).exists():
         raise ValueError(f"no adapter at adapter.init={init}")
     stage_one = None if merged is None else lora_files.read(merged)
@@ -55,7 +60,7 @@ def check_base(config: Any, runtime: Runtime, merged: str | None = None) -> tupl
             lora_files.check(lora_files.read(init), shapes)
         if stage_one is not None:
             lora_files.check(stage_one, shapes)
-    return base, EditorSettings.read(base, max_pixels=config.model.max_pixels).max_pixels
+    return base, settings.max_pixels
 
 
 def read_data(

@@ -2,13 +2,15 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline
+from huggingface_hub import constants
 from PIL import Image
 
-from etchr.editor import efficiency
+from etchr.editor import check_editor, efficiency
 from etchr.editor.folder import NANO_BASE, EditorSettings
 from etchr.editor.klein import Grid, KleinEditor, patchify, to_images, to_pixels, unpatchify, velocity
 
@@ -219,6 +221,74 @@ def test_what_is_no_klein_folder_is_refused_before_loading(tmp_path):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     with pytest.raises(ValueError, match="holds a StableDiffusionPipeline"):
         KleinEditor.load(tmp_path)
+
+
+@pytest.fixture
+def on_the_hub(tmp_path, monkeypatch):
+    """`on_the_hub(name, folder, **index)` puts a folder into a hub cache of its own, its model_index.json changed."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def put(name, folder, settings=None, **index):
+        model = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        snapshot = model / "snapshots" / ("c0ffee" * 6 + "beef")
+        shutil.copytree(folder, snapshot)
+        (model / "refs").mkdir()
+        (model / "refs" / "main").write_text(snapshot.name)
+        entries = json.loads((snapshot / "model_index.json").read_text()) | index
+        (snapshot / "model_index.json").write_text(json.dumps(entries))
+        if settings is not None:
+            (snapshot / "editor.json").write_text(json.dumps(settings))
+        return snapshot
+
+    return put
+
+
+def test_a_hub_id_gets_the_check_that_a_folder_gets(klein_folder, on_the_hub):
+    for name, kind in (("org/dev", "Flux2Pipeline"), ("org/klein-kv", "Flux2KleinKVPipeline")):
+        folder = on_the_hub(name, klein_folder, _class_name=kind)
+        for each in (name, folder):
+            with pytest.raises(ValueError, match=f"holds a {kind}, not a Flux2KleinPipeline"):
+                check_editor(str(each))
+            with pytest.raises(ValueError, match=f"holds a {kind}, not a Flux2KleinPipeline"):
+                KleinEditor.load(each, device="cpu")
+    check_editor("org/unknown")  # edits that are kept need no weights
+    with pytest.raises(ValueError, match=r"the hub has no model_index\.json of org/unknown for us"):
+        KleinEditor.load("org/unknown", device="cpu")
+
+    own = {"num_inference_steps": 2, "guidance_scale": 2.5, "max_pixels": 4096, "text_encoder_out_layers": LAYERS}
+    on_the_hub("org/klein", klein_folder, own)
+    settings = KleinEditor.load("org/klein", device="cpu").settings
+    assert settings == EditorSettings(2, 2.5, 512, LAYERS, 4096)
+
+
+def test_a_distilled_klein_has_four_steps_without_guidance(klein_folder, on_the_hub, tmp_path):
+    folder = on_the_hub("org/distilled", klein_folder, is_distilled=True)
+    pipeline = Flux2KleinPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    asked = {"max_sequence_length": LENGTH, "text_encoder_out_layers": LAYERS}
+    expected = pipeline(
+        image=picture(0),
+        prompt="x",
+        num_inference_steps=4,
+        generator=torch.Generator().manual_seed(7),
+        output_type="pt",
+        **asked,
+    ).images
+    for name in (folder, "org/distilled"):
+        editor = KleinEditor.load(name, device="cpu", **asked)
+        assert (editor.settings.num_inference_steps, editor.settings.guidance_scale) == (4, 1.0)
+        made = to_pixels(editor.edit([picture(0)], ["x"], [7]))
+        assert (made - to_pixels(to_images(expected * 2 - 1))).abs().max() <= 1.01 / 127.5
+        assert editor.with_sampling(8).settings.num_inference_steps == 8
+        refusal = pytest.raises(ValueError, match=r"guidance_scale=3\.5: a distilled klein was made to run without")
+        with refusal:
+            editor.with_sampling(guidance_scale=3.5)
+        with refusal:
+            KleinEditor.load(name, device="cpu", guidance_scale=3.5, **asked)
+    editor.save(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "model_index.json").read_text())["is_distilled"] is True
+    assert EditorSettings.read(tmp_path / "saved") == editor.settings
 
 
 def test_bad_settings_and_unpaired_inputs_are_refused(klein_folder):

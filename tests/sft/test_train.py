@@ -193,6 +193,14 @@ def test_what_cannot_work_is_one_sentence(tiny, pairs, tmp_path, word, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_distilled_klein_is_no_base(tiny, pairs, tmp_path):
+    index = json.loads((tiny / "model_index.json").read_text()) | {"is_distilled": True}
+    shutil.copytree(tiny, tmp_path / "distilled")
+    (tmp_path / "distilled" / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r"distilled is a distilled klein, whose few steps training would undo"):
+        train(options(tmp_path / "distilled", pairs, tmp_path / "run"))
+
+
 @pytest.mark.parametrize(
     "word",
     ["optim.name=sgd", "steps=0", "data.cache=ram", "optim.lr=0", "flow.draw=odd", "validation.sigmas=[2.0]"],
