@@ -21,6 +21,7 @@ SCALE = 1000  # coordinates run from 0 to this along either side
 MAX_CALLS = 3  # of one reply that are looked at
 MAX_CALL = 4000  # characters of a call
 MAX_POINTS = 64  # of a line
+MAX_RATIO = 200  # of a crop's sides: Qwen's image processors refuse a picture beyond it, and with it the whole request
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 
 DESCRIPTION = """crop {"box": [left, top, right, bottom]}: that part of image 1, enlarged
@@ -67,7 +68,13 @@ def run_tool(call: ToolCall, image: Image.Image) -> Image.Image:
 
 
 def crop(image: Image.Image, arguments: dict[str, Any]) -> Image.Image:
-    return zoomed(image, _box(image, arguments), margin=0.0)
+    part = zoomed(image, _box(image, arguments), margin=0.0)
+    if max(part.size) > MAX_RATIO * min(part.size):
+        width, height = part.size
+        raise ValueError(
+            f"this crop is too thin to be seen, {width}x{height} pixels: a side is {MAX_RATIO} times the other at most"
+        )
+    return part
 
 
 def draw_box(image: Image.Image, arguments: dict[str, Any]) -> Image.Image:

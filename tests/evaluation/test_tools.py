@@ -99,7 +99,27 @@ def test_arguments_that_cannot_be(name, arguments, match):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 500), (2000, 3)])
+def test_a_crop_too_thin_for_the_server_is_told_to_the_model():
+    picture = Image.new("RGB", (4000, 3000))
+    for box, is_shown in (
+        ([0, 0, 1000, 0.3], False),  # 4000x1 pixels
+        ([500, 0, 500.1, 1000], False),
+        ([0, 0, 1000, 6.6], False),  # 200:1, which rounds to 1024x5
+        ([0, 0, 1000, 7.6], True),
+        ([0, 0, 50, 0.33], True),  # 200:1 of few pixels, which rounds to 384x2
+        ([500, 0, 505, 1000], True),
+    ):
+        (call,) = parse_calls(written(name="crop", arguments={"box": box}))
+        if is_shown:
+            assert max(run_tool(call, picture).size) <= 200 * min(run_tool(call, picture).size)
+        else:
+            with pytest.raises(
+                ValueError, match=r"this crop is too thin to be seen, \d+x\d+ pixels: a side is 200 times"
+            ):
+                run_tool(call, picture)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (2000, 20)])
 def test_pictures_of_any_shape(size):
     picture = Image.new("RGB", size, "white")
     for name in TOOLS:
