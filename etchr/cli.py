@@ -73,7 +73,10 @@ MinConfidence = Annotated[
     float, typer.Option(help=f"Of a family that {AUTO} guesses; below it no edit is asked for.", min=0, max=1)
 ]
 EditorPath = Annotated[str, typer.Option("--editor", help="A klein folder, a hub id (org/name), nano or unedited.")]
-Lora = Annotated[str | None, typer.Option(help="LoRA file or folder for the editor.")]
+Lora = Annotated[
+    str | None,
+    typer.Option(help="LoRA: a file, a folder, or org/name[/file.safetensors] of the hub."),
+]
 RouterPath = Annotated[Path, typer.Option("--router", help="YAML with the meta-prompt of each family.")]
 Seed = Annotated[int, typer.Option(help="Seed of the edit's noise.", min=0, max=2**63 - 1)]
 EditorUrls = Annotated[
@@ -332,10 +335,11 @@ class _EditorChoice:
             self._remote()
             return
         from etchr.editor import check_editor
+        from etchr.editor.folder import find_lora
 
         check_editor(self.editor, self.lora)
-        if self.lora is not None and not Path(self.lora).exists():
-            raise ValueError(f"no LoRA at {self.lora}")
+        if self.lora is not None:
+            find_lora(self.lora)
 
     @contextmanager
     def opened(self) -> Iterator["Editor"]:

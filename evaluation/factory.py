@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from etchr import editor as editors
-from etchr.editor.folder import named_folder
+from etchr.editor.folder import find_lora, named_folder
 from etchr.editor.protocol import Editor
 from etchr.families import TASKS
 from etchr.mllm import prompts
@@ -39,8 +39,8 @@ class Task:
 def check_editor(system: SystemConfig) -> None:
     """`ValueError` if a system's editor or its LoRA is plainly none; nothing is loaded."""
     editors.check_editor(str(system.editor), system.lora)
-    if system.lora is not None and not Path(system.lora).exists():
-        raise ValueError(f"no LoRA at {system.lora}; train one first, as scripts/quickstart.sh does, or give another")
+    if system.lora is not None:
+        find_lora(system.lora)
 
 
 def build_editor(system: SystemConfig, editing: EditingConfig) -> Editor:
@@ -75,7 +75,7 @@ def edit_identity(system: SystemConfig, editing: EditingConfig) -> dict[str, Any
         code = found and found.origin and content_digest(Path(found.origin))
         return {"editor": name, "code": code, **chosen}
     weights = {"editor": content_digest(Path(named_folder(name))) or name}
-    return {**weights, "lora": system.lora and content_digest(Path(system.lora)), **chosen}
+    return {**weights, "lora": system.lora and content_digest(find_lora(system.lora)), **chosen}
 
 
 def kept_identity(

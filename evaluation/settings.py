@@ -22,7 +22,7 @@ class SystemConfig:
 
     kind: Kind = "direct"  # direct evr always_edit oracle_edit enhancer crop iterate best_of_n tool_loop interleaved
     editor: str | None = None  # a klein folder, a hub id, nano (the kept base) or a name in etchr/editor/__init__.py
-    lora: str | None = None  # an adapter file or folder for the editor
+    lora: str | None = None  # an adapter for the editor: a file, a folder, or org/name of the hub
     remote: RemoteConfig | None = None  # an images-edit endpoint in the place of a local editor
     prompt: Prompt = "question"  # question: meta-prompt and question; instruction: the sample's; enhanced: M writes it
     route: Route = "label"  # whose word counts for the family: the data set's label, a local rule, or the model

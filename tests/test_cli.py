@@ -260,7 +260,7 @@ def test_bad_input_is_one_sentence(chart, tmp_path):
         ([*draw, *remote, "--editor", "e"], "in the place of --editor and --lora"),
         ([*draw, *remote, "--steps", "0"], "num_inference_steps=0"),
         ([*draw, *remote, "--editor-api-key-env", "a key"], "NAME of an environment"),
-        ([*draw, "--lora", tmp_path / "l"], "no LoRA at"),
+        ([*draw, "--lora", tmp_path / "l"], "no LoRA file at"),
         (["serve", "--editor", tmp_path / "none"], "no editor folder at"),
         (["serve", "--host", "no.such.host.invalid"], "cannot listen at no.such.host.invalid:8092"),
         (["ask", "--image", path, *question, "--router", tmp_path / "r.yaml"], "no router file at"),

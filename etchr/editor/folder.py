@@ -12,6 +12,7 @@ from typing import Any
 
 NANO_BASE = Path(__file__).parent.parent / "nano" / "nano_base"  # the base that the repository keeps
 INDEX_FILE = "model_index.json"
+LORA_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for in a folder
 SETTINGS_FILE = "editor.json"
 DISTILLED = {"num_inference_steps": 4, "guidance_scale": 1.0}  # what BFL made the distilled kleins for
 
@@ -76,6 +77,26 @@ def described(folder: str | Path, name: str) -> Path | None:
         path = Path(folder) / name
         return path if path.is_file() else None
     return _fetched(str(folder), name)
+
+
+def find_lora(source: str | Path) -> Path:
+    """The file of a LoRA: itself, a folder's `LORA_FILE`, or that of org/name or org/name/path/to/file.safetensors.
+
+    What lies on the hub is fetched into its cache. `ValueError` where there is none.
+    """
+    path, text = Path(source), str(source)
+    path = path / LORA_FILE if path.is_dir() else path
+    if path.is_file() and path.suffix == ".safetensors":
+        return path
+    owner, name, *inside = [*text.split("/"), ""][: max(text.count("/") + 1, 2)]
+    if owner not in ("", ".", "..", "~") and name and not Path(owner).exists():
+        fetched = _fetched(f"{owner}/{name}", "/".join(inside) or LORA_FILE)
+        if fetched is not None:
+            return fetched
+    raise ValueError(
+        f"no LoRA file at {path}; give a .safetensors file, a folder with {LORA_FILE}, or one of the hub: org/name or "
+        "org/name/file.safetensors"
+    )
 
 
 @functools.cache  # the hub's client waits long for a network that is not there: once is enough

@@ -101,7 +101,7 @@ class KleinEditor:
         if lora is not None:
             from etchr.editor import lora as adapters
 
-            adapters.load(parts["transformer"], lora, dtype=torch_dtype)
+            adapters.load(parts["transformer"], lora, dtype=torch_dtype, partial=True)
             parts["transformer"].requires_grad_(False)
             name += f"+{Path(lora).name}"
         return cls(**parts, settings=read, name=name, batch_size=batch_size)

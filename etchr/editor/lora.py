@@ -17,7 +17,8 @@ from peft.tuners.lora import Linear as AdaptedLinear
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from etchr.editor.lora_files import LORA_FILE, LORA_TARGETS, LoraLayer, LoraWeights, check, read
+from etchr.editor.folder import LORA_FILE
+from etchr.editor.lora_files import LORA_TARGETS, LoraLayer, LoraWeights, check, read
 from etchr.run_folder import whole
 
 

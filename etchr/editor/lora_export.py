@@ -10,21 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from etchr.editor.lora import check_mergeable, merged_weight, targeted_shapes
-from etchr.editor.lora_files import BFL_PREFIX, LoraLayer, LoraWeights, read
+from etchr.editor.lora_files import BFL_DOUBLE, BFL_PREFIX, BFL_SINGLE, LoraLayer, LoraWeights, read
 from etchr.run_folder import whole, whole_folder
-
-# BFL's name of a layer -> the diffusers layers that it holds, in row order (BFL fuses q, k and v of the double blocks)
-BFL_DOUBLE = {
-    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-    "img_attn.proj": ("attn.to_out.0",),
-    "txt_attn.proj": ("attn.to_add_out",),
-    "img_mlp.0": ("ff.linear_in",),
-    "img_mlp.2": ("ff.linear_out",),
-    "txt_mlp.0": ("ff_context.linear_in",),
-    "txt_mlp.2": ("ff_context.linear_out",),
-}
-BFL_SINGLE = {"linear1": ("attn.to_qkv_mlp_proj",), "linear2": ("attn.to_out",)}
 
 
 def export_bfl(source: str | Path, file: str | Path) -> Path:

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from etchr.editor import lora_files
-from etchr.editor.folder import check_folder
+from etchr.editor.folder import LORA_FILE, check_folder
 from etchr.hub.cards import CARD_FILE
 
 MODEL_INDEX = "model_index.json"
@@ -70,9 +70,9 @@ def plan(folder: str | Path, repo_id: str) -> PushPlan:
         raise ValueError(
             f"{card} is not text with valid YAML front matter; correct what is between its --- lines"
         ) from None
-    is_adapter, is_model = (folder / lora_files.LORA_FILE).is_file(), (folder / MODEL_INDEX).is_file()
+    is_adapter, is_model = (folder / LORA_FILE).is_file(), (folder / MODEL_INDEX).is_file()
     if not (is_adapter or is_model):
-        raise ValueError(f"{folder} holds neither {lora_files.LORA_FILE} nor {MODEL_INDEX}; it is no adapter or model")
+        raise ValueError(f"{folder} holds neither {LORA_FILE} nor {MODEL_INDEX}; it is no adapter or model")
     if is_model:
         check_folder(folder)
     files = _files(folder, _components(folder) if is_model else [])

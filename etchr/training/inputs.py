@@ -48,8 +48,6 @@ def check_base(config: Any, runtime: Runtime, merged: str | None = None) -> tupl
         raise ValueError(
             f"model.base={base} is a distilled klein, whose few steps training would undo; give a klein-base"
         )
-    if init is not None and not Path(init).exists():
-        raise ValueError(f"no adapter at adapter.init={init}")
     stage_one = None if merged is None else lora_files.read(merged)
     if Path(base).exists():
         transformer = KleinEditor.load(base, device="meta").transformer
@@ -59,7 +57,7 @@ def check_base(config: Any, runtime: Runtime, merged: str | None = None) -> tupl
         else:
             lora_files.check(lora_files.read(init), shapes)
         if stage_one is not None:
-            lora_files.check(stage_one, shapes)
+            lora_files.check(stage_one, shapes, partial=True)
     return base, settings.max_pixels
 
 

@@ -81,7 +81,7 @@ def build_state(
         batch_size=config.batch_size,
     )
     if merged is not None:
-        lora.merge(editor.transformer, merged)
+        lora.merge(editor.transformer, merged, partial=True)
     attach(editor.transformer, config.model, config.adapter, config.seed)
     if reference:
         lora.load(editor.transformer, config.adapter.init, adapter_name=REFERENCE, dtype=editor.dtype)

@@ -14,7 +14,7 @@ from annotated_types import Ge
 
 from etchr.checks import NotNegative, check
 from etchr.config import parse_command
-from etchr.editor.folder import check_folder, named_folder
+from etchr.editor.folder import check_folder, find_lora, named_folder
 from etchr.mllm.answers import answer_type, extract_answer, is_correct
 from etchr.mllm.prompts import answer_prompt
 from etchr.mllm.protocol import user_message
@@ -114,8 +114,7 @@ def all_edits(config: CalibrateConfig) -> Iterable[ShownEdit]:
     folder = named_folder(config.editor)
     check_folder(folder)
     for path in config.loras:
-        if not Path(path).exists():
-            raise ValueError(f"no LoRA at {path}; train one first, as scripts/quickstart.sh does, or leave it out")
+        find_lora(path)
     samples = {task: _questions(Path(config.data) / task, config) for task in FEATURES}
     for each in samples.values():
         yield from made(each[: config.num_made], config.seed)

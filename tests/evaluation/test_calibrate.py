@@ -93,7 +93,7 @@ def test_the_command_goes_from_questions_to_rules_and_report(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["data=nowhere"], "no Parquet data at nowhere/perception"), (["loras=[nowhere]"], "no LoRA at nowhere")],
+    [(["data=nowhere"], "no Parquet data at nowhere/perception"), (["loras=[nowhere]"], "no LoRA file at nowhere")],
 )
 def test_what_is_missing_is_said_before_anything_is_drawn(words, said):
     with pytest.raises(SystemExit, match=said):

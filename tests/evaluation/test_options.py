@@ -59,7 +59,7 @@ def test_editors_that_are_none(run):
     refuse(run, run.config({"x": SystemConfig("evr", str(other))}), "no model_index.json")
     (other / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
     refuse(run, run.config({"x": SystemConfig("evr", str(other))}), "StableDiffusionPipeline, not a Flux2KleinPipeline")
-    refuse(run, run.config({"x": run.edits(lora="./no.safetensors")}), "no LoRA at ./no.safetensors")
+    refuse(run, run.config({"x": run.edits(lora="./no.safetensors")}), "no LoRA file at no.safetensors")
 
 
 def test_routers_that_do_not_fit(run):

@@ -314,7 +314,7 @@ def wide(tmp_path_factory):
         ),
         (["model.base=nowhere"], r"no editor folder at nowhere"),
         (["adapter.rank=99"], r"LoRA rank must be between 1 and 32"),
-        (["adapter.init=nowhere"], r"no adapter at adapter.init=nowhere"),
+        (["adapter.init=nowhere"], "no LoRA file at nowhere"),
         (["sft=nowhere"], r"no Stage I adapter at sft=nowhere; train one with python -m etchr.sft"),
         (["sft={pairs}"], r"no LoRA file at .*pytorch_lora_weights.safetensors"),
         (["sft={wide}"], r"the LoRA adapts 4 layers that this transformer does not have"),

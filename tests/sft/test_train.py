@@ -183,7 +183,7 @@ def test_wandb_runs_offline(tiny, pairs, tmp_path, monkeypatch):
         ("data.weights.mase=2", r"data.weights names \['mase'\]; the data hold: chart, perception"),
         ("model.quantisation=int3", r"int3"),
         ("model.attention=none_such", r"none_such"),
-        ("adapter.init=nowhere", r"no adapter at adapter.init=nowhere"),
+        ("adapter.init=nowhere", "no LoRA file at nowhere"),
         ("data.router=nowhere.yaml", r"no router file at nowhere.yaml"),
     ],
 )
