@@ -53,8 +53,11 @@ class JsonLines:
 
     def _parsed(self, line: bytes) -> Record:
         try:
-            return json.loads(line)
-        except ValueError:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError(f"no object but {type(record).__name__}")
+            return record
+        except (ValueError, RecursionError):
             shown = line.removesuffix(b"\n")[:40]
             raise ValueError(
                 f"{self.path} holds a damaged line ({shown!r}); remove that line and start again"

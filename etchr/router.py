@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from etchr.families import TaskFamily
+from etchr.rows import parsed_yaml
 
 _FOLDER = Path(__file__).parent.parent / "configs" / "router"
 DEFAULT_ROUTER = _FOLDER / "default.yaml"
@@ -150,7 +151,7 @@ def _read_yaml(path: Path, what: str, holds: str, default: Path) -> dict[Any, An
     if not path.is_file():
         raise ValueError(f"no {what} at {path}; the default one is {default}")
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = parsed_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{what} {path} is not YAML: {error}") from None
     if not isinstance(entries, dict):

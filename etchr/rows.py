@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 MAX_TEXT = 20_000  # characters of a question, an answer or a prompt; longer ones are refused
 
 
@@ -39,3 +41,11 @@ def text(value: Any, name: str, limit: int = MAX_TEXT) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"{name} holds half a character (a lone surrogate), which no file can") from None
     return value.strip()
+
+
+def parsed_yaml(words: str) -> Any:
+    """What a YAML text holds; `yaml.YAMLError` for one that is none, or is nested beyond all use."""
+    try:
+        return yaml.safe_load(words)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None

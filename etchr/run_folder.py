@@ -8,13 +8,16 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-EDGE_BYTES = 32 * 2**20  # of a file that go into its digest from either end: nano and small data whole
+EDGE_BYTES = 32 * 2**20  # of a file that go into its digest from either end: small data whole
+TENSOR_EDGE_BYTES = 2 * 2**20  # of a tensor: those of nano whole
+MAX_HEADER_BYTES = 100 * 2**20  # of a safetensors file, as its library has it
 
 
 class RunFolder:
@@ -38,6 +41,7 @@ class RunFolder:
                 raise ValueError(
                     f"another process is writing to {self.path}; wait for it or choose another out=FOLDER"
                 ) from None
+            clear_parts(self.path)
             yield
 
     def check(self, fingerprint: dict[str, Any], may_grow: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -101,6 +105,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         part.rename(path)
 
 
+def clear_parts(folder: Path) -> None:
+    """Remove what writes that were killed left below `folder`; those that are under way keep theirs."""
+    for room in list(folder.rglob(".*.part")):
+        if (lock := _lock(room)) is not None:
+            shutil.rmtree(room, ignore_errors=True)
+            os.close(lock)
+
+
 def remove_folder(path: Path) -> None:
     """Remove a folder if it is there. It is whole until it is gone, wherever this is killed."""
     if path.is_dir():
@@ -116,6 +128,7 @@ def _part(path: Path) -> Iterator[Path]:
     if lock is None:
         room = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
         room.mkdir()
+        lock = _lock(room)
     try:
         yield room / f"{path.name}.part"
     finally:
@@ -157,15 +170,42 @@ def _short(value: Any) -> str:
 
 
 def content_digest(path: Path) -> str | None:
-    """A digest of a file or of a folder's files: names, sizes and both ends; None if there is nothing at `path`."""
+    """A digest of a file or of a folder's files, by names and contents; None if there is nothing at `path`.
+
+    Of safetensors the header's meaning and every tensor count, whatever their order in the file; of what is long (a
+    tensor, another file) both ends. What a write that was killed left behind does not count.
+    """
     if not path.exists():
         return None
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path).as_posix()}\0{size}\0".encode())
+        names = file.relative_to(path).parts
+        if any(name.startswith(".") and name.endswith(".part") for name in names):
+            continue
+        digest.update("/".join(names).encode("utf-8", "surrogatepass"))
         with file.open("rb") as stream:
-            digest.update(stream.read(EDGE_BYTES))
-            stream.seek(max(size - EDGE_BYTES, 0))
-            digest.update(stream.read(EDGE_BYTES))
+            for about, start, end in _pieces(stream, file):
+                digest.update(f"\0{about}\0{end - start}\0".encode())
+                edge = EDGE_BYTES if about == "" else TENSOR_EDGE_BYTES
+                for low, high in ((start, min(start + edge, end)), (max(end - edge, start), end)):
+                    stream.seek(low)
+                    digest.update(stream.read(high - low))
     return digest.hexdigest()[:16]
+
+
+def _pieces(stream: IO[bytes], file: Path) -> Iterator[tuple[str, int, int]]:
+    """What a file is made of: something about it, its start and its end; of a file in whatever format, itself."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    try:
+        if file.suffix != ".safetensors":
+            raise ValueError
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(min(length, MAX_HEADER_BYTES)))
+        pieces = [(json.dumps(header.pop("__metadata__", {}), sort_keys=True), 0, 0)]
+        for name, about in sorted(header.items()):
+            low, high = about["data_offsets"]
+            pieces.append((json.dumps([name, about["dtype"], about["shape"]]), 8 + length + low, 8 + length + high))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
+        pieces = [("", 0, size)]
+    yield from pieces

@@ -16,12 +16,15 @@ from PIL import Image
 from etchr.families import TaskFamily
 from etchr.images import decode_image, encode_png
 from etchr.parquet import open_parquet, read_schema
+from etchr.rows import MAX_TEXT
 from etchr.run_folder import whole
 
 if TYPE_CHECKING:
     import datasets
 
 
+MAX_NAME = 1_000  # characters of an id, a task, a category
+MAX_META = 10**6  # characters of a row's JSON
 GROUP_ROWS = 256  # of a row group, or fewer that have
 GROUP_BYTES = 64 * 2**20  # of pictures
 
@@ -106,20 +109,18 @@ def from_row(row: dict[str, Any], decode: Callable[[Any], Any] = decode_image) -
     names the row's id for anything that does not fit. With another `decode`, such as one that reads headers only, the
     sample's images are what that makes of the bytes.
     """
-    row_id = row.get("id")
+    row_id = str(row.get("id"))[:MAX_NAME]
     try:
-        meta = json.loads(row.get("meta") or "{}")
-        if not isinstance(meta, dict):
-            raise ValueError(f"meta must be a JSON object, got {type(meta).__name__}")
+        meta = _meta(row.get("meta") or "{}")
         edit = row.get("edit_image") or {}
         return EditSample(
-            id=_text(row, "id"),
-            family=TaskFamily.parse(_text(row, "family")),
-            task=_text(row, "task"),
+            id=_text(row, "id", MAX_NAME),
+            family=TaskFamily.parse(_text(row, "family", MAX_NAME)),
+            task=_text(row, "task", MAX_NAME),
             image=_image(row["image"], decode),
             question=_text(row, "question"),
             answer=_text(row, "answer"),
-            choices=tuple(row.get("choices") or ()) or None,
+            choices=tuple(_limited(choice, "a choice") for choice in row.get("choices") or ()) or None,
             edit_image=_image(edit, decode) if edit.get("bytes") is not None or edit.get("path") else None,
             meta=meta,
         )
@@ -127,11 +128,38 @@ def from_row(row: dict[str, Any], decode: Callable[[Any], Any] = decode_image) -
         raise ValueError(f"bad row {row_id!r}: {error}") from error
 
 
-def _text(row: dict[str, Any], name: str) -> str:
+def _text(row: dict[str, Any], name: str, most: int = MAX_TEXT) -> str:
     value = row.get(name)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise ValueError(f"{name} is missing (got {value!r})")
-    return str(value)
+    return str(_limited(value, name, most))
+
+
+def _limited(value: Any, name: str, most: int = MAX_TEXT) -> Any:
+    if isinstance(value, str) and len(value) > most:
+        raise ValueError(f"{name} has {len(value):,} characters; at most {most:,} are read")
+    return value
+
+
+def _meta(text: Any) -> dict[str, Any]:
+    """A row's JSON, with the types that reports count by."""
+    meta = json.loads(_limited(text, "meta", MAX_META), parse_constant=_refuse)
+    if not isinstance(meta, dict):
+        raise ValueError(f"meta must be a JSON object, got {type(meta).__name__}")
+    for name in ("cluster", "category"):
+        if not isinstance(meta.get(name), str | int | None):
+            raise ValueError(f"meta.{name} must be a text, got {meta[name]!r:.60}")
+        if meta.get(name) is not None:
+            meta[name] = str(_limited(meta[name], f"meta.{name}", MAX_NAME))
+    for name in ("path_length", "depth"):
+        value = meta.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise ValueError(f"meta.{name} must be a whole number from 0 up, got {value!r:.60}")
+    return meta
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"meta holds {constant}, which is no JSON")
 
 
 def _image(cell: dict[str, Any] | None, decode: Callable[[Any], Any]) -> Any:

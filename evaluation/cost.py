@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from etchr.rows import parsed_yaml
+
 DEFAULT_PRICES = Path(__file__).parent.parent / "configs" / "prices.yaml"
 
 
@@ -32,7 +34,7 @@ def read_prices(path: str | Path | None = None) -> Prices:
     if not path.is_file():
         raise ValueError(f"no file of prices at {path}; the default one is {DEFAULT_PRICES}")
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        entries = parsed_yaml(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"prices file {path} is not YAML: {error}") from None
     if not isinstance(entries, dict):

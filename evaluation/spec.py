@@ -6,13 +6,15 @@ from typing import Any
 
 import yaml
 
+from etchr.rows import parsed_yaml
+
 
 def read_spec(path: Path, what: str, place: str, known: Sequence[str]) -> dict[str, Any]:
     """The file of `what`; `ValueError` in one sentence for one that is missing (`place` has some) or does not fit."""
     if not path.is_file():
         raise ValueError(f"no file of {what} at {path}; see {place} for some")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parsed_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     return with_keys(content, known, f"{path}")

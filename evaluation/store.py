@@ -25,7 +25,7 @@ from etchr.editor.protocol import Editor
 from etchr.images import encode_png, open_image
 from etchr.jsonl import Journal
 from etchr.mllm.protocol import GREEDY, MLLM, Message, Reply, Sampling
-from etchr.run_folder import write_atomically
+from etchr.run_folder import clear_parts, write_atomically
 
 
 class CallJournal:
@@ -166,6 +166,8 @@ class EditStore:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        if self.folder is not None:
+            await asyncio.to_thread(clear_parts, self.folder)
         return self
 
     async def __aexit__(

@@ -67,8 +67,9 @@ def text_table(table: Table) -> list[str]:
 
 
 def markdown_text(words: str) -> str:
-    """`words` on one line, without what Markdown would take for the end of a cell or for an element of HTML."""
+    """`words` on one line, without what Markdown would take for the end of a cell, an element of HTML or a link."""
     words = short(words)
-    for mark, escaped in (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;")):
+    marks = (("&", "&amp;"), ("<", "&lt;"), ("|", "&#124;"), ("![", "&#33;&#91;"), ("](", "&#93;("), ("://", "&#58;//"))
+    for mark, escaped in marks:
         words = words.replace(mark, escaped)
     return words

@@ -29,7 +29,7 @@ def test_a_torn_last_line_counts_as_never_written(tmp_path, torn):
     assert path.read_bytes() == b'{"a": 1}\n{"a": 3}\n'
 
 
-@pytest.mark.parametrize("damage", [b"\0\0\0\0", b'{"a": ', b"\xff\xfe"])
+@pytest.mark.parametrize("damage", [b"\0\0\0\0", b'{"a": ', b"\xff\xfe", b"null", b"[1]", b'"a"'])
 def test_a_damaged_line_is_named(tmp_path, damage):
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"a": 1}\n' + damage + b'\n{"a": 3}\n')
@@ -87,5 +87,5 @@ def test_a_place_finds_its_record_again(tmp_path):
 @pytest.mark.parametrize("line", [{"value": 1}, {"key": "a"}, 3])
 def test_a_line_that_is_no_entry_is_named(tmp_path, line):
     (tmp_path / "x.jsonl").write_text(json.dumps(line) + "\n")
-    with pytest.raises(ValueError, match=r"x\.jsonl holds a bad line \(.*\); remove that line"):
+    with pytest.raises(ValueError, match=r"x\.jsonl holds a (bad|damaged) line \(.*\); remove that line"):
         journal(tmp_path)

@@ -3,11 +3,12 @@
 import json
 import os
 import shutil
+import struct
 import time
 
 import pytest
 
-from etchr.run_folder import RunFolder, content_digest, whole, whole_folder, write_atomically
+from etchr.run_folder import RunFolder, clear_parts, content_digest, whole, whole_folder, write_atomically
 from tests.processes import kill_when
 
 
@@ -166,3 +167,52 @@ def test_a_large_file_is_known_by_its_size_and_both_ends(tmp_path):
             stream.write(b"x")
         seen.add(content_digest(path))
     assert len(seen) == 4
+
+
+def test_a_digest_is_of_tensors_not_of_the_order_in_which_they_lie(tmp_path):
+    def written(name, tensors, **header):
+        table, data = dict(header), b""
+        for key, (shape, values) in tensors.items():
+            table[key] = {"dtype": "U8", "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+            data += values
+        head = json.dumps(table).encode()
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "w.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + data)
+        return content_digest(tmp_path / name)
+
+    one, two = {"a": ([4], b"1234"), "b": ([2], b"56")}, {"b": ([2], b"56"), "a": ([4], b"1234")}
+    same = {written("1", one), written("2", two)}
+    assert len(same) == 1
+    other = [
+        written("3", {"a": ([2, 2], b"1234"), "b": ([2], b"56")}),
+        written("4", {"a": ([4], b"1235"), "b": ([2], b"56")}),
+        written("5", {"a": ([4], b"1234"), "c": ([2], b"56")}),
+        written("6", one, __metadata__={"alpha": "2"}),
+    ]
+    assert len({*same, *other}) == 5
+    damaged = [b"", b"12345678", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 2**63)]
+    damaged.append(struct.pack("<Q", 9) + b'{"a": {}}')
+    for data in damaged:  # as any other file
+        (tmp_path / "1" / "w.safetensors").write_bytes(data)
+        other.append(content_digest(tmp_path / "1"))
+    assert len(set(other)) == 4 + len(damaged)
+
+
+def test_what_a_killed_write_left_does_not_count_and_goes(tmp_path):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "w").write_text("1")
+    before = content_digest(tmp_path / "adapter")
+    left, held = tmp_path / "adapter" / ".w.part", tmp_path / "edits" / ".a.png.part"
+    left.mkdir()
+    (left / "w.part").write_text("half")
+    assert content_digest(tmp_path / "adapter") == before
+    with whole(tmp_path / "adapter" / "b") as part:
+        part.write_text("2")
+        with RunFolder(tmp_path).locked():
+            assert not left.exists()
+            assert part.exists()  # a write under way keeps what is its own
+    assert (tmp_path / "adapter" / "b").read_text() == "2"
+    held.mkdir(parents=True)
+    clear_parts(tmp_path / "none")
+    clear_parts(tmp_path)
+    assert not held.exists()

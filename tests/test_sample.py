@@ -106,6 +106,17 @@ def test_equal_samples_are_equal_bytes(tmp_path):
         ({"meta": "[1]"}, "meta must be a JSON object, got list"),
         ({"meta": "{"}, "bad row 'a-1'"),
         ({"meta": "[" * 100_000}, "bad row 'a-1'"),
+        ({"meta": '{"note": "' + "x" * 10**6 + '"}'}, "meta has 1,000,012 characters; at most 1,000,000 are read"),
+        ({"meta": '{"category": ["a"]}'}, r"meta.category must be a text, got \['a'\]"),
+        ({"meta": '{"cluster": 0.5}'}, "meta.cluster must be a text, got 0.5"),
+        ({"meta": '{"category": "' + "x" * 2000 + '"}'}, "meta.category has 2,000 characters"),
+        ({"meta": '{"path_length": NaN}'}, "meta holds NaN, which is no JSON"),
+        ({"meta": '{"path_length": 3.0}'}, "meta.path_length must be a whole number from 0 up, got 3.0"),
+        ({"meta": '{"depth": -1}'}, "meta.depth must be a whole number from 0 up, got -1"),
+        ({"question": "?" * 20_001}, "question has 20,001 characters; at most 20,000 are read"),
+        ({"answer": "7" * 20_001}, "answer has 20,001 characters"),
+        ({"choices": ["one", "2" * 20_001]}, "a choice has 20,001 characters"),
+        ({"task": "t" * 1_001}, "task has 1,001 characters; at most 1,000 are read"),
     ],
 )
 def test_a_bad_row_is_one_sentence_that_names_it(changes, match):

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from data_prep import procedural_tasks
 from data_prep.sources import jigsaws, lakes, mazes
 from data_prep.sources.dl3dv import DL3DVConfig, Pair
@@ -18,7 +16,7 @@ from data_prep.sources.poses import Motion
 from data_prep.task import place
 from etchr.families import TASK_FAMILY, TaskFamily
 from etchr.router import NO_FAMILY
-from etchr.rows import text
+from etchr.rows import parsed_yaml, text
 
 OWN = Path(__file__).with_name("questions.yaml")
 FILLS = 4  # of a line with slots
@@ -89,7 +87,7 @@ def templates() -> Iterator[RoutedQuestion]:
 
 def own(path: Path, folds: int) -> Iterator[RoutedQuestion]:
     """The questions of a YAML: lines by family, with {slots} that are filled `FILLS` times; lines go into `folds`."""
-    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    entries = parsed_yaml(path.read_text(encoding="utf-8"))
     slots, frames = entries.pop("slots"), entries.pop("frames")
     for name, lines in entries.items():
         family = None if name == NO_FAMILY else TaskFamily.parse(name)

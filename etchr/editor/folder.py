@@ -14,6 +14,10 @@ NANO_BASE = Path(__file__).parent.parent / "nano" / "nano_base"  # the base that
 INDEX_FILE = "model_index.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for in a folder
 SETTINGS_FILE = "editor.json"
+SHAPES = {  # of a transformer's config -> the most that is built; FLUX.2-dev has 8, 48, 48, 128, 15,360
+    **{"num_layers": 1000, "num_single_layers": 1000, "num_attention_heads": 1000, "attention_head_dim": 10_000},
+    **{"joint_attention_dim": 1_000_000, "in_channels": 10_000},
+}
 DISTILLED = {"num_inference_steps": 4, "guidance_scale": 1.0}  # what BFL made the distilled kleins for
 
 
@@ -131,13 +135,24 @@ def check_folder(folder: str | Path, *, hub_must_answer: bool = False) -> None:
     if kind != "Flux2KleinPipeline":
         raise ValueError(f"{folder} holds a {kind}, not a Flux2KleinPipeline: take klein-base, or the distilled klein")
     EditorSettings.read(folder)
+    _check_shapes(folder)
+
+
+def _check_shapes(folder: str | Path) -> None:
+    """Refuse a transformer that no machine could hold before anything is made of it."""
+    path = Path(folder) / "transformer" / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    for name, most in SHAPES.items():
+        value = config.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            raise ValueError(f"{path}: {name}={value!r:.60} must be a whole number up to {most:,}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file; `ValueError` that names the file for anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} must hold a JSON object, not {type(value).__name__}")

@@ -87,14 +87,19 @@ class KleinEditor:
         read = EditorSettings.read(folder, **settings)
         encoder_config = Path(folder) / "text_encoder" / "config.json"
         if encoder_config.is_file():  # a hub id's is checked once it is there
-            layer_count = read_json(encoder_config)["num_hidden_layers"]
+            layer_count = read_json(encoder_config).get("num_hidden_layers")
+            if not isinstance(layer_count, int):
+                raise ValueError(f"{encoder_config}: num_hidden_layers={layer_count!r:.60} must be a whole number")
             efficiency.check_text_layers(read.text_encoder_out_layers, layer_count)
         if quantisation is not None:
             efficiency.check_quantisation(quantisation, device)
-        if device == "meta":
-            parts = _empty_parts(Path(folder), torch_dtype)
-        else:
-            parts = _read_parts(folder, torch_dtype, quantisation)
+        try:
+            if device == "meta":
+                parts = _empty_parts(Path(folder), torch_dtype)
+            else:
+                parts = _read_parts(folder, torch_dtype, quantisation)
+        except (TypeError, KeyError, AttributeError, RecursionError) as error:  # of files that hold anything
+            raise ValueError(f"{folder} cannot be read as a FLUX.2-klein: {type(error).__name__}: {error}") from None
         for name in ("transformer", "vae", "text_encoder"):
             parts[name].requires_grad_(False).eval().to(device)
         name = Path(folder).name + (f"+{quantisation}" if quantisation else "")

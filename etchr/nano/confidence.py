@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from etchr.mllm.settings import check_threshold
+from etchr.rows import parsed_yaml
 
 RULES_FILE = Path(__file__).with_name("confidence.yaml")
 REFIT = "fit it anew: python -m evaluation.calibrate"
@@ -61,7 +62,7 @@ def sigmoid(log_odds: float) -> float:
 def read_rules(features: Mapping[str, Collection[str]], path: Path = RULES_FILE) -> dict[str, Rule]:
     """The rule of every skill; `ValueError` for a file that does not hold what the skills measure."""
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = parsed_yaml(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read the reader's confidence from {path}: {error}; {REFIT}") from None
     if not isinstance(entries, dict) or set(entries) != set(features):

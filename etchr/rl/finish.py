@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,10 +28,13 @@ def keep_best(run: Run, state: TrainState, done: int, values: dict[str, float], 
     too_few = values["val_missing_share"] > run.config.reward.max_missing
     if not run.runtime.is_main or too_few or values.get("val_reward", -1.0) <= best:
         return
-    with whole_folder(run.folder / "best") as part:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, part / WEIGHTS)
-        note = json.dumps({"iteration": done, **values}, indent=2)
-        (part / NOTE).write_text(note + "\n", encoding="utf-8")
+    try:
+        with whole_folder(run.folder / "best") as part:
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, part / WEIGHTS)
+            note = json.dumps({"iteration": done, **values}, indent=2)
+            (part / NOTE).write_text(note + "\n", encoding="utf-8")
+    except SafetensorError as error:
+        raise OSError(f"cannot keep the best weights in {run.folder / 'best'}: {error}") from None
 
 
 def write_adapters(
@@ -69,8 +73,13 @@ def write_adapters(
         write(run.folder / "last", weights, iterations, measures)
         best = run.folder / "best"
         if (best / NOTE).is_file():
-            measures = json.loads((best / NOTE).read_text(encoding="utf-8"))
-            weights, iterations = load_file(best / WEIGHTS), int(measures["iteration"])
+            try:
+                measures = json.loads((best / NOTE).read_text(encoding="utf-8"))
+                weights, iterations = load_file(best / WEIGHTS), int(measures["iteration"])
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                raise ValueError(
+                    f"{best} is damaged ({error}); remove it, and the last weights become the adapter"
+                ) from None
         write(run.adapter, weights, iterations, measures)
         log.info("adapter: %s", run.adapter)
     run.runtime.wait()

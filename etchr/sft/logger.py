@@ -33,13 +33,16 @@ class SftLogger(MetricsLogger):
         self._since = time.perf_counter()
 
     def step(self, step: int, loss: float, norm: float, lr: float, rows: np.ndarray, num_counted: float) -> None:
-        """Take note of a step; every `log_every` steps, and at the last, a line with their means."""
+        """Take note of a step; every `log_every` steps, at a checkpoint and at the last, a line with their means.
+
+        A run that goes on from a checkpoint so averages the same steps as one that was never stopped.
+        """
         self._losses.append(loss)
         self._norms.append(norm)
         self._pairs += num_counted
         self._skipped += len(rows) - num_counted
         self._work += sum(self._pair_flops(int(row)) for row in rows)
-        if step % self.config.log_every and step != self.total:
+        if step % self.config.log_every and step % self.config.save_every and step != self.total:
             return
         seconds = time.perf_counter() - self._since - self._pause
         self.write(

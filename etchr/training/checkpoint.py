@@ -4,6 +4,7 @@ A checkpoint is a folder of safetensors files that appears whole or not at all. 
 it, many with copies of the model (DDP) or many with slices of it (FSDP2): tensors are gathered under their names.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -64,7 +65,8 @@ class Checkpoints:
             with whole_folder(self.path(step)) as part:
                 for name, tensors in files.items():
                     save_file({key: value.contiguous() for key, value in tensors.items()}, part / f"{name}.safetensors")
-                note = {"step": step} | ({} if state.ema is None else {"average_updates": state.ema.optimization_step})
+                note: dict[str, Any] = {"step": step, "sha256": {name: _sha256(part, name) for name in files}}
+                note |= {} if state.ema is None else {"average_updates": state.ema.optimization_step}
                 (part / "state.json").write_text(json.dumps(note) + "\n", encoding="utf-8")
         except (OSError, SafetensorError) as error:
             kept = f"the one of step {self.steps()[-1]} is whole" if self.steps() else "there is none yet"
@@ -78,26 +80,30 @@ class Checkpoints:
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}); remove {path.parent} to go on from the one before"
-            ) from None
+            raise _damaged(path, error) from None
 
-    def _average_updates(self, step: int) -> int:
-        """How often the average had been updated, which its decay depends on: once a step, where nothing is said."""
-        path = self.path(step) / "state.json"
+    def check(self, step: int) -> dict[str, Any]:
+        """The note of a checkpoint; `ValueError` if it is of another step, or a file is not what was written."""
+        folder = self.path(step)
+        path = folder / "state.json"
         try:
-            return int(json.loads(path.read_text(encoding="utf-8")).get("average_updates", step))
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}); remove {path.parent} to go on from the one before"
-            ) from None
+            note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if note["step"] != step:
+                raise ValueError(f"it is of step {note['step']}")
+            for name, digest in note["sha256"].items():
+                path = folder / f"{name}.safetensors"
+                if _sha256(folder, name) != digest:
+                    raise ValueError("other bytes than were written")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise _damaged(path, error) from None
+        return note
 
     def restore(self, step: int, state: TrainState) -> None:
         """Put what there was after `step` steps into a state built from the same options."""
-        model, optimizer = state.model, state.optimizer
+        model, optimizer, note = state.model, state.optimizer, self.check(step)
         if state.ema is not None:  # the average takes its tensors from the model, which then gets its own
             set_model_state_dict(model, dict(self.read(step, "average")), options=SPREAD)
-            state.ema.optimization_step = self._average_updates(step)
+            state.ema.optimization_step = int(note["average_updates"])
             state.ema.shadow_params = [parameter.detach().clone() for parameter in state.parameters]
         set_model_state_dict(model, dict(self.read(step, "adapter")), options=SPREAD)
         tensors = self.read(step, "optimizer")
@@ -106,6 +112,15 @@ class Checkpoints:
         groups = get_optimizer_state_dict(model, optimizer, options=LOCAL)["param_groups"]
         moments: Any = {"state": _nested(tensors), "param_groups": groups}
         set_optimizer_state_dict(model, optimizer, moments, options=SPREAD)
+
+
+def _sha256(folder: Path, name: str) -> str:
+    with (folder / f"{name}.safetensors").open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged ({error}); remove {path.parent} to go on from the one before")
 
 
 def _flat(state: dict[str, dict[str, Any]]) -> Tensors:

@@ -31,7 +31,7 @@ class MetricsLogger:
         self._lines = JsonLines(folder / "metrics.jsonl")
         self._tracker: Tracker | None = None
         if runtime.is_main:
-            self.kept = [line for line in self._lines if line["step"] <= start]
+            self.kept = [line for line in self._lines if _step(line, self._lines.path) <= start]
             self._lines.replace(self.kept)
             for line in self.kept:
                 self.last |= line
@@ -59,6 +59,13 @@ class MetricsLogger:
         self._lines.close()
         if self._tracker is not None:
             self._tracker.close()
+
+
+def _step(line: dict[str, Any], path: Path) -> int:
+    step = line.get("step")
+    if not isinstance(step, int):
+        raise ValueError(f"{path} holds a damaged line ({json.dumps(line)[:40]}); remove that line and start again")
+    return step
 
 
 def _shareable(options: dict[str, Any]) -> dict[str, Any]:

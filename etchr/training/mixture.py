@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from etchr.families import TaskFamily
+from etchr.rows import parsed_yaml
 from etchr.sample import find_files
 
 
@@ -38,7 +39,7 @@ class DataSet:
 def read_mixture(path: str) -> list[DataSet]:
     """The data sets of a mixture's YAML, `name: {paths: [...], split, weight, caps}`; `ValueError` if it is none."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = parsed_yaml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read the mixture {path}: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not content:

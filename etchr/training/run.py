@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from etchr.editor import lora_files
 from etchr.hub.cards import CARD_FILE, is_non_commercial
 from etchr.run_folder import RunFolder, write_atomically
 from etchr.runtime import Runtime
@@ -39,11 +40,16 @@ class Run:
         return self.folder / "adapter"
 
     def is_finished(self) -> bool:
-        """Whether nothing is left to do."""
-        finished = self.inputs.total in self.checkpoints.steps() and (self.adapter / CARD_FILE).is_file()
-        if finished:
-            log.info("%s is finished", self.adapter)
-        return finished
+        """Whether nothing is left to do; an adapter whose weights are gone or cut is made again."""
+        if self.inputs.total not in self.checkpoints.steps() or not (self.adapter / CARD_FILE).is_file():
+            return False
+        try:
+            lora_files.read(self.adapter)
+        except ValueError as error:
+            log.warning("%s; it is written again", error)
+            return False
+        log.info("%s is finished", self.adapter)
+        return True
 
     def begin(self, state: TrainState) -> int:
         """Write down the options and put the last checkpoint into `state`; the steps that are done.

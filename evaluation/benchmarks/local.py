@@ -21,7 +21,7 @@ import yaml
 from etchr.choices import chosen_letter, read_options
 from etchr.families import TaskFamily
 from etchr.mllm.answers import ground_truth
-from etchr.rows import inside, text
+from etchr.rows import inside, parsed_yaml, text
 from etchr.sample import EditSample
 from evaluation.benchmarks.benchmark import Benchmark, Decode, LazySamples, LoadOptions, Samples
 from evaluation.benchmarks.files import (
@@ -169,7 +169,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     """The settings in a YAML file; `ValueError` if it is none, or for a key that is unknown."""
     written = read_text(path, MAX_YAML_BYTES)
     try:
-        settings = yaml.safe_load(written)
+        settings = parsed_yaml(written)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict):

@@ -223,6 +223,30 @@ def test_what_is_no_klein_folder_is_refused_before_loading(tmp_path):
         KleinEditor.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("transformer", {"num_layers": 10**6}, "num_layers=1000000 must be a whole number up to 1,000"),
+        ("transformer", {"num_single_layers": "two"}, "num_single_layers='two' must be a whole number"),
+        ("transformer", {"attention_head_dim": 1e99}, r"attention_head_dim=1e\+99 must be a whole number"),
+        ("transformer", {"axes_dims_rope": 5}, "cannot be read as a FLUX.2-klein: "),
+        ("text_encoder", {"num_hidden_layers": None}, "num_hidden_layers=None must be a whole number"),
+        ("vae", {"block_out_channels": 3}, "cannot be read as a FLUX.2-klein: "),
+    ],
+)
+def test_a_folder_that_says_odd_things_is_refused_in_a_sentence(tiny, tmp_path, part, changes, message):
+    folder = tmp_path / "odd"
+    shutil.copytree(tiny, folder)
+    path = folder / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    for device in ("cpu", "meta"):
+        with pytest.raises(ValueError, match=message):
+            KleinEditor.load(folder, device=device)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"config.json is not JSON|cannot be read as a FLUX.2-klein"):
+        KleinEditor.load(folder, device="cpu")
+
+
 @pytest.fixture
 def on_the_hub(tmp_path, monkeypatch):
     """`on_the_hub(name, folder, **index)` puts a folder into a hub cache of its own, its model_index.json changed."""

@@ -252,6 +252,6 @@ def test_a_lora_may_lie_on_the_hub(pairs, tmp_path, monkeypatch):
         assert lora_files.read(source).layers.keys() == pairs.keys()
         assert asked.pop() == ("org/name", name)
     for source in ("org/other", "./org/name", f"{tmp_path}/x", f"{tmp_path}/x/y.safetensors", "name", "../name"):
-        with pytest.raises(ValueError, match="no LoRA file at .*one of the hub: org/name"):
+        with pytest.raises(ValueError, match=r"no LoRA file at .*one of the hub: org/name"):
             lora_files.read(source)
     assert asked == [("org/other", LORA_FILE)]

@@ -92,8 +92,60 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(tiny, pairs, tmp_path):
     out = tmp_path / "run"
     config = options(tiny, pairs, out)
     train(config)
-    path = out / "checkpoints" / "step_00000006" / "optimizer.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
+    folder = out / "checkpoints" / "step_00000006"
+    path, note = folder / "optimizer.safetensors", folder / "state.json"
+    sound, said = path.read_bytes(), note.read_text()
     shutil.rmtree(out / "adapter")
-    with pytest.raises(ValueError, match=r"optimizer.safetensors is damaged .*; remove .*step_00000006 to go on"):
+    flipped = bytearray(sound)
+    flipped[-1] ^= 1  # of a number: a sound file with other weights
+    for data in (sound[:100], bytes(flipped)):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"optimizer.safetensors is damaged .*; remove .*step_00000006 to go on"):
+            train(config)
+    path.write_bytes(sound)
+    for damage in ("{}", "null", "[" * 100_000, said.replace('"step": 6', '"step": 4')):
+        note.write_text(damage)
+        with pytest.raises(ValueError, match=r"state.json is damaged .*; remove .*step_00000006 to go on"):
+            train(config)
+    note.write_text(said)
+    shutil.rmtree(out / "checkpoints" / "step_00000004")
+    folder.rename(folder.with_name("step_00000004"))  # it is not what its name says
+    with pytest.raises(ValueError, match=r"state.json is damaged \(it is of step 6\)"):
         train(config)
+
+
+def test_an_adapter_that_was_lost_or_cut_is_written_again(tiny, pairs, tmp_path):
+    config = options(tiny, pairs, tmp_path / "run", "steps=2")
+    train(config)
+    path = tmp_path / "run" / "adapter" / "pytorch_lora_weights.safetensors"
+    sound, tensors = path.read_bytes(), weights(tmp_path / "run")
+    for damage in (None, sound[:-100]):
+        path.unlink()
+        if damage is not None:
+            path.write_bytes(damage)
+        train(config)
+        again = weights(tmp_path / "run")
+        assert all(torch.equal(again[key], tensors[key]) for key in tensors | again)
+
+
+@pytest.mark.parametrize("line", ["null", "{}", '{"step": "1"}', "[1]"])
+def test_a_damaged_line_of_metrics_is_named(tiny, pairs, tmp_path, line):
+    config = options(tiny, pairs, tmp_path, "steps=2")
+    train(config)
+    shutil.rmtree(tmp_path / "adapter")
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write(line + "\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl holds a damaged line .*; remove that line"):
+        train(config)
+
+
+def test_a_run_that_goes_on_averages_the_steps_of_an_unbroken_one(tiny, pairs, tmp_path):
+    """Also where it is saved in the middle of the steps that make a line."""
+    more = ("log_every=4", "save_every=3", "keep_checkpoints=9")
+    train(options(tiny, pairs, tmp_path / "whole", *more))
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    shutil.rmtree(tmp_path / "broken" / "adapter")
+    shutil.rmtree(tmp_path / "broken" / "checkpoints" / "step_00000006")
+    train(options(tiny, pairs, tmp_path / "broken", *more))
+    assert list(metrics(tmp_path / "whole")) == [3, 4, 6]
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "broken")
