@@ -16,8 +16,8 @@ from PIL import Image
 
 from etchr.images import encode_png
 from etchr.jsonl import Journal, Record
+from etchr.mllm.journal import CallJournal
 from etchr.run_folder import RunFolder, whole, write_atomically
-from evaluation.store import CallJournal
 
 Key = tuple[str, int]  # sample id, repeat
 

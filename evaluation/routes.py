@@ -20,6 +20,7 @@ from etchr.concurrent import for_each
 from etchr.config import parse_command
 from etchr.families import TASKS, TaskFamily
 from etchr.jsonl import JsonLines
+from etchr.mllm.journal import CallJournal, JournaledModel
 from etchr.mllm.protocol import MLLM, CallFailed, Sampling, opened
 from etchr.mllm.routing import read_route, route_message
 from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
@@ -29,7 +30,6 @@ from etchr.sample import EditSample
 from evaluation.benchmarks import find_benchmark
 from evaluation.benchmarks.benchmark import LoadOptions, Samples
 from evaluation.statistics import Estimate, Units, mean_over_tasks, share
-from evaluation.store import CallJournal, JournaledModel
 from evaluation.summary import rounded
 from evaluation.tabular import Row, Table, interval, markdown_table, number
 

@@ -22,6 +22,7 @@ from etchr.concurrent import Room, for_each
 from etchr.editor.batching import LOOKAHEAD
 from etchr.editor.protocol import Editor
 from etchr.mllm.answers import ground_truth
+from etchr.mllm.journal import JournaledModel
 from etchr.mllm.judge import Judge
 from etchr.mllm.protocol import MLLM, Sampling, opened
 from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
@@ -33,7 +34,7 @@ from evaluation.recording import Recorder
 from evaluation.records import EvalFolder, Record, RecordFile, is_whole
 from evaluation.settings import EditingConfig, EvalConfig, SystemConfig
 from evaluation.shards import Shard, this_shard
-from evaluation.store import EditStore, JournaledModel
+from evaluation.store import EditStore
 from evaluation.systems import SYSTEMS, run_system
 from evaluation.systems.base import Models, Setup, noise_of
 from evaluation.systems.prompting import edit_prompt

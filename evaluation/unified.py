@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 from etchr.editor.protocol import MAX_PICTURES
 from etchr.families import TaskFamily
+from etchr.mllm.journal import pixel_digest
 from etchr.mllm.prompts import EDIT_NOTE, MANY_NOTE
 from etchr.mllm.protocol import GREEDY, MLLM, Message, Reply, Sampling, user_message
 from etchr.router import Router, route_by_rule
 from etchr.seeds import hash_seed
-from evaluation.store import EditStore, pixel_digest
+from evaluation.store import EditStore
 
 _QUESTION = re.compile(r"^(.*?)\nThink with images:[^\n]*\n(.*)$", re.DOTALL)
 

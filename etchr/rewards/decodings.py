@@ -2,10 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
+from etchr.mllm.journal import JournaledModel
 from etchr.mllm.logprobs import token_share
 from etchr.mllm.protocol import MLLM, CallFailed, Message, Reply, Sampling
 from etchr.rewards.settings import RewardConfig
 from etchr.seeds import server_seed
+
+
+class NoLogprobsError(ValueError):
+    """A reply without the log-probabilities that a dense reward needs."""
+
 
 Read = Callable[[Sequence[Reply]], Awaitable[Sequence[float | str]]]  # of each reply its value, or why it has none
 
@@ -24,12 +30,12 @@ async def dense_value(
 ) -> float:
     """The probability of `wanted` among `wanted` and `others` in one decoding at temperature 0: see `token_share`.
 
-    `ValueError` if the model gives no log-probabilities; `CallFailed` as in `mean_value`.
+    `NoLogprobsError` if the model gives no log-probabilities; `CallFailed` as in `mean_value`.
     """
 
     async def read(replies: Sequence[Reply]) -> list[float | str]:
         if any(reply.logprobs is None for reply in replies):
-            raise ValueError(
+            raise NoLogprobsError(
                 f"a dense reward needs log-probabilities and {model.name} gives none: set top_logprobs (20, say) of "
                 "the model, start its server so that it gives them, or set dense=false"
             )
@@ -44,12 +50,13 @@ async def _mean(
     model: MLLM, message: Message, read: Read, config: RewardConfig, seed: int, count: int, temperature: float
 ) -> float:
     values: list[float] = []
-    reason = ""
+    reason, asked = "", list[Sampling]()
     for attempt in range(config.retries + 1):
         wanted = count - len(values)
         try:
             sampling = Sampling(temperature, config.max_tokens, server_seed(seed, attempt), wanted)
             replies = await model.chat([message], sampling)
+            asked.append(sampling)
         except CallFailed as error:
             reason = str(error)
             break  # the client has done its own retrying
@@ -64,6 +71,9 @@ async def _mean(
         if len(values) == count:
             break
     if not values or 2 * len(values) < count:
+        if isinstance(model, JournaledModel):
+            for sampling in asked:
+                await model.forget([message], sampling)  # a server that is mended is asked anew
         raise CallFailed(f"{len(values)} of {count} decodings could be used; {reason}")
     return sum(values) / len(values)
 

@@ -81,6 +81,17 @@ class RewardPool:
             raise RuntimeError("a reward pool runs coroutines inside its `with` block only")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
+    def keep_for(self, iteration: int | None) -> None:
+        """From now on replies are kept as long as those of this iteration's rollout; None: for good."""
+        if self.rewards.journal is not None:
+            self.rewards.journal.iteration = iteration
+
+    def prune(self, iterations_from: int) -> None:
+        """Forget the scores and replies of rollouts before `iterations_from`."""
+        for kept in (self.cache, self.rewards.journal):
+            if kept is not None:
+                kept.prune(iterations_from)
+
     async def _score(self, iteration: int, key: str, sample: EditSample, edit: Image.Image, seed: int) -> Score:
         score = await self.rewards.score(sample, edit, seed)
         self.stats.missing += score.missing is not None
@@ -95,8 +106,9 @@ class RewardPool:
             with suppress(RuntimeError):  # the loop is closed already: the models could not be opened
                 loop.call_soon_threadsafe(self._stop.set)
             self._executor.shutdown()
-        if self.cache is not None:
-            self.cache.close()
+        for kept in (self.cache, self.rewards.journal):
+            if kept is not None:
+                kept.close()
 
     def _run(self, loop: asyncio.AbstractEventLoop, ready: "Future[None]") -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:

@@ -7,9 +7,11 @@ from typing import Any, Self
 
 from PIL import Image
 
+from etchr.mllm.journal import CallJournal, JournaledModel
 from etchr.mllm.protocol import MLLM, CallFailed
-from etchr.mllm.settings import build_model
+from etchr.mllm.settings import ModelConfig, build_model, model_fingerprint
 from etchr.rewards import find
+from etchr.rewards.decodings import NoLogprobsError
 from etchr.rewards.settings import RewardConfig
 from etchr.sample import EditSample
 from etchr.seeds import hash_seed
@@ -42,14 +44,23 @@ class Score:
 class EditRewards:
     """The rewards of a run: its models and its options."""
 
-    def __init__(self, reasoner: MLLM, judge: MLLM, config: RewardConfig) -> None:
-        self.reasoner, self.judge, self.config = reasoner, judge, config
+    def __init__(self, reasoner: MLLM, judge: MLLM, config: RewardConfig, journal: CallJournal | None = None) -> None:
+        self.reasoner, self.judge, self.config, self.journal = reasoner, judge, config, journal
+        self._is_dense: set[str] = set()  # rewards whose model has given log-probabilities
 
     @classmethod
-    def from_config(cls, config: RewardConfig, jitter_seed: int = 0) -> Self:
-        """With the models that `config` names; processes that run together give a `jitter_seed` each."""
-        reasoner = build_model(config.reasoner, jitter_seed)
-        return cls(reasoner, build_model(config.judge, jitter_seed) if config.judge else reasoner, config)
+    def from_config(cls, config: RewardConfig, jitter_seed: int = 0, journal: CallJournal | None = None) -> Self:
+        """With the models that `config` names, asked for what `journal` does not hold.
+
+        Processes that run together give a `jitter_seed` each.
+        """
+
+        def made(settings: ModelConfig) -> MLLM:
+            model = build_model(settings, jitter_seed)
+            return model if journal is None else JournaledModel(model, model_fingerprint(settings), journal)
+
+        reasoner = made(config.reasoner)
+        return cls(reasoner, made(config.judge) if config.judge else reasoner, config, journal)
 
     def models(self) -> list[MLLM]:
         """The models to open, each once: the reasoner, whom validation asks too, and a judge that is asked at all."""
@@ -65,18 +76,28 @@ class EditRewards:
         first, second = hash_seed(seed, 1), hash_seed(seed, 2)  # unrelated draws where M and J are one model
         guidance, correctness = find(config.guidance.kind), find(config.correctness.kind)
         guided, correct = await asyncio.gather(
-            _attempt("guidance", alpha, lambda: guidance(self.reasoner, sample, edit, config, first)),
-            _attempt("correctness", 1 - alpha, lambda: correctness(self.judge, sample, edit, config, second)),
+            self._attempt("guidance", alpha, lambda: guidance(self.reasoner, sample, edit, config, first)),
+            self._attempt("correctness", 1 - alpha, lambda: correctness(self.judge, sample, edit, config, second)),
         )
         reasons = "; ".join(reason for _, reason in (guided, correct) if reason)
         return Score(guided[0], correct[0], reasons or None)
 
+    async def _attempt(
+        self, name: str, weight: float, reward: Callable[[], Awaitable[float]]
+    ) -> tuple[float | None, str]:
+        """The value of a reward, or why there is none; one without weight is not asked for.
 
-async def _attempt(name: str, weight: float, reward: Callable[[], Awaitable[float]]) -> tuple[float | None, str]:
-    """The value of a reward, or why there is none; one without weight is not asked for."""
-    if weight == 0:
-        return None, ""
-    try:
-        return await reward(), ""
-    except CallFailed as error:
-        return None, f"{name}: {error}"
+        That a reply lacks log-probabilities is an error while none has had them, for then no reply can mend it.
+        """
+        if weight == 0:
+            return None, ""
+        try:
+            value = await reward()
+        except NoLogprobsError as error:
+            if name not in self._is_dense:
+                raise
+            return None, f"{name}: {error}"
+        except CallFailed as error:
+            return None, f"{name}: {error}"
+        self._is_dense.add(name)
+        return value, ""

@@ -10,7 +10,8 @@ from torch import Tensor
 from etchr.rl import ADVANTAGES
 
 NAN = float("nan")
-DIGITS = 12
+DIGITS = 12  # to which sums are rounded
+REWARD_DIGITS = 6  # rewards that differ by less are equal: shares of at most 128 decodings, or dense probabilities
 
 
 def win_rates(reward: Tensor, ties: float = 0.5, margin: float = 0.0) -> Tensor:
@@ -60,7 +61,10 @@ def advantages(
     - `win_rate` (paper): win rates under R = alpha r_guide + (1 - alpha) r_correct, normalised within the group.
     - `gdpo` (released code): each reward normalised within the group, weighted sum, normalised over the whole batch.
     - `zscore`: R normalised within the group.
+
+    Rewards count to `REWARD_DIGITS` decimals: what lies behind is rounding, and would be blown up to whole deviations.
     """
+    guidance, correctness = (values.double().round(decimals=REWARD_DIGITS) for values in (guidance, correctness))
     reward = combined_reward(guidance, correctness, alpha)
     if name == "win_rate":
         return z_scores(win_rates(reward, ties, margin))

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from etchr.mllm.journal import CallJournal
 from etchr.rewards.cache import RewardCache, score_key
 from etchr.rewards.pool import RewardPool
 from etchr.rewards.score import EditRewards, Score
@@ -56,7 +57,8 @@ def train(config: RlConfig) -> Path:
     with open_run(config, runtime, inputs) as run:
         if not run.is_finished():
             cache = RewardCache(run.folder / "rewards", runtime.rank)
-            with RewardPool(EditRewards.from_config(config.reward, runtime.rank), cache) as pool:
+            calls = CallJournal(run.folder / "calls", runtime.rank)
+            with RewardPool(EditRewards.from_config(config.reward, runtime.rank, calls), cache) as pool:
                 state = build_policy(config, runtime, inputs.base)
                 trainer = RlTrainer(config, run, state, pool)
                 trainer.fit()
@@ -113,6 +115,7 @@ class RlTrainer:
         """One rollout and the updates on it."""
         config, moments = self.config, Moments()
         begin = time.perf_counter()
+        self.pool.keep_for(iteration)
         self.algorithm.prepare()
         groups = self.sample(iteration)
         sampled = time.perf_counter()
@@ -235,12 +238,12 @@ class RlTrainer:
 
     def _save(self, done: int) -> None:
         self.run.save(done, self.state)
-        assert self.pool.cache is not None
-        self.pool.cache.prune(min(self.run.checkpoints.steps(), default=0))
+        self.pool.prune(min(self.run.checkpoints.steps(), default=0))
 
     def _validate(self, done: int) -> None:
         """Rewards and pictures with the weights that would be saved now; the best ones are kept."""
         assert self.validation is not None
+        self.pool.keep_for(None)  # unchanged edits come up again
         values, page = self.validation(done)
         keep_best(self.run, self.state, done, values, self.journal.best())
         self.journal.write(done, values, page, "held_out")

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
+from etchr.nano.reader import Reader
 from etchr.rl.__main__ import main as rl
 from etchr.sft.__main__ import main as sft
 from tests.evaluation import faulty
 from tests.evaluation.fakes import write_data
 from tests.mllm.fake_server import FakeServer, serving
 from tests.processes import CHILDREN, ROOT, environment
-from tests.rewards.fakes import BreakableServer
+from tests.rewards.fakes import CountingServer
 from tests.rl import runs as rl_runs
 from tests.sft import runs as sft_runs
 from tests.sft.runs import weights
@@ -93,35 +94,9 @@ def test_kills_of_stage_one(tiny, pairs, tmp_path, tally):
     tally(f"SFT runs that end as an undisturbed one, through {SFT_KILLS} kills", len(folders), held)
 
 
-class Counting(BreakableServer):
-    """The reader's server, which notes each request that it has answered."""
-
-    def __init__(self) -> None:
-        from etchr.nano.reader import Reader
-
-        super().__init__(Reader(error_rate=0.5))
-        self.answered: Counter[bytes] = Counter()
-
-    async def __call__(self, scope, receive, send) -> None:
-        body, whole = bytearray(), [False]
-
-        async def heard():
-            message = await receive()
-            body.extend(message.get("body", b""))
-            whole[0] |= message["type"] == "http.request" and not message.get("more_body")
-            return message
-
-        async def sent(message) -> None:
-            await send(message)
-            if whole[0] and message["type"] == "http.response.body" and scope["path"].endswith("/chat/completions"):
-                self.answered[bytes(body)] += 1
-
-        await super().__call__(scope, heard, sent)
-
-
 def test_kills_of_stage_two(tiny, pairs, tmp_path, tally):
     """Validation included. What may be asked again is what was under way at a kill."""
-    server = Counting()
+    server = CountingServer(Reader(error_rate=0.5))
     with serving(server) as url:
 
         def words(out: Path) -> list[str]:

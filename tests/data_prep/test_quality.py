@@ -541,7 +541,7 @@ def test_hostile_and_endless_texts_stay_texts_of_bounded_length(tmp_path, known)
     harmless = {(tag, *attrs) for tag, attrs in Page(html_of(known)).tags}
     rows = [
         sample(HOSTILE, picture(1), HOSTILE, task=HOSTILE, answer=HOSTILE, answer_type=HOSTILE, split=HOSTILE),
-        sample("long", picture(2), HOSTILE + "q" * 100_000, answer="a" * 100_000, answer_type="\ud800" * 500),
+        sample("long", picture(2), HOSTILE + "q" * 19_000, answer="a" * 19_000, answer_type="\ud800" * 500),
     ]
     write_parquet(rows, tmp_path / "hostile" / "train.parquet")
     report_of(tmp_path, paths=[str(tmp_path / "hostile")])

@@ -9,10 +9,11 @@ from PIL import Image
 
 from etchr.editor.batching import EditFailed
 from etchr.editor.settings import RemoteConfig
+from etchr.mllm.journal import CallJournal, JournaledModel
 from etchr.mllm.protocol import GREEDY, CallFailed, Reply, Sampling, user_message
 from evaluation.factory import edit_identity, hub_commit, kept_identity
 from evaluation.settings import EditingConfig, SystemConfig
-from evaluation.store import CallJournal, EditStore, JournaledModel
+from evaluation.store import EditStore
 from tests.evaluation.dialogue import SOURCE, Painter
 
 HUB = "org/klein"

@@ -4,6 +4,7 @@ behind a server that can be broken."""
 import asyncio
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +133,31 @@ class BreakableServer:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(length).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": self.fault == "hang up"})
+
+
+class CountingServer(BreakableServer):
+    """The reader's server, which notes how often it has answered each request."""
+
+    def __init__(self, reader: Reader | None = None) -> None:
+        super().__init__(reader)
+        self.answered: Counter[bytes] = Counter()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, whole = bytearray(), [False]
+
+        async def heard() -> Any:
+            message = await receive()
+            body.extend(message.get("body", b""))
+            whole[0] |= message["type"] == "http.request" and not message.get("more_body")
+            return message
+
+        async def sent(message: Any) -> None:
+            await send(message)
+            ends = message["type"] == "http.response.body" and not message.get("more_body")
+            if whole[0] and ends and scope["path"].endswith("/chat/completions"):
+                self.answered[bytes(body)] += 1
+
+        await super().__call__(scope, heard, sent)
 
 
 def make_client(*base_urls: str, **options: Any) -> ChatClient:

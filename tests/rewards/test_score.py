@@ -5,11 +5,12 @@ import json
 
 import pytest
 
+from etchr.mllm.journal import CallJournal, JournaledModel
 from etchr.mllm.protocol import CallFailed
 from etchr.mllm.settings import ModelConfig
 from etchr.rewards.score import EditRewards, Score
-from etchr.rewards.settings import RewardConfig
-from tests.rewards.fakes import BAD, EDIT, GOOD, GatedModel, ScriptedModel, make_sample
+from etchr.rewards.settings import CorrectnessConfig, RewardConfig
+from tests.rewards.fakes import BAD, EDIT, GOOD, GatedModel, ScriptedModel, make_sample, tokens
 
 RIGHT, WRONG = "\\boxed{7}", "\\boxed{8}"
 
@@ -38,6 +39,42 @@ def test_a_wrong_edit_scores_zero_and_a_failed_call_scores_nothing():
 
 
 @pytest.mark.parametrize(("alpha", "kinds", "wanted"), [(1.0, ["answer"], (1.0, None)), (0.0, ["judge"], (None, 1.0))])
+def test_a_reward_that_was_answered_is_not_asked_again_with_its_sibling(tmp_path):
+    """The judge is away; the guesses stay, also for a process that starts anew."""
+    config = RewardConfig(num_decodings=2)
+    replies = {"answer": [[RIGHT, WRONG]], "judge": [CallFailed("judge down"), GOOD]}
+    model, kinds = ScriptedModel(replies), []
+    for _ in range(3):
+        journal = CallJournal(tmp_path)
+        kept = JournaledModel(model, {}, journal)
+        got = asyncio.run(EditRewards(kept, kept, config, journal).score(make_sample(), EDIT, 1))
+        kinds.append(len(model.calls))
+        journal.close()
+    assert got == Score(0.5, 1.0)
+    assert [call.kind for call in model.calls] == ["answer", "judge", "judge"]
+    assert kinds == [2, 3, 3]
+
+
+def test_a_dense_reward_without_log_probabilities_is_missing_unless_none_ever_came():
+    dense = {"correctness": CorrectnessConfig(dense=True), "guidance_weight": 0.0}
+    with_odds = tokens({"1": 0.75, "0": 0.25})
+    rewards = EditRewards(model := ScriptedModel({"judge": [GOOD]}), model, RewardConfig(**dense))
+
+    def correctness():
+        return asyncio.run(rewards.score(make_sample(), EDIT, 1))
+
+    with pytest.raises(ValueError, match="scripted gives none: set top_logprobs"):
+        correctness()
+    for reply in (with_odds, GOOD, with_odds):
+        model.script["judge"] = [reply]
+        got = correctness()
+        if reply is GOOD:
+            assert got.correctness is None
+            assert got.missing.startswith("correctness: a dense reward needs log-probabilities")
+        else:
+            assert got.correctness == pytest.approx(0.75)
+
+
 def test_a_reward_without_weight_is_not_asked_for(alpha, kinds, wanted):
     model = ScriptedModel({"answer": [RIGHT], "judge": [GOOD]})
     got = score(model, guidance_weight=alpha)

@@ -192,6 +192,20 @@ def test_gdpo_lets_a_small_difference_in_one_reward_count_as_much_as_a_large_one
     assert advantages("zscore", guidance, correctness, 0.5)[0, 2] > 0.8  # R knows which of the two is large
 
 
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_what_rounding_leaves_is_no_difference(name):
+    """Rewards count to six decimals: 0.1 + 0.2 is 0.3, and a billionth is not blown up to a whole deviation."""
+    flat = table([0.5, 0.5, 0.5, 0.5])
+    for values in ([0.1 + 0.2, 0.3, 0.3, 0.1 + 0.2], [0.5, 0.5 + 1e-9, 0.5 - 1e-9, 0.5]):
+        for guidance, correctness in ((table(values), flat), (flat, table(values))):
+            got = advantages(name, guidance, correctness, 0.5)
+            assert got.tolist() == [[0.0] * 4]
+    apart = table([0.3, 0.1 + 0.2, 0.4, 0.4])
+    got = advantages(name, apart, flat, 0.5)[0].tolist()
+    assert got == pytest.approx([-got[2], -got[2], got[2], got[2]])
+    assert got[2] > 0.5
+
+
 def test_an_unknown_advantage_is_named():
     with pytest.raises(ValueError, match=r"advantage='grpo' must be one of win_rate, gdpo, zscore"):
         advantages("grpo", table([1.0, 0.0]), table([1.0, 0.0]), 0.5)

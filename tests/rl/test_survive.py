@@ -7,10 +7,12 @@ import torch
 
 from etchr.config import compose
 from etchr.mllm.settings import build_model
+from etchr.nano.reader import Reader
 from etchr.rl.__main__ import main
 from etchr.rl.settings import RlConfig
 from etchr.rl.trainer import TooManyMissing, train
 from tests.mllm.fake_server import dead_url, serving
+from tests.rewards.fakes import CountingServer
 from tests.rl.fakes import LateServer
 from tests.rl.runs import lines, scores, trainer, words
 from tests.sft.runs import weights
@@ -121,6 +123,16 @@ def test_a_server_that_dies_and_comes_back_elsewhere(healthy, tiny, pairs, tmp_p
     with serving(server_with(None)) as url:
         train(over(url, tiny, pairs, tmp_path))
     assert_same(tmp_path, healthy)
+
+
+@pytest.mark.parametrize("more", [(), ("validation.every=1", "save_every=1", "keep_checkpoints=1")])
+def test_no_question_is_asked_twice(tiny, pairs, tmp_path, more):
+    """Whatever is forgotten of scores, and though a validation after an idle update looks at the same edits again."""
+    server = CountingServer(Reader(error_rate=0.5))
+    with serving(server) as url:
+        train(over(url, tiny, pairs, tmp_path, "optim.lr=1e-12", "reward.guidance_weight=0.5", "iterations=3", *more))
+    assert len(server.answered) >= 48
+    assert set(server.answered.values()) == {1}
 
 
 def test_a_server_that_is_not_there_is_said_before_anything_is_made(tiny, pairs, tmp_path):
