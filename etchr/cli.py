@@ -139,7 +139,7 @@ def ask(
         route, prompts = _route(family, question), Router.load(router)
         prompt = instruction
         if instruction is None and route.family is not None and route.asks_for_edit(min_confidence):
-            prompt = prompts.prompt(question, route.family)
+            prompt = prompts.prompt(question, route.family, choice)
         if len(image) > 1 and not base_url:
             raise ValueError("the embedded reader knows questions about one picture only; give --base-url and --model")
         picture, *others = pictures = _open(image)

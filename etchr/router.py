@@ -10,6 +10,7 @@ A question whose family nobody has stated is routed by a rule on its words, or b
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,7 @@ _FOLDER = Path(__file__).parent.parent / "configs" / "router"
 DEFAULT_ROUTER = _FOLDER / "default.yaml"
 DEFAULT_WORDS = _FOLDER / "words.yaml"  # of the local rule; made by python -m data_prep.routing
 NO_FAMILY = "none"
+KEYS = {"sentence", "candidates"}  # of a family in a router file
 MIN_CONFIDENCE = 0.5  # of a guessed family; below it no edit is asked for
 MAX_QUESTION = 4_000  # characters of a question that the rule reads
 
@@ -42,21 +44,34 @@ class Router:
     """The meta-prompt of each family that an editor knows."""
 
     meta_prompts: dict[TaskFamily, str]
+    with_candidates: frozenset[TaskFamily] = frozenset()  # families whose prompts hold the options behind the question
 
     @classmethod
     def load(cls, path: str | Path = DEFAULT_ROUTER) -> "Router":
-        """Read `family: sentence` lines; `ValueError` for a missing file, an unknown family or an empty sentence."""
-        entries = _read_yaml(Path(path), "router file", "a sentence", DEFAULT_ROUTER)
-        for family, sentence in entries.items():
-            if not isinstance(sentence, str):
-                raise ValueError(f"router file {path}: {family} must be a sentence (or '' for none), got {sentence!r}")
-        return cls({TaskFamily.parse(family): sentence.strip() for family, sentence in entries.items()})
+        """Read `family: sentence` lines; `ValueError` for a missing file, an unknown family or what is no sentence.
 
-    def prompt(self, question: str, family: str | TaskFamily) -> str:
+        In the place of a sentence `{sentence: ..., candidates: true}` puts the options behind the question.
+        """
+        entries = _read_yaml(Path(path), "router file", "a sentence", DEFAULT_ROUTER)
+        sentences, with_candidates = dict[TaskFamily, str](), set[TaskFamily]()
+        for name, entry in entries.items():
+            family = TaskFamily.parse(name)
+            known = entry if isinstance(entry, dict) else {"sentence": entry}
+            sentence, candidates = known.get("sentence"), known.get("candidates", False)
+            if not isinstance(sentence, str) or not isinstance(candidates, bool) or known.keys() - KEYS:
+                raise ValueError(f"router file {path}: {name} must be a sentence (or '' for none), got {entry!r}")
+            sentences[family] = sentence.strip()
+            with_candidates |= {family} if candidates else set()
+        return cls(sentences, frozenset(with_candidates))
+
+    def prompt(self, question: str, family: str | TaskFamily, choices: Sequence[str] | None = None) -> str:
         """The editing prompt for `question`; `ValueError` if the family is unknown or has no meta-prompt here."""
         family = TaskFamily.parse(family)
         if family not in self.meta_prompts:
             raise ValueError(f"the router has no meta-prompt for {family}; it has: {', '.join(self.meta_prompts)}")
+        if choices and family in self.with_candidates:
+            listed = " ".join(f"{chr(ord('A') + place)}. {choice}" for place, choice in enumerate(choices))
+            question = f"{question} Candidates: {listed}"
         return f"{self.meta_prompts[family]} {question}".strip()
 
 

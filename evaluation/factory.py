@@ -197,7 +197,9 @@ def router_of(config: EvalConfig, system: SystemConfig) -> Router:
 
 def meta_prompts(path: str | None) -> dict[str, str]:
     """The meta-prompts in a router's file as JSON; those of the default one without a path."""
-    return {str(family): words for family, words in Router.load(path or DEFAULT_ROUTER).meta_prompts.items()}
+    router = Router.load(path or DEFAULT_ROUTER)
+    listed = {family: " + candidates" for family in router.with_candidates}
+    return {str(family): words + listed.get(family, "") for family, words in router.meta_prompts.items()}
 
 
 def _task_identity(config: EvalConfig, task: Task) -> dict[str, Any]:

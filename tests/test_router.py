@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from etchr.families import TASK_FAMILY, TaskFamily
-from etchr.router import Route, Router, WordRule, question_words, route_by_rule
+from etchr.router import DEFAULT_ROUTER, Route, Router, WordRule, question_words, route_by_rule
 
 
 def test_the_default_router_knows_every_family():
@@ -26,12 +26,24 @@ def test_a_user_can_replace_it(tmp_path):
         router.prompt("How?", "view3d")
 
 
+def test_the_candidates_stand_behind_the_question_where_a_router_says_so():
+    router = Router.load(DEFAULT_ROUTER.with_name("paper.yaml"))
+    asked = router.prompt("Which is nearer?", "view3d", ("the chair", "the table"))
+    assert asked.endswith(" helps answer the question. Which is nearer? Candidates: A. the chair B. the table")
+    assert router.prompt("Which is nearer?", "view3d").endswith(" question. Which is nearer?")
+    assert "chair" not in router.prompt("Which?", "chart", ("the chair", "the table"))
+    assert "chair" not in Router.load().prompt("Which?", "view3d", ("the chair", "the table"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("- a\n", "must map each task family"),
         ("sudoku: Solve.\n", "unknown task family 'sudoku'; known: perception, chart, logic, jigsaw, view3d"),
         ("jigsaw: 3\n", "must be a sentence"),
+        ("jigsaw: {candidates: true}\n", "must be a sentence"),
+        ("jigsaw: {sentence: a, candidates: 1}\n", "must be a sentence"),
+        ("jigsaw: {sentence: a, options: true}\n", "must be a sentence"),
         ("jigsaw: [\n", "is not YAML"),
     ],
 )

@@ -17,6 +17,7 @@ from etchr.checks import Count, Natural, OneOf, Share, check
 from etchr.mllm.judge import Grader
 from etchr.mllm.settings import ModelConfig
 
+View = Annotated[str, OneOf("both", "edit")]
 Split = Annotated[str, OneOf("train", "val", "test")]
 
 
@@ -32,6 +33,7 @@ class FilterConfig:
     quota: Count | None = 2000  # samples kept of each family; null: all
     order_seed: int = 0  # of the order in which quotas are filled, in which the samples are asked about too
     stop_at_quota: bool = False  # ask about no sample after its family's quota is full; larger quotas ask later
+    view: View = "both"  # what M sees beside the picture alone: both (source and edit) or edit (Eq. 1: the edit alone)
     reasoner: ModelConfig = field(default_factory=ModelConfig)  # M, which answers
     num_decodings: Count = 1  # k, of each question from each side (paper: 1)
     temperature: Annotated[float, Interval(ge=0, le=2)] = 0.0  # of the decodings (paper: 0); of several, above 0

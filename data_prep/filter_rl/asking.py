@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from data_prep.filter_rl import FilterConfig
-from data_prep.filter_rl.verdicts import VIEWS, Candidate, Verdicts, ViewVerdict, question_prompt
+from data_prep.filter_rl.verdicts import VIEWS, Candidate, Verdicts, ViewVerdict, question_prompt, with_source
 from etchr.concurrent import for_each
 from etchr.families import TaskFamily
 from etchr.mllm.answers import answer_type, extract_answer
@@ -142,10 +142,11 @@ class _Asking:
 
     async def _answers(self, model: MLLM, sample: EditSample, view: str, seed: int) -> list[str | None]:
         """What M answers, once for each decoding; raises `CallFailed`."""
-        images = [sample.image] if view == "raw" or sample.edit_image is None else [sample.image, sample.edit_image]
+        images = [sample.image] if view == "raw" or with_source(view, self.config) else []
+        images += [sample.edit_image] if view == "edit" and sample.edit_image is not None else []
         count, kind = self.config.num_decodings, answer_type(sample)
         sampling = Sampling(self.config.temperature, self.config.max_tokens, seed, count)
-        replies = await model.chat([user_message(question_prompt(sample, view), *images)], sampling)
+        replies = await model.chat([user_message(question_prompt(sample, view, self.config), *images)], sampling)
         if len(replies) < count:
             raise CallFailed(f"{model.name} gave {len(replies)} of {count} replies")
         return [

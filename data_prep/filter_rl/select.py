@@ -97,7 +97,7 @@ def read_pool(files: Sequence[Path], config: FilterConfig) -> Pool:
             sample = from_row(row, _header)
             if sample.id in found:
                 raise ValueError("its id occurs before")
-            found[sample.id] = number, sample.family, _keys(sample, row, alike, config.grade)
+            found[sample.id] = number, sample.family, _keys(sample, row, alike, config)
         except ValueError as error:
             family = row["family"] if row["family"] in set(TaskFamily) else UNKNOWN
             reason = str(error).removeprefix(f"bad row {row['id']!r}: ").removeprefix(f"sample {row['id']!r}: ")
@@ -111,11 +111,11 @@ def read_pool(files: Sequence[Path], config: FilterConfig) -> Pool:
     return pool
 
 
-def _keys(sample: EditSample, row: dict[str, Any], alike: dict[str, Any], grade: str) -> dict[str, str]:
+def _keys(sample: EditSample, row: dict[str, Any], alike: dict[str, Any], config: FilterConfig) -> dict[str, str]:
     if sample.edit_image is None:
         raise ValueError("it has no edit_image")
     ground_truth(sample)
-    return verdict_keys(sample, {"raw": row["image"]["bytes"], "edit": row["edit_image"]["bytes"]}, alike, grade)
+    return verdict_keys(sample, {"raw": row["image"]["bytes"], "edit": row["edit_image"]["bytes"]}, alike, config)
 
 
 def _header(data: bytes) -> ImageHeader:

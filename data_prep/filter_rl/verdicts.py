@@ -1,6 +1,6 @@
 """What the understanding model M makes of the candidates: kept in a file, under a name that says what decided it.
 
-There are two views of a sample: `raw` shows M the source, `edit` the source and the ground-truth edit.
+There are two views of a sample: `raw` shows M the source, `edit` the ground-truth edit, by default with the source.
 """
 
 import hashlib
@@ -68,7 +68,9 @@ def _source_digest(*modules: ModuleType) -> str:
     return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:16]
 
 
-def verdict_keys(sample: EditSample, pictures: dict[str, bytes], alike: dict[str, Any], grade: str) -> dict[str, str]:
+def verdict_keys(
+    sample: EditSample, pictures: dict[str, bytes], alike: dict[str, Any], config: FilterConfig
+) -> dict[str, str]:
     """Of each view a digest of all that decides its verdict; samples of one content share them.
 
     `pictures` are the encoded source (raw) and edit, `alike` is what `asked_alike` gives. The pixels of `sample` are
@@ -76,21 +78,27 @@ def verdict_keys(sample: EditSample, pictures: dict[str, bytes], alike: dict[str
     """
     digests = {view: hashlib.sha256(pictures[view]).hexdigest() for view in VIEWS}
     keys = {}
-    for view, seen in (("raw", digests["raw"]), ("edit", digests["raw"] + digests["edit"])):
+    for view, seen in digests.items():
         content = {
-            "prompt": question_prompt(sample, view),
-            "pictures": seen,
+            "prompt": question_prompt(sample, view, config),
+            "pictures": digests["raw"] + seen if with_source(view, config) else seen,
             "graded": [answer_type(sample), sample.answer, sample.choices, sample.meta.get("grid")],
             **alike,
         }
-        if may_ask(sample, grade):
-            content["graded_by"] = [grade, GRADE, MAX_GRADED, _source_digest(judge, verdict, markup)]
+        if may_ask(sample, config.grade):
+            content["graded_by"] = [config.grade, GRADE, MAX_GRADED, _source_digest(judge, verdict, markup)]
         keys[view] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
     return keys
 
 
-def question_prompt(sample: EditSample, view: str) -> str:
-    return answer_prompt(sample.question, sample.choices, answer_type(sample), with_edit=view == "edit")
+def with_source(view: str, config: FilterConfig) -> bool:
+    """Whether a view shows the source beside the edit."""
+    return view == "edit" and config.view == "both"
+
+
+def question_prompt(sample: EditSample, view: str, config: FilterConfig) -> str:
+    """What M is asked about a view; an edit that is shown alone is not announced as one, as in the guidance reward."""
+    return answer_prompt(sample.question, sample.choices, answer_type(sample), with_edit=with_source(view, config))
 
 
 class Verdicts:

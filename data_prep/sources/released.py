@@ -7,9 +7,10 @@ it there and train with router=configs/router/none.yaml, or read the meta-prompt
 data_prep.sources.meta_prompts` and give the file that it writes as meta_prompts= here, which cuts them off, and as
 router= to training and inference. The family is known by the prompt's words. An edited picture of another size than its
 source is resized to it. The whole prompt stays in meta as the instruction. A row of the SFT set without an answer gets
-a stand-in, marked in meta, which Stage II refuses; in the GRPO set such a row is left out. Each set has a folder of its
-own below out=: released_sft, released_grpo and released_dl3dv2k. The last one is for evaluation, so val_share is taken
-as 0 for it and all its rows are in split=train."""
+a stand-in, marked in meta, which Stage II refuses; in the GRPO set such a row is left out. Of a row with a list of
+questions one is drawn by seed=, as the released reward draws one. Each set has a folder of its own below out=:
+released_sft, released_grpo and released_dl3dv2k. The last one is for evaluation, so val_share is taken as 0 for it and
+all its rows are in split=train."""
 
 import hashlib
 import json
@@ -158,7 +159,7 @@ class Released(Source):
             for name in ("path", "edit_path", *(f"label_{n}" for n in self.layout.labels))
             if (label := labels[name])
         ]
-        asked = self._asked_dl3dv(row, prompt) if self.layout.kind == "dl3dv2k" else self._asked(row, prompt, said)
+        asked = self._asked_dl3dv(row, prompt) if self.layout.kind == "dl3dv2k" else self._asked(row, prompt, said, rng)
         image = decode_image(source.data)
         edit, about = (
             (None, {}) if target is None else aligned(decode_image(target.data), image, self.config.max_stretch)
@@ -196,13 +197,17 @@ class Released(Source):
             raise ValueError(f"{layout.target} holds no picture: without the edit there is nothing to imitate")
         return found[0], edits[0] if edits else None
 
-    def _asked(self, row: dict[str, Any], prompt: str, labels: Sequence[str]) -> Asked:
+    def _asked(self, row: dict[str, Any], prompt: str, labels: Sequence[str], rng: random.Random) -> Asked:
         """What a row of the two training sets asks."""
         family = family_of(prompt, labels, self.config.box_family)
         question = prompt if self.router is None else cut(prompt, family, self.router)
         value = row[self.layout.answer] if self.layout.answer else None
-        answer = first_answer(value)
         meta: dict[str, Any] = {"instruction": prompt}
+        if pairs := question_pairs(value):
+            place = rng.randrange(len(pairs))
+            question, value = text(pairs[place]["question"], "question"), pairs[place].get("answer")
+            meta |= {"pair": place, "num_pairs": len(pairs)}
+        answer = first_answer(value)
         if answer is None:
             if self.layout.kind == "grpo":
                 raise ValueError("the row has no answer, which Stage II needs")
@@ -289,6 +294,14 @@ def aligned(edit: Image.Image, source: Image.Image, max_stretch: float) -> tuple
 
 
 # --------------------------------------------------------------------------------------------------------- answers
+
+
+def question_pairs(value: Any) -> list[dict[str, Any]]:
+    """The questions with answers in a cell. The released reward asks one of them, drawn at random, not the prompt."""
+    value = [value] if isinstance(value, dict) else value
+    return (
+        [pair for pair in value if isinstance(pair, dict) and pair.get("question")] if isinstance(value, list) else []
+    )
 
 
 def first_answer(value: Any) -> str | None:

@@ -70,9 +70,10 @@ async def grade(answer: str | None, sample: EditSample, judge: Judge | None, how
     the judge of everything (the released one). Without a judge the rules decide. `ValueError` if the sample's own
     answer cannot be read.
     """
-    right = is_correct(answer, sample)
-    if answer is None or judge is None or not may_ask(sample, how) or (right and how == "auto"):
-        return Grade(right)
+    if answer is None or judge is None or not may_ask(sample, how):
+        return Grade(is_correct(answer, sample))
+    if how == "auto" and is_correct(answer, sample):
+        return Grade(True)
     return await judge.verdict(grade_prompt(sample.question, sample.choices, ground_truth(sample), answer))
 
 

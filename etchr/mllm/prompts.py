@@ -157,6 +157,17 @@ ANSWER_FORMAT = {
 }
 
 
+# In the released code's manner, in our words: a box (two families), a path, a restored picture, a new view.
+_SHORT_BOX = "Question: {question}\nDoes the red box in the image hold what the question is about, and little else?"
+SHORT_JUDGE = {
+    "perception": _SHORT_BOX,
+    "chart": _SHORT_BOX,
+    "logic": "Does the path drawn in the image lead from the start to the goal without leaving what may be walked on?",
+    "jigsaw": "Is the image one whole picture, with all pieces in their places and no seams?",
+    "view3d": "Question: {question}\nDoes the image show the scene from a view that helps to answer the question?",
+}
+
+
 def options_block(choices: Sequence[str] | None) -> str:
     """The options as lines `A. ...`, preceded by a line break; empty without choices."""
     return "".join(f"\n{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(choices or ()))
@@ -237,6 +248,16 @@ def judge_prompt(
         options=options_block(choices),
         closing=JUDGE_CLOSING[view],
     )
+
+
+def short_answer_prompt(question: str, choices: Sequence[str] | None) -> str:
+    """The question as the released guidance reward asks it: for a short answer, whose whole reply is graded."""
+    return f"{question}{options_block(choices)}\nAnswer with the option, word or number alone."
+
+
+def short_judge_prompt(family: str, question: str) -> str:
+    """The correctness judge's prompt in the manner of the released code: four kinds, of which two hold no question."""
+    return f"{SHORT_JUDGE[family].format(question=question)} Reply with 1 if so, with 0 if not, and with nothing else."
 
 
 def grade_prompt(question: str, choices: Sequence[str] | None, reference: str, candidate: str) -> str:

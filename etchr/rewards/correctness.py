@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from etchr.mllm.prompts import judge_prompt
+from etchr.mllm.prompts import judge_prompt, short_judge_prompt
 from etchr.mllm.protocol import MLLM, Reply, user_message
 from etchr.mllm.verdict import NEGATIVE, POSITIVE, accepts
 from etchr.rewards.decodings import dense_value, mean_value, tail
@@ -20,11 +20,19 @@ async def correctness(judge: MLLM, sample: EditSample, edit: Image.Image, config
         if sample.edit_image is None:
             raise ValueError(f"sample {sample.id!r} has no ground-truth edit to show; set correctness.view=both")
         images.append(sample.edit_image)
+    if config.prompts == "released":
+        message = user_message(short_judge_prompt(sample.family, sample.question), *images)
+        return await mean_value(judge, message, _bare_verdicts, config, seed)
     prompt = judge_prompt(sample.task, sample.family, sample.question, sample.choices, view)
     message = user_message(prompt, *images)
     if config.correctness.dense:
         return await dense_value(judge, message, POSITIVE, NEGATIVE, config, seed)
     return await mean_value(judge, message, _verdicts, config, seed)
+
+
+async def _bare_verdicts(replies: Sequence[Reply]) -> list[float | str]:
+    """1 for a reply that is exactly `1`; whatever else it says is 0, as in the released code."""
+    return [float(reply.text.strip() == "1") for reply in replies]
 
 
 async def _verdicts(replies: Sequence[Reply]) -> list[float | str]:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from etchr.mllm.answers import answer_type, extract_answer, ground_truth
 from etchr.mllm.judge import Grade, Judge, grade_all
-from etchr.mllm.prompts import answer_prompt
+from etchr.mllm.prompts import answer_prompt, short_answer_prompt
 from etchr.mllm.protocol import MLLM, Reply, user_message
 from etchr.rewards.decodings import dense_value, mean_value, tail
 from etchr.rewards.settings import RewardConfig
@@ -19,7 +19,12 @@ async def guidance(reasoner: MLLM, sample: EditSample, edit: Image.Image, config
     kind = answer_type(sample)
     truth = ground_truth(sample)
     both = config.guidance.view == "both"
-    prompt = answer_prompt(sample.question, sample.choices, kind, with_edit=both)
+    is_short = config.prompts == "released"
+    prompt = (
+        short_answer_prompt(sample.question, sample.choices)
+        if is_short
+        else answer_prompt(sample.question, sample.choices, kind, with_edit=both)
+    )
     message = user_message(prompt, *([sample.image, edit] if both else [edit]))
     if config.guidance.dense and kind == "option" and sample.choices:
         letters = {chr(ord("A") + index) for index in range(len(sample.choices))}
@@ -30,7 +35,10 @@ async def guidance(reasoner: MLLM, sample: EditSample, edit: Image.Image, config
     ] = {}  # of what was answered before: decodings that are asked for again may repeat it
 
     async def read(replies: Sequence[Reply]) -> list[float | str]:
-        answers = [extract_answer(reply.text, kind, sample.choices) for reply in replies]
+        answers = [
+            reply.text.strip() or None if is_short else extract_answer(reply.text, kind, sample.choices)
+            for reply in replies
+        ]
         new = [answer for answer in answers if answer is not None and answer not in grades]
         grades.update(await grade_all(new, sample, judge, config.guidance.grade))
         return [

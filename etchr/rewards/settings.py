@@ -48,6 +48,7 @@ class RewardConfig:
     num_decodings: Count = 8  # K, of each reward
     temperature: Annotated[float, Interval(ge=0, le=2)] = 0.7  # of the decodings; a dense reward takes one at 0
     max_tokens: Count = 1024  # of one decoding; a reply that is cut off there counts as not given
+    prompts: Annotated[str, OneOf("ours", "released")] = "ours"  # released: short, and the bare reply counts (RL.md)
     retries: Natural = 2  # times that what could not be read is asked for again, with another seed
     overlap: bool = True  # ask while sampling goes on; false: only after it, as the released code does
     max_missing: Share = 0.5  # share of a rollout's edits without a score above which the run stops

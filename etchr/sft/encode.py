@@ -15,6 +15,7 @@ from etchr.editor.tokens import Grid
 from etchr.sft.cache import DiskCache, MemoryCache, NoCache, TensorCache, weights_digest
 from etchr.sft.data import MicroBatch, Picture, StepLoader
 from etchr.sft.objective import Pairs
+from etchr.sft.released import pixel_values
 from etchr.training.data import Size
 from etchr.training.plan import chunks, chunks_of_one_size
 
@@ -27,8 +28,10 @@ class PairEncoder:
     unbroken one. `fill` is the fast way: batches, but always the same ones.
     """
 
-    def __init__(self, editor: KleinEditor, latents: TensorCache, texts: TensorCache) -> None:
-        self.editor, self.latents, self.texts = editor, latents, texts
+    def __init__(
+        self, editor: KleinEditor, latents: TensorCache, texts: TensorCache, released_rounding: bool = False
+    ) -> None:
+        self.editor, self.latents, self.texts, self.released_rounding = editor, latents, texts, released_rounding
 
     def __call__(self, batch: MicroBatch, dropped: Sequence[bool] | None = None) -> Pairs:
         """The pairs on the editor's device; prompts that are `dropped` become the empty one."""
@@ -56,7 +59,8 @@ class PairEncoder:
 
     def _encode(self, pictures: list[Picture]) -> None:
         """Encode pictures of one size together; what was read, not made up, goes into the cache."""
-        pixels = torch.stack([p.pixels for p in pictures if p.pixels is not None]).float() / 127.5 - 1
+        levels = torch.stack([p.pixels for p in pictures if p.pixels is not None])
+        pixels = pixel_values(levels).float() if self.released_rounding else levels.float() / 127.5 - 1
         for picture, tokens in zip(pictures, self.editor.encode_image(pixels)[0], strict=True):
             picture.tokens = tokens
             if picture.key:
@@ -92,7 +96,9 @@ class PairEncoder:
                     self.texts.put(prompt, row)
 
 
-def open_caches(kind: str, folder: str, editor: KleinEditor) -> tuple[TensorCache, TensorCache]:
+def open_caches(
+    kind: str, folder: str, editor: KleinEditor, released_rounding: bool = False
+) -> tuple[TensorCache, TensorCache]:
     """The caches of latents and of text embeddings."""
     if kind == "memory":
         return MemoryCache(), MemoryCache()
@@ -103,7 +109,7 @@ def open_caches(kind: str, folder: str, editor: KleinEditor) -> tuple[TensorCach
         "vae": weights_digest(editor.vae),
         "config": _config_digest(dict(editor.vae.config)),
         "dtype": str(editor.dtype),
-    }
+    } | ({"pixels": "bfloat16"} if released_rounding else {})
     return DiskCache(Path(folder) / "latents", vae), DiskCache(Path(folder) / "texts", _text_fingerprint(editor))
 
 

@@ -8,6 +8,7 @@ more, enlarged if it is smaller. Inference through diffusers does neither, which
 import math
 
 from PIL import Image
+from torch import Tensor
 
 CONDITION_AREA = 1024 * 1024
 Size = tuple[int, int]
@@ -16,8 +17,8 @@ Size = tuple[int, int]
 def target_size(width: int, height: int, max_pixels: int) -> Size:
     """Scaled down to `max_pixels` if larger, sides floored to multiples of 16; never enlarged."""
     if width * height > max_pixels:
-        scale = math.sqrt(max_pixels / (width * height))
-        width, height = int(width * scale), int(height * scale)
+        scale = math.sqrt(width * height / max_pixels)  # divided by, as there: the last bit decides about 16 pixels
+        width, height = int(width / scale), int(height / scale)
     return max(width // 16 * 16, 16), max(height // 16 * 16, 16)
 
 
@@ -26,6 +27,11 @@ def condition_size(width: int, height: int) -> Size:
     ratio = width / height
     wide = math.sqrt(CONDITION_AREA * ratio)
     return max(round(wide / 32) * 32, 32), max(round(wide / ratio / 32) * 32, 32)
+
+
+def pixel_values(levels: Tensor) -> Tensor:
+    """Levels 0..255 in [-1, 1]: rounded to bfloat16 before they are scaled, not after."""
+    return levels.bfloat16() * (2 / 255) - 1
 
 
 def cover(image: Image.Image, size: Size) -> Image.Image:

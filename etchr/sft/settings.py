@@ -46,7 +46,7 @@ class FlowConfig:
 
     draw: Annotated[str, OneOf(*DRAWS)] = "inference"  # of noise levels: inference, uniform, logit_normal, released
     stratified: bool = True  # spread the draws of a global batch evenly
-    released_rounding: bool = False  # round t, noise and target to bfloat16, as the released code does
+    released_rounding: bool = False  # bfloat16 t, noise, target and pixels, as the released code has them
 
 
 @dataclass

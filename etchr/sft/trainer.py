@@ -60,8 +60,8 @@ class SftTrainer:
         inputs, runtime, data = run.inputs, run.runtime, config.data
         self.lr_factor = lr_factor(config.optim, inputs.total, config.global_batch_size)
         with runtime.main_first():
-            latents, texts = open_caches(data.cache, data.cache_dir, state.editor)
-        self.encoder = PairEncoder(state.editor, latents, texts)
+            latents, texts = open_caches(data.cache, data.cache_dir, state.editor, config.flow.released_rounding)
+        self.encoder = PairEncoder(state.editor, latents, texts, config.flow.released_rounding)
         place = runtime.rank, runtime.num_processes
         self.loader = StepLoader(inputs.data, inputs.plan, sizing, latents, *place, config.batch_size)
         self.validation: SftValidation | None = None

@@ -30,7 +30,7 @@ async def first_prompt(setup: Setup, sample: EditSample, trace: FullTrace) -> st
     family = trace.routed.family
     if family not in router.meta_prompts:
         return None  # one that the editor was not trained for
-    return router.prompt(sample.question, family)
+    return router.prompt(sample.question, family, sample.choices)
 
 
 def edit_prompt(system: "SystemConfig", sample: EditSample, router: Router) -> str:
@@ -38,7 +38,7 @@ def edit_prompt(system: "SystemConfig", sample: EditSample, router: Router) -> s
     if system.prompt == "question":
         if sample.meta.get("family_is_unknown"):
             raise ValueError(f"sample {sample.id!r} has no family; set route: rule or route: model")
-        return router.prompt(sample.question, sample.family)
+        return router.prompt(sample.question, sample.family, sample.choices)
     instruction = sample.meta.get("instruction")
     if not isinstance(instruction, str):
         raise ValueError(f"sample {sample.id!r} has no explicit instruction; use prompt: question")

@@ -148,6 +148,18 @@ def test_what_is_kept_fails_on_the_picture_and_succeeds_with_the_edit(real, tmp_
     assert report["total"]["raw_wrong_edit_wrong"] > 0
 
 
+def test_with_the_paper_s_view_the_edit_is_shown_alone_and_not_announced(setup):
+    """Eq. 1 asks M(i*, q); the verdicts of one view are none of the other's."""
+    shown = {}
+    for view in ("both", "edit"):
+        model = Fake()
+        filter_samples(setup([plain(1)], view=view), lambda _, model=model: model)
+        shown[view] = model
+    assert [len(shown[view].asked) for view in shown] == [2, 1]  # of the picture alone it was asked before
+    assert "edit" in shown["both"].texts[-1]
+    assert "edit" not in shown["edit"].texts[-1]
+
+
 def test_rows_are_copied_as_they_are_and_rl_finds_them(real, tmp_path):
     folder, samples, _ = real
     config = FilterConfig(paths=[str(folder)], out=str(tmp_path))

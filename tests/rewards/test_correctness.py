@@ -8,10 +8,31 @@ import pytest
 from etchr.families import TASK_FAMILY, TASKS, TaskFamily
 from etchr.mllm.logprobs import token_share
 from etchr.mllm.prompts import JUDGE_CRITERION, judge_prompt
-from etchr.mllm.protocol import CallFailed, Reply
+from etchr.mllm.protocol import GREEDY, CallFailed, Reply
+from etchr.mllm.settings import ModelConfig
 from etchr.rewards.correctness import correctness
 from etchr.rewards.settings import CorrectnessConfig, RewardConfig
 from tests.rewards.fakes import BAD, EDIT, GOOD, SOURCE, TRUTH, ScriptedModel, make_sample, tokens
+
+RELEASED = RewardConfig(
+    num_decodings=4,
+    prompts="released",
+    correctness=CorrectnessConfig(view="edit"),
+    reasoner=ModelConfig("http", "m", ["http://127.0.0.1:1/v1"]),
+)
+
+
+class BareModel:
+    """A model with one list of replies, which remembers the texts that it was asked."""
+
+    name = "bare"
+
+    def __init__(self, replies):
+        self.replies, self.texts = replies, []
+
+    async def chat(self, messages, sampling=GREEDY):
+        self.texts += [part["text"] for part in messages[0]["content"] if part["type"] == "text"]
+        return [Reply(reply) for reply in self.replies]
 
 
 def ask(model, sample=None, judge=None, **options):
@@ -45,6 +66,18 @@ def test_the_judge_sees_what_the_view_says(view, images):
     assert model.calls[0].images == images
     word = {1: "one image", 2: "two images", 3: "three images"}[len(images)]
     assert f"You see {word}." in model.calls[0].text
+
+
+def test_released_prompts_are_short_and_only_a_bare_1_counts():
+    """Whatever else a reply says is 0 there, not missing; of mazes and jigsaws the question is left out."""
+    found = dict.fromkeys(TaskFamily, "")
+    for family in TaskFamily:
+        sample = dataclasses.replace(make_sample(), family=family, question="Why {x}?")
+        asyncio.run(correctness(answering := BareModel(["1", " 1\n", "1.", "Yes"]), sample, EDIT, RELEASED, 1))
+        found[family] = answering.texts[0]
+        assert ("Why {x}?" in found[family]) == (family not in (TaskFamily.LOGIC, TaskFamily.JIGSAW))
+    assert len(set(found.values())) == 4  # one for both kinds of red box
+    assert asyncio.run(correctness(BareModel(["1", " 1\n", "1.", "Yes"]), make_sample(), EDIT, RELEASED, 1)) == 0.5
 
 
 def test_the_truth_must_be_there_to_be_shown():

@@ -1,12 +1,16 @@
 """The released code's sizes, against token counts measured on that code itself; ours for comparison."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from etchr.editor.geometry import fit_size
 from etchr.sft.data import Sizing
-from etchr.sft.released import cover
+from etchr.sft.released import cover, pixel_values, target_size
 
 MEGAPIXEL = 1024 * 1024
 RELEASED = Sizing("released", MEGAPIXEL)
@@ -35,6 +39,24 @@ def test_targets_are_never_larger_than_the_limit_and_conditions_are_about_a_mega
     assert width * height <= max(MEGAPIXEL, 16 * max(width, height))
     if 1 / 8 < width / height < 8:
         assert 0.9 < wide * high / MEGAPIXEL < 1.1
+
+
+def test_sizes_are_those_of_plain_arithmetic_to_the_last_bit():
+    """1040 x 1040 is 1024 x 1024 there; multiplied by the inverse it would be 1008 x 1008."""
+    assert target_size(1040, 1040, MEGAPIXEL) == (1024, 1024)
+    for width, height in itertools.product(range(900, 2200, 52), range(900, 2200, 76)):
+        shrink = math.sqrt(width * height / MEGAPIXEL) if width * height > MEGAPIXEL else 1.0
+        assert target_size(width, height, MEGAPIXEL) == (
+            int(width / shrink) // 16 * 16,
+            int(height / shrink) // 16 * 16,
+        )
+
+
+def test_pixels_are_rounded_before_they_are_scaled():
+    levels = torch.arange(256, dtype=torch.uint8)
+    by_hand = torch.tensor([float(torch.tensor(level * (2 / 255)).bfloat16()) for level in range(256)]).bfloat16() - 1
+    assert torch.equal(pixel_values(levels), by_hand.bfloat16())
+    assert not torch.equal(pixel_values(levels), (levels.float() / 127.5 - 1).bfloat16())
 
 
 def striped(width, height):

@@ -199,12 +199,7 @@ def test_an_sft_row_without_answer_trains_stage_one_and_is_refused_by_the_grader
         ("Solve the jigsaw. Order?", "1342", "permutation", "1-3-4-2"),
         ("Solve the jigsaw. How many?", "2024", "number", "2024"),
         ("Solve the jigsaw. How many?", "0, 5", "text", "0, 5"),
-        (
-            BOX + "How many?",
-            [{"question": "How many?", "answer": "7"}, {"question": "?", "answer": "8"}],
-            "number",
-            "7",
-        ),
+        (BOX + "How many?", [{"answer": "7"}, {"answer": "8"}], "number", "7"),
     ],
 )
 def test_grpo_answers_are_typed_by_their_form(tmp_path, prompt, value, kind, truth):
@@ -215,6 +210,24 @@ def test_grpo_answers_are_typed_by_their_form(tmp_path, prompt, value, kind, tru
     assert (len(found.choices or ()) > 1) == (kind == "option")
     assert found.edit_image is None
     assert found.meta["source"] == "ETCHR-GRPO-10K"
+
+
+def test_of_several_questions_one_is_drawn_with_its_own_answer(tmp_path):
+    """The prompt goes to the editor; M is asked the pair's question and graded by the pair's answer."""
+    pairs = [{"question": f"What is number {i}? A. {i} B. none", "answer": str(i)} for i in range(4)]
+    rows = [{"source_image": [cell(png(RED))], "prompt": BOX + "Look.", "qa_list": pairs} for _ in range(40)]
+    path = write(tmp_path / "GRPO.parquet", rows)
+    source, drawn = released(path), []
+    for index in range(40):
+        for seed in (index, index):
+            [found] = source.samples(index, random.Random(seed))
+            drawn.append(found.meta["pair"])
+            assert found.question == pairs[drawn[-1]]["question"]
+            assert (found.meta["answer_type"], ground_truth(found)) == ("option", "A")
+            assert found.choices == (str(drawn[-1]), "none")
+            assert (found.meta["instruction"], found.meta["num_pairs"]) == (BOX + "Look.", 4)
+    assert set(drawn) == {0, 1, 2, 3}
+    assert drawn[::2] == drawn[1::2]
 
 
 def test_a_grpo_row_without_answer_is_refused_and_its_edit_is_read_where_there_is_one(tmp_path):
