@@ -57,11 +57,11 @@ def runs(made, tmp_path):
     return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
-def spec(folder, *comparisons, **more):
-    """A file of one claim."""
+def spec(folder, *comparisons, path=None, **more):
+    """A file of one claim, in the folder of the runs or at `path`."""
     claim = {"claim": "It helps", "paper": "Fig. 1", "compare": list(comparisons)} | more
     runs = [str(folder / name / "out") for name in ("base", *SEEDS)]
-    path = folder / "claims.yaml"
+    path = path or folder / "claims.yaml"
     path.write_text(yaml.safe_dump({"runs": runs, "tasks": ["maze", "chart"], "claims": [claim]}))
     return path
 
@@ -165,36 +165,30 @@ def test_what_was_not_run_or_on_other_samples_stops_the_table_or_is_shown_as_suc
         make(runs, GAIN)
 
 
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
+def test_a_comparison_or_a_file_that_does_not_fit_is_one_sentence(made, tmp_path):
+    path, out = tmp_path / "claims.yaml", f"out={tmp_path / 'out'}"
+    for change, match in [
         ({"more": ["s0", "s1"], "less": ["base", "s2", "s0"]}, "more has 2 seeds and less has 3; give equal numbers"),
         ({"less": []}, "claim 1, 1 needs a label, and either more and less, or by_depth"),
         ({"by_depth": "base"}, "needs a label, and either more and less, or by_depth"),
         ({"more": ["s0", "s0"]}, "more has a name twice: s0, s0"),
         ({"more": 3}, "more must be a name or a list of names, got 3"),
         ({"against": "x"}, "claim 1, 1 holds 'against'; there are: label, more, less, by_depth, tasks"),
-    ],
-)
-def test_a_comparison_that_cannot_be_is_one_sentence(runs, change, match):
-    with pytest.raises(SystemExit, match=match) as caught:
-        make(runs, GAIN | change)
-    assert "\n" not in caught.value.code
+    ]:
+        spec(made, GAIN | change, path=path)
+        with pytest.raises(SystemExit, match=match) as caught:
+            main(["claims", f"claims={path}", out])
+        assert "\n" not in caught.value.code, change
 
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
+    for text, match in [
         ("claims: [", "is not YAML"),
         ("{runs: [x], claims: []}", "needs runs: a list of run folders, and claims"),
         ("{runs: [x], claims: [{claim: It helps}]}", "claim 1 needs claim: a sentence, and compare: a list"),
         ("{runs: [x], claims: [{claim: y, compare: [{label: z, by_depth: s}]}]}", "no run at x; make it, or set skip"),
-    ],
-)
-def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, text, match):
-    (tmp_path / "claims.yaml").write_text(text)
-    with pytest.raises(SystemExit, match=match):
-        main(["claims", f"claims={tmp_path / 'claims.yaml'}", f"out={tmp_path / 'out'}"])
+    ]:
+        path.write_text(text)
+        with pytest.raises(SystemExit, match=match):
+            main(["claims", f"claims={path}", out])
     with pytest.raises(SystemExit, match="no file of claims at"):
         main(["claims", f"claims={tmp_path / 'none.yaml'}"])
 
