@@ -24,12 +24,15 @@ def request(**options):
     return longest_request(RequestConfig(**options))
 
 
-@pytest.mark.parametrize(
-    ("size", "tokens"),
-    [((7680, 4320), 32400), ((3840, 2160), 8160), ((1024, 1024), 1024), ((33, 32), 2), ((1, 1), 1)],
-)
-def test_a_picture_takes_a_token_for_every_32_pixels_square(size, tokens):
-    assert picture_tokens(size) == tokens
+def test_a_picture_takes_a_token_for_every_32_pixels_square_and_no_edit_or_crop_takes_more_than_assumed():
+    for size, tokens in [((7680, 4320), 32400), ((3840, 2160), 8160), ((1024, 1024), 1024), ((33, 32), 2), ((1, 1), 1)]:
+        assert picture_tokens(size) == tokens, (size, tokens)
+
+    for size in [(4096, 256), (3840, 2160), (2250, 1500), (1040, 1008), (7680, 4320), (1000, 1001)]:
+        assert picture_tokens(fit_size(*size)) <= EDIT_TOKENS, size
+        source = Image.new("RGB", (size[0] // 4, size[1] // 4))
+        for box in (zoom.Box(0, 0, *source.size), zoom.Box(5, 5, 10, 3)):
+            assert picture_tokens(zoom.zoomed(source, box).size) <= 1024, size
 
 
 def test_the_numbers_of_one_request_by_hand():
@@ -44,6 +47,10 @@ def test_the_numbers_of_one_request_by_hand():
     assert tools.num_images == 4
     assert tools.max_model_len == 6144  # four pictures of 300 tokens, 2,048 of text, two replies: 5,248
 
+    one, three = request(images=["640x480"], num_sources=1), request(images=["640x480"], num_sources=3)
+    assert three.num_images - one.num_images == 2
+    assert 0 <= three.max_model_len - one.max_model_len - 2 * 300 + STEP < 2 * STEP
+
 
 def test_the_largest_of_several_sizes_and_systems_counts():
     alone = [request(benchmarks=[name], systems=[system]) for name in ("hrbench_4k", "lakes") for system in KINDS]
@@ -52,10 +59,15 @@ def test_the_largest_of_several_sizes_and_systems_counts():
     assert both.num_images == max(each.num_images for each in alone)
 
 
-def test_without_benchmarks_the_paper_s_table_fits():
+def test_without_benchmarks_the_paper_s_table_fits_and_every_benchmark_and_system_is_known():
     assert request().size == (7680, 4320)
     assert request().max_model_len > 32400 + 1024 + 4096
     assert request(images=["640x480"]).size == (640, 480)  # a size alone means that size alone
+
+    for name, benchmark in BENCHMARKS.items():
+        assert request(benchmarks=[name], model_max_tokens=10**6).size == benchmark.largest
+    assert set(KINDS) == {*systems.SYSTEMS, "edit_judge", "rewards"}
+    assert request(benchmarks=list(TASKS)).size == (512, 512)
 
 
 def test_the_processor_s_limit_is_raised_only_where_a_picture_is_larger():
@@ -64,27 +76,6 @@ def test_the_processor_s_limit_is_raised_only_where_a_picture_is_larger():
     scaled = request(benchmarks=["hrbench_8k"], whole=False)
     assert (scaled.max_pixels, scaled.source_tokens) == (None, 4096 * 4096 // 1024)
     assert request(images=["1024x1024"], own_max_pixels=512 * 512).max_pixels == 1024 * 1024
-
-
-def test_several_sources_take_as_many_pictures():
-    one, three = request(images=["640x480"], num_sources=1), request(images=["640x480"], num_sources=3)
-    assert three.num_images - one.num_images == 2
-    assert 0 <= three.max_model_len - one.max_model_len - 2 * 300 + STEP < 2 * STEP
-
-
-def test_every_benchmark_and_every_kind_of_system_is_known():
-    for name, benchmark in BENCHMARKS.items():
-        assert request(benchmarks=[name], model_max_tokens=10**6).size == benchmark.largest
-    assert set(KINDS) == {*systems.SYSTEMS, "edit_judge", "rewards"}
-    assert request(benchmarks=list(TASKS)).size == (512, 512)
-
-
-@pytest.mark.parametrize("size", [(4096, 256), (3840, 2160), (2250, 1500), (1040, 1008), (7680, 4320), (1000, 1001)])
-def test_no_edit_and_no_crop_is_larger_than_assumed(size):
-    assert picture_tokens(fit_size(*size)) <= EDIT_TOKENS
-    source = Image.new("RGB", (size[0] // 4, size[1] // 4))
-    for box in (zoom.Box(0, 0, *source.size), zoom.Box(5, 5, 10, 3)):
-        assert picture_tokens(zoom.zoomed(source, box).size) <= 1024
 
 
 def test_the_room_for_text_holds_the_longest_prompts():
@@ -100,9 +91,8 @@ def test_the_room_for_text_holds_the_longest_prompts():
     assert max(map(len, longest)) / 3 < TEXT_TOKENS  # English has more than three letters a token
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
+def test_a_mistake_is_one_sentence():
+    for options, sentence in [
         ({"benchmarks": ["hrbench"]}, r"no benchmark 'hrbench'; there are: .*; for other data give images="),
         ({"images": ["8K"]}, r"an image size looks like 3840x2160, got '8K'"),
         ({"images": ["0x10"]}, r"an image size looks like 3840x2160"),
@@ -110,11 +100,9 @@ def test_the_room_for_text_holds_the_longest_prompts():
         ({"systems": []}, r"no systems; there are: "),
         ({"systems": ["tool_loop"]}, r"343,040 tokens and the model reads 262,144: serve fewer systems, turns"),
         ({"max_tokens": 0}, r"max_tokens=0 must be at least 1"),
-    ],
-)
-def test_a_mistake_is_one_sentence(options, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        request(**options)
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            request(**options)
 
 
 def test_the_command_prints_the_numbers(capsys):
