@@ -31,30 +31,25 @@ def test_what_judges_take_stands_apart():
     assert list(found["usage"]) == ["m"]
 
 
-@pytest.mark.parametrize("rows", [[record("n")], [record(), record("n")], [record(prompt=0)]])
-def test_no_price_for_a_model_without_one_or_without_counted_tokens(rows):
-    assert cost(rows, {"m": Price(1, 1)})["usd"] is None
+def test_no_price_for_a_model_without_one_or_without_counted_tokens():
+    for rows in [[record("n")], [record(), record("n")], [record(prompt=0)]]:
+        assert cost(rows, {"m": Price(1, 1)})["usd"] is None, rows
 
 
-def test_the_shipped_prices_can_be_read():
+def test_price_lists_that_can_and_cannot_be_read(tmp_path):
     assert read_prices()["reader"] == Price(0, 0)
     assert DEFAULT_PRICES.is_file()
 
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
+    path = tmp_path / "prices.yaml"
+    for text, match in [
         ("m: 5", "m must be"),
         ("m: {prompt: 1}", "m must be"),
         ("m: {prompt: x, completion: 1}", "m must be"),
         ("[1]", "must map models to prices"),
         ("m: [", "is not YAML"),
-    ],
-)
-def test_a_file_that_is_no_price_list(tmp_path, text, match):
-    path = tmp_path / "prices.yaml"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=match):
-        read_prices(path)
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=match):
+            read_prices(path)
     with pytest.raises(ValueError, match="no file of prices at"):
         read_prices(tmp_path / "none.yaml")
