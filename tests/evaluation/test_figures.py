@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import re
+import shutil
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -12,6 +14,7 @@ from PIL import Image
 from evaluation.__main__ import main
 from evaluation.settings import SystemConfig
 from tests.evaluation.fakes import Case
+from tests.evaluation.runs import Run
 
 NO_MEMORY = RuntimeError("no memory")
 
@@ -59,9 +62,10 @@ class Drawer:
         return edits
 
 
-@pytest.fixture
-def run(new_run):
-    run = new_run(CASES)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run, which nobody changes."""
+    run = Run(tmp_path_factory.mktemp("finished"), CASES)
     run.editor = Drawer(run.editor)
     systems = {
         "direct": SystemConfig(),
@@ -70,7 +74,14 @@ def run(new_run):
         "asked": run.edits(),
     }
     run(run.config(systems))
-    return run
+    return run.out
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the run, to be changed."""
+    folder = tmp_path / "run"
+    return SimpleNamespace(folder=folder, out=shutil.copytree(finished, folder / "out"))
 
 
 def draw(run, *words):
@@ -121,18 +132,18 @@ def test_the_judge_decides_where_there_is_no_ground_truth(run):
     assert (chart["num_by_pixels"], chart["num_right"]) == (1, 0)  # pixels before the judge
 
 
-@pytest.mark.parametrize("name", ["2a", "2b"])
-def test_data_and_plot_are_written_and_the_same_again(run, name):
-    points, files = draw(run, name)
-    assert set(files) == {".csv", ".json", ".png", ".svg"}
-    rows = list(csv.DictReader(io.StringIO(files[".csv"].decode())))
-    assert rows == [{key: str(value) for key, value in point.items()} for point in points]
-    picture = Image.open(io.BytesIO(files[".png"]))
-    assert picture.width > 600
-    assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
-    assert re.search(rb"<svg .*<path", files[".svg"], re.DOTALL)
-    assert b"<script" not in files[".svg"]
-    assert draw(run, name)[1] == files
+def test_data_and_plot_are_written_and_the_same_again(run):
+    for name in ["2a", "2b"]:
+        points, files = draw(run, name)
+        assert set(files) == {".csv", ".json", ".png", ".svg"}, name
+        rows = list(csv.DictReader(io.StringIO(files[".csv"].decode())))
+        assert rows == [{key: str(value) for key, value in point.items()} for point in points], name
+        picture = Image.open(io.BytesIO(files[".png"]))
+        assert picture.width > 600, name
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 10, name
+        assert re.search(rb"<svg .*<path", files[".svg"], re.DOTALL), name
+        assert b"<script" not in files[".svg"], name
+        assert draw(run, name)[1] == files, name
 
 
 def test_names_are_no_formulas(run):
@@ -147,9 +158,8 @@ def test_names_are_no_formulas(run):
         assert b"<b>" not in files[".svg"]
 
 
-@pytest.mark.parametrize(
-    ("words", "match"),
-    [
+def test_what_cannot_be_drawn_is_one_sentence(run, new_run):
+    for words, match in [
         (["3"], r"which figure\? python -m evaluation figure 2a\|2b; got '3'"),
         ([], r"which figure\? .*; got None"),
         (["2a", "systems=[nobody]"], "has no system nobody; there are: direct, told, told_unverified, asked"),
@@ -157,26 +167,20 @@ def test_names_are_no_formulas(run):
         (["2a", "systems=[direct]"], "no edit of direct in .* can be called right or wrong"),
         (["2b", "tasks=[chart]"], "the records of chart in .* have no path_length"),
         (["2a", "run=nowhere"], "no run at nowhere"),
-    ],
-)
-def test_what_cannot_be_drawn_is_one_sentence(run, words, match):
-    out = run.folder / "figures"
-    given = [*words[:1], f"run={run.out}", f"out={out}", *words[1:]]
-    with pytest.raises(SystemExit, match=match) as caught:
-        main(["figure", *given])
-    assert "\n" not in caught.value.code
-    assert not out.exists()
+    ]:
+        out = run.folder / "figures"
+        given = [*words[:1], f"run={run.out}", f"out={out}", *words[1:]]
+        with pytest.raises(SystemExit, match=match) as caught:
+            main(["figure", *given])
+        assert "\n" not in caught.value.code, words
+        assert not out.exists(), words
 
-
-def test_a_run_whose_records_have_no_path_has_no_2b(new_run):
-    run = new_run([Case("chart", "0")])
+    run = new_run([Case("chart", "0")])  # whose records have no path
     run(run.config({"told": run.edits()}))
     with pytest.raises(SystemExit, match=r"the records of all tasks in .* have no path_length"):
         draw(run, "2b")
 
-
-def test_a_run_without_an_editor_has_no_figure(new_run):
-    run = new_run([Case("chart", "0")])
+    run = new_run([Case("chart", "0")])  # without an editor
     run(run.config())
     with pytest.raises(SystemExit, match=r"no system of .* draws edits; there are: direct"):
         draw(run, "2a")
