@@ -34,30 +34,21 @@ def test_more_samples_and_tasks_go_on_where_fewer_stopped(new_run):
     assert len(run.model.asked) == len(set(run.model.asked)) == 8
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
+def test_what_is_there_may_not_change_its_meaning(new_run):
+    run = new_run(CASES)
+    run(run.config())
+    router = run.folder / "router.yaml"
+    router.write_text("".join(f"{family}: Draw.\n" for family in TaskFamily))
+    for change, named in [
         (
             {"systems": {"direct": SystemConfig("oracle_edit")}},
             r"systems\.direct\.kind: \"direct\" there, \"oracle_edit\"",
         ),
         ({"temperature": 0.7}, r"temperature: 0\.0 there, 0\.7 here"),
-    ],
-)
-def test_what_is_there_may_not_change_its_meaning(new_run, change, named):
-    run = new_run(CASES)
-    run(run.config())
-    with pytest.raises(ValueError, match=named):
-        run(run.config(**change))
-
-
-def test_other_meta_prompts_are_another_run(new_run, tmp_path):
-    run = new_run(CASES)
-    run(run.config())
-    router = tmp_path / "router.yaml"
-    router.write_text("".join(f"{family}: Draw.\n" for family in TaskFamily))
-    with pytest.raises(ValueError, match=r"holds a run with other settings \(router\.chart: "):
-        run(run.config(router=str(router)))
+        ({"router": str(router)}, r"holds a run with other settings \(router\.chart: "),
+    ]:
+        with pytest.raises(ValueError, match=named):
+            run(run.config(**change))
 
 
 def test_a_system_may_have_meta_prompts_of_its_own(new_run, tmp_path):
