@@ -4,10 +4,12 @@ import shutil
 
 import pytest
 
-from etchr.families import TASKS
+from etchr.families import TASKS, TaskFamily
+from etchr.sample import EditSample, write_parquet
 from evaluation.__main__ import main
 from evaluation.benchmarks import BENCHMARKS
 from tests.evaluation.benchmarks import charxiv_files
+from tests.evaluation.dialogue import SOURCE
 from tests.evaluation.fakes import Case, write_data
 
 
@@ -45,19 +47,13 @@ def test_every_benchmark_is_there_and_how_it_is_had(listed, tmp_path):
     assert max(len(line) for text in paragraphs.values() for line in text.split("\n")) <= 120 or len(str(tmp_path)) > 60
 
 
-def test_data_that_are_there_are_counted(listed, tmp_path):
+def test_data_that_are_there_are_counted_and_the_chance_level_is_the_mean_of_the_samples_own(listed, tmp_path):
     charxiv_files.write_flat(tmp_path / "b" / "charxiv")
     write_data([Case("maze", str(i)) for i in range(3)], tmp_path / "d")
     paragraphs = listed()
     assert "16 of 4,000 samples, chance 0.0 %" in said(paragraphs["charxiv_dq"])
     assert "4 of 1,000 samples, chance 0.0 %" in said(paragraphs["charxiv_rq"])
     assert "3 samples, chance 0.0 %" in said(paragraphs["maze"])
-
-
-def test_the_chance_level_is_the_mean_of_the_samples_own(listed, tmp_path):
-    from etchr.families import TaskFamily
-    from etchr.sample import EditSample, write_parquet
-    from tests.evaluation.dialogue import SOURCE
 
     samples = [
         EditSample(
