@@ -48,11 +48,9 @@ def test_an_endpoint_that_is_down_stops_the_run_before_any_edit(run):
     refuse(run, config, f"{url}.* cannot be reached", build_model=build_model)
 
 
-def test_missing_data_names_the_command_that_makes_it(run):
+def test_data_and_editors_that_are_none_and_a_name_that_is_a_path(run):
     refuse(run, run.config(data="nowhere"), "no maze data at nowhere/maze; make it with: python -m data_prep maze")
 
-
-def test_editors_that_are_none(run):
     other = Path(run.klein).parent / "other"
     other.mkdir()
     refuse(run, run.config({"x": SystemConfig("evr", "./nowhere")}), "no editor folder at ./nowhere")
@@ -61,6 +59,8 @@ def test_editors_that_are_none(run):
     refuse(run, run.config({"x": SystemConfig("evr", str(other))}), "StableDiffusionPipeline, not a Flux2KleinPipeline")
     refuse(run, run.config({"x": run.edits(lora="./no.safetensors")}), "no LoRA file at no.safetensors")
 
+    refuse(run, run.config({"../x": SystemConfig()}), "system name '../x' may hold letters")
+
 
 def test_routers_that_do_not_fit(run):
     router = run.folder / "router.yaml"
@@ -68,22 +68,15 @@ def test_routers_that_do_not_fit(run):
     refuse(run, run.config({"x": run.edits()}, router=str(router)), "unknown task family 'logics'; known: perception,")
     router.write_text("chart: Draw a box.")
     refuse(run, run.config({"x": run.edits()}, router=str(router)), "no meta-prompt for logic; it has: chart")
-
-
-def test_a_systems_own_router_must_fit_too(run):
-    router = run.folder / "router.yaml"
-    router.write_text("chart: Draw a box.")
     systems = {"x": run.edits(), "y": run.edits(router=str(router))}
     refuse(run, run.config(systems), "no meta-prompt for logic; it has: chart")
 
 
-def test_a_system_name_is_no_path(run):
-    refuse(run, run.config({"../x": SystemConfig()}), "system name '../x' may hold letters")
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
+def test_one_bad_row_is_named_before_the_others_cost_anything(run):
+    """A row found bad in the middle of a run could not be mended without losing the run: its data would change."""
+    path = run.data / "maze" / "test.parquet"
+    good = path.read_bytes()
+    for change, match in [
         (lambda rows: rows[1].update(answer=None), "bad row 'maze-1': answer is missing"),
         (lambda rows: rows[1].update(answer="many"), "sample 'maze-1': its answer 'many' is no number answer"),
         (lambda rows: rows[1].update(family="mazes"), "bad row 'maze-1': unknown task family 'mazes'; known: perc"),
@@ -94,26 +87,20 @@ def test_a_system_name_is_no_path(run):
         (lambda rows: rows[1].update(task="mice"), "'maze-1' lies in the data of maze but belongs to 'mice'"),
         (lambda rows: rows[1].update(edit_image=None), "oracle needs ground-truth edits, sample 'maze-1' has none"),
         (lambda rows: rows.clear(), "holds no samples"),
-    ],
-)
-def test_one_bad_row_is_named_before_the_others_cost_anything(run, change, match):
-    """A row found bad in the middle of a run could not be mended without losing the run: its data would change."""
-    rewrite(run.data / "maze" / "test.parquet", change)
-    refuse(run, run.config({"direct": SystemConfig(), "oracle": SystemConfig("oracle_edit")}), match)
+    ]:
+        path.write_bytes(good)
+        rewrite(path, change)
+        refuse(run, run.config({"direct": SystemConfig(), "oracle": SystemConfig("oracle_edit")}), match)
 
-
-def test_samples_without_instruction_need_the_question(run):
+    path.write_bytes(good)
     refuse(run, run.config({"x": run.edits(prompt="instruction")}), "'maze-0' has no explicit instruction")
 
-
-def test_rows_beyond_num_samples_do_not_matter(run):
-    rewrite(run.data / "maze" / "test.parquet", lambda rows: rows[1].update(answer=None))
+    rewrite(path, lambda rows: rows[1].update(answer=None))  # which does not matter beyond num_samples
     assert run(run.config(num_samples=1))["systems"]["direct"]["tasks"]["maze"]["num_samples"] == 1
 
 
-@pytest.mark.parametrize(
-    ("make", "match"),
-    [
+def test_options_that_cannot_be():
+    for make, match in [
         (lambda: SystemConfig("evrr"), "system kind='evrr' must be one of direct, evr, always_edit"),
         (lambda: SystemConfig("evr"), "a system of kind evr needs an editor"),
         (lambda: SystemConfig("direct", "nano"), "a system of kind direct has no editor"),
@@ -137,11 +124,9 @@ def test_rows_beyond_num_samples_do_not_matter(run):
         ),
         (lambda: StoryConfig("it"), "an entry of story needs what and system, got what='it' system=''"),
         (lambda: EvalConfig({"x": SystemConfig()}, num_samples=0), "num_samples=0 must be at least 1"),
-    ],
-)
-def test_options_that_cannot_be(make, match):
-    with pytest.raises(ValueError, match=match):
-        make()
+    ]:
+        with pytest.raises(ValueError, match=match):
+            make()
 
 
 # -------------------------------------------------------------------------------------------------- command line
@@ -170,15 +155,13 @@ def test_the_command_exits_with_the_sentence(run):
     with pytest.raises(SystemExit, match=r"no run at .*out; start one") as caught:
         main(["report", *words(run)])
     assert not run.out.exists()
+    run.out.write_text("a file in the way of the folder")
+    with pytest.raises(SystemExit, match="cannot go on: "):
+        main(words(run))
+    run.out.unlink()
     with pytest.raises(SystemExit, match="cannot be reached"):
         main([*words(run), "reasoner.kind=http", "reasoner.model=m", f"reasoner.base_urls=['{dead_url()}']"])
     assert isinstance(caught.value.code, str)  # printed, exit status 1
-
-
-def test_a_folder_in_the_way_is_one_sentence(run):
-    run.out.write_text("not a folder")
-    with pytest.raises(SystemExit, match="cannot go on: "):
-        main(words(run))
 
 
 def test_samples_are_written_as_they_are_read(run):
