@@ -22,6 +22,7 @@ from evaluation.report import gallery, write_reports
 from evaluation.report.pictures import LARGE, THUMBNAIL
 from evaluation.settings import SystemConfig
 from tests.evaluation.fakes import MUMBLE, REJECT, Case
+from tests.evaluation.runs import Run
 
 HOSTILE = "</script><script>alert(1)</script><!--<script>&lt;\u2028\u2029<img src=x onerror=alert(1)>{{DATA}}{{TITLE}}"
 WRONG = "\\boxed{5}"
@@ -76,9 +77,24 @@ class LargeCase(Case):
         return EditSample(image=image, edit_image=edit, **values)
 
 
+def hostile(folder):
+    return Run(folder, [Case("maze", str(i), edited=f"{HOSTILE} \\boxed{{7}}", source=HOSTILE) for i in range(3)])
+
+
 @pytest.fixture
-def run(new_run):
-    return new_run([Case("maze", str(i), edited=f"{HOSTILE} \\boxed{{7}}", source=HOSTILE) for i in range(3)])
+def run(tmp_path):
+    return hostile(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A run that answers without and with an edit, and its page, which nobody changes."""
+    run = hostile(tmp_path_factory.mktemp("shown"))
+    return run, page_of(run, two_systems(run))
+
+
+def two_systems(run):
+    return {"direct": SystemConfig(), "base_evr": run.edits()}
 
 
 def page_of(run, systems, **options):
@@ -111,8 +127,8 @@ def digest(text):
 # -------------------------------------------------------------------------------------------------------- safety
 
 
-def test_the_page_runs_its_own_scripts_and_names_no_place_but_its_own_folder(run):
-    seen = page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+def test_the_page_runs_its_own_scripts_and_names_no_place_but_its_own_folder(shown):
+    run, seen = shown
     data, *scripts = seen.texts["script"]
     (style,) = seen.texts["style"]
     assert seen.policy.split("; ") == [
@@ -138,17 +154,14 @@ def test_the_page_runs_its_own_scripts_and_names_no_place_but_its_own_folder(run
         assert sink not in text
 
 
-def test_hostile_text_stays_text(run):
-    systems = {"direct": SystemConfig(), "base_evr": run.edits()}
-    seen = page_of(run, systems)
+def test_hostile_text_stays_text(shown, tmp_path):
+    run, seen = shown
     assert items(run)[0]["runs"][0]["answer_text"] == HOSTILE
     assert items(run)[0]["runs"][1]["answer_text"] == f"{HOSTILE} \\boxed{{7}}"
     for mark in "<>&\u2028\u2029":
         assert mark not in seen.texts["script"][0]
-    tame = type(run)(run.folder / "tame", [Case("maze", str(i)) for i in range(3)])
-    assert [
-        tag for tag, _ in page_of(tame, {n: tame.edits() if n != "direct" else s for n, s in systems.items()}).tags
-    ] == [tag for tag, _ in seen.tags]
+    tame = Run(tmp_path, [Case("maze", str(i)) for i in range(3)])
+    assert [tag for tag, _ in page_of(tame, two_systems(tame)).tags] == [tag for tag, _ in seen.tags]
 
 
 def test_hostile_questions_ids_and_categories(new_run):
@@ -199,8 +212,8 @@ def test_a_record_cannot_make_the_page_read_or_link_other_files(run):
 # ------------------------------------------------------------------------------------------------------- pictures
 
 
-def test_a_sample_is_shown_with_its_pictures_and_all_that_led_to_its_answer(run):
-    page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+def test_a_sample_is_shown_with_its_pictures_and_all_that_led_to_its_answer(shown):
+    run, _ = shown
     sample = run.cases[1].sample()
     item = items(run)[1]
     ((source,),) = item["sources"]
@@ -268,7 +281,7 @@ def test_the_index_says_what_happened_to_every_sample_and_repeat(new_run):
         Case("chart", "1", draws=RuntimeError("no memory")),
     ]
     run = new_run(cases)
-    index = page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()}).data["gallery"]
+    index = page_of(run, two_systems(run)).data["gallery"]
     assert index["id"] == [case.id for case in cases] == [item["id"] for item in items(run)]
     assert [index["tasks"][number] for number in index["task"]] == [case.task for case in cases]
     seen = {}
@@ -333,14 +346,14 @@ def test_many_samples_lie_in_several_files_and_the_page_stays_small(new_run):
 
 def test_an_unfinished_run_shows_what_is_recorded(new_run):
     run = new_run([Case("maze", str(i)) for i in range(4)])
-    page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+    page_of(run, two_systems(run))
     for name, lines in (("direct", 1), ("base_evr", 2)):
         path = run.out / "records" / f"{name}.jsonl"
         kept = [
             line for line in path.read_text().splitlines(True) if json.loads(line)["sample_id"] in ("maze-1", "maze-3")
         ]
         path.write_text("".join(sorted(kept, key=lambda line: json.loads(line)["sample_id"])[:lines]))
-    seen = again(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+    seen = again(run, two_systems(run))
     assert seen.data["gallery"]["id"] == ["maze-1", "maze-3"]
     assert [[each is not None for each in item["runs"]] for item in items(run)] == [[True, True], [False, True]]
 
@@ -375,7 +388,15 @@ def test_a_report_is_made_again_where_it_was_interrupted_or_records_changed(new_
     assert [item["runs"][0]["correct"] for item in items(run)].index(False) == 30
 
 
-def test_samples_that_are_not_those_of_the_records_are_refused(run):
+def test_the_page_says_who_was_compared_on_what_and_is_not_made_of_other_samples(run):
+    systems = {"direct": SystemConfig(), "told": run.edits(prompt="question", lora=None)}
+    about = page_of(run, systems).data["run"]
+    assert about["systems"][0] == ["direct", "the model answers from the source alone"]
+    assert about["systems"][1][1].endswith("editor klein; asked the question")
+    assert about["tasks"][0][:3] == ["maze", "maze", 3]
+    assert about["models"] == [["reasoner", "the embedded reader"]]
+    assert str(run.folder) not in json.dumps(about)
+
     page_of(run, {"direct": SystemConfig()})
     other = [Case("maze", str(i)).sample() for i in range(3)]
     write_parquet(
@@ -384,16 +405,6 @@ def test_samples_that_are_not_those_of_the_records_are_refused(run):
     shutil.rmtree(run.out / "report")
     with pytest.raises(ValueError, match=r"sample 'maze-0' of maze is not the one that .*out has a record of"):
         again(run, {"direct": SystemConfig()})
-
-
-def test_the_page_says_who_was_compared_on_what(run):
-    systems = {"direct": SystemConfig(), "told": run.edits(prompt="question", lora=None)}
-    about = page_of(run, systems).data["run"]
-    assert about["systems"][0] == ["direct", "the model answers from the source alone"]
-    assert about["systems"][1][1].endswith("editor klein; asked the question")
-    assert about["tasks"][0][:3] == ["maze", "maze", 3]
-    assert about["models"] == [["reasoner", "the embedded reader"]]
-    assert str(run.folder) not in json.dumps(about)
 
 
 def test_seeds_of_a_method_get_a_row_of_their_mean_and_may_be_grouped_later(run):
@@ -414,11 +425,11 @@ def test_seeds_of_a_method_get_a_row_of_their_mean_and_may_be_grouped_later(run)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-def test_a_browser_shows_the_samples_from_a_file_and_runs_nothing_else(run):
-    page_of(run, {"direct": SystemConfig(), "base_evr": run.edits()})
+def test_a_browser_shows_the_samples_from_a_file_and_runs_nothing_else(shown, tmp_path):
+    run, _ = shown
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command += [f"--user-data-dir={run.folder / 'profile'}", "--virtual-time-budget=10000", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom"]
     done = subprocess.run([*command, (run.out / "report.html").as_uri()], capture_output=True, text=True, timeout=120)
     seen = Page(done.stdout)
     assert sum(a.get("class") == "sample" for _, a in seen.tags) == 3
