@@ -1,6 +1,7 @@
 """The dry run: calls counted by hand, and by the systems themselves."""
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -35,40 +36,38 @@ class Always:
         return (await Scripted(self.text).chat(messages))[: sampling.n]
 
 
-@pytest.mark.parametrize("kind", sorted(set(SYSTEMS) - {"interleaved"}))
-@pytest.mark.parametrize("prompt", ["question", "enhanced"])
-def test_the_bounds_hold_for_what_the_systems_do(kind, prompt):
-    config = system(kind, prompt=prompt)
-    bounds, seen = calls_of(config), set()
-    for text in (ACCEPT, REJECT, '<tool_call>{"name": "crop", "arguments": {"box": [0, 0, 9, 9]}}</tool_call>'):
-        model, painter = Always(text), Painter()
-        run(config, model, painter=painter)
-        assert len(painter.drawn) <= bounds.edits
-        seen.add(model.calls)
-    assert bounds.least == min(seen)
-    assert bounds.most == max(seen)
+def test_the_bounds_hold_for_what_the_systems_do():
+    for kind, prompt in itertools.product(sorted(set(SYSTEMS) - {"interleaved"}), ["question", "enhanced"]):
+        config = system(kind, prompt=prompt)
+        bounds, seen = calls_of(config), set()
+        for text in (ACCEPT, REJECT, '<tool_call>{"name": "crop", "arguments": {"box": [0, 0, 9, 9]}}</tool_call>'):
+            model, painter = Always(text), Painter()
+            run(config, model, painter=painter)
+            assert len(painter.drawn) <= bounds.edits, (kind, prompt)
+            seen.add(model.calls)
+        assert bounds.least == min(seen), (kind, prompt)
+        assert bounds.most == max(seen), (kind, prompt)
+
+    for turns in [1, 4]:
+        bounds = calls_of(system("interleaved", turns=turns))
+        assert (bounds.least, bounds.most) == (1, turns), turns
+        model = Always("\\boxed{7}")
+        run(system("interleaved", turns=turns), model)
+        assert model.calls == bounds.least, turns
 
 
-@pytest.mark.parametrize("turns", [1, 4])
-def test_a_unified_model_may_answer_at_once(turns):
-    bounds = calls_of(system("interleaved", turns=turns))
-    assert (bounds.least, bounds.most) == (1, turns)
-    model = Always("\\boxed{7}")
-    run(system("interleaved", turns=turns), model)
-    assert model.calls == bounds.least
-
-
-@pytest.mark.parametrize(("route", "least", "most"), [("label", 2, 2), ("rule", 1, 2), ("model", 2, 3)])
-@pytest.mark.parametrize("prompt", ["question", "enhanced"])
-def test_a_routed_question_may_get_no_edit(route, least, most, prompt):
-    config = system("evr", route=route, prompt=prompt)
-    most += prompt == "enhanced"
-    least += prompt == "enhanced" and route == "label"
-    assert (calls_of(config).least, calls_of(config).most) == (least, most)
-    certain, uncertain = Always(f"{ACCEPT} \\boxed{{1}}"), Always("\\boxed{0}")
-    run(config, certain, make_sample(question="What is the value of the tallest bar in the chart?"))
-    run(config, uncertain, make_sample(question="Zzz?"))
-    assert {certain.calls, uncertain.calls} == {least, most}
+def test_a_routed_question_may_get_no_edit():
+    for (route, least, most), prompt in itertools.product(
+        [("label", 2, 2), ("rule", 1, 2), ("model", 2, 3)], ["question", "enhanced"]
+    ):
+        config = system("evr", route=route, prompt=prompt)
+        most += prompt == "enhanced"
+        least += prompt == "enhanced" and route == "label"
+        assert (calls_of(config).least, calls_of(config).most) == (least, most), config
+        certain, uncertain = Always(f"{ACCEPT} \\boxed{{1}}"), Always("\\boxed{0}")
+        run(config, certain, make_sample(question="What is the value of the tallest bar in the chart?"))
+        run(config, uncertain, make_sample(question="Zzz?"))
+        assert {certain.calls, uncertain.calls} == {least, most}, config
 
 
 def test_the_plan_names_calls_tokens_and_price_and_asks_nothing(new_run):
@@ -88,24 +87,20 @@ def test_the_plan_names_calls_tokens_and_price_and_asks_nothing(new_run):
     assert (run_.model.asked, run_.editor.drawn, run_.out.exists()) == ([], [], False)
 
 
-def test_what_is_recorded_is_left_out(new_run):
-    run_ = new_run(CASES)
-    run_(run_.config(num_samples=2))
-    assert "| direct | direct | 1 | 0 | 1 |" in dry_run(run_.config())
-    run_(run_.config())
-    assert "| direct | direct | 0 | 0 | 0 |" in dry_run(run_.config())
-
-
-def test_what_would_stop_the_run_stops_the_plan(new_run):
+def test_what_is_recorded_is_left_out_and_what_would_stop_the_run_stops_the_plan(new_run):
     run_ = new_run(CASES)
     with pytest.raises(ValueError, match=r"no editor folder at \./nowhere"):
         dry_run(run_.config({"x": SystemConfig("evr", "./nowhere")}))
 
+    async def inside():  # a running loop, in which another one of its own would fail
+        return dry_run(run_.config())
 
-def test_a_model_without_a_price_is_named(new_run):
-    run_ = new_run(CASES)
-    text = dry_run(run_.config(reasoner=ModelConfig("http", "org/secret-model", ["http://127.0.0.1:9/v1"])))
-    assert "no price for secret-model" in text
+    assert "direct" in asyncio.run(inside())
+
+    run_(run_.config(num_samples=2))
+    assert "| direct | direct | 1 | 0 | 1 |" in dry_run(run_.config())
+    run_(run_.config())
+    assert "| direct | direct | 0 | 0 | 0 |" in dry_run(run_.config())
 
 
 def test_every_call_has_the_price_of_the_model_that_is_asked(new_run, tmp_path):
@@ -132,6 +127,9 @@ def test_every_call_has_the_price_of_the_model_that_is_asked(new_run, tmp_path):
     assert float(verified["edit_judge"][7]) == int(verified["edit_judge"][5].replace(",", "")) > 0
     assert verified["judge"][1:8] == ["paid", "0", "0", "0", "0", "0", "0.00"]  # numbers need none
 
+    unpriced = ModelConfig("http", "org/secret-model", ["http://127.0.0.1:9/v1"])
+    assert "no price for secret-model" in dry_run(run_.config(reasoner=unpriced))
+
 
 def test_free_text_may_go_to_the_judge(new_run):
     run_ = new_run(CASES)
@@ -139,13 +137,3 @@ def test_free_text_may_go_to_the_judge(new_run):
     write_parquet(text, run_.data / "maze" / "test.parquet")
     plan = dry_run(run_.config({"one": SystemConfig(), "two": SystemConfig()}, judge=ModelConfig(), repeats=2))
     assert "| judge | reader | 12 | 0 | 0 to 12 |" in plan
-
-
-def test_asyncio_is_not_even_started(new_run):
-    """A dry run inside a running loop would fail if it started one of its own."""
-    run_ = new_run(CASES)
-
-    async def inside():
-        return dry_run(run_.config())
-
-    assert "direct" in asyncio.run(inside())
