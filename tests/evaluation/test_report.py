@@ -142,7 +142,7 @@ def test_the_command_prints_table_line_and_places(run, capsys):
     assert lines[-2:] == [f"pictures: {run.out / 'sheet.png'}", f"all samples: {run.out / 'report.html'}"]
 
 
-def test_differences_are_tested_and_unscored_samples_bounded_task_by_task(reported):
+def test_differences_are_tested_unscored_samples_bounded_and_what_the_samples_can_show_is_said(reported, new_run):
     rows = {row[0]: row[1:] for row in tables(reported)["Differences from direct, task by task"]}
     text, _, counts = rows["always"][0].partition("]")
     assert text.startswith("+40.0 [")  # gained 3, lost 1 of 5 scored by both
@@ -154,10 +154,16 @@ def test_differences_are_tested_and_unscored_samples_bounded_task_by_task(report
         ["direct: perception", "1 of 6", "40.0", "33.3", "50.0"],
     ]
 
+    rows = {row[0]: row[1:] for row in tables(reported)["What these numbers of samples can show"]}
+    assert rows["perception"][:2] == ["5", "> 100"]  # six samples must differ one way, for p = 2 / 2^6
+    run = new_run([Case("maze", str(i)) for i in range(12)])
+    run(run.config())
+    rows = {row[0]: row[1:] for row in tables(run)["What these numbers of samples can show"]}
+    assert rows["maze"] == ["12", "50.0", "25.3", "36.2"]  # 6 of 12; 1.960 and 2.802 times sqrt(0.2 / 12)
 
-def test_what_verification_is_worth_by_answers_of_the_same_model(run):
-    run(run.config(systems_of(run)))
-    rows = {row[0]: row[1:] for row in tables(run)["What verification is worth"][1:]}
+
+def test_what_verification_is_worth_by_answers_of_the_same_model(reported, run):
+    rows = {row[0]: row[1:] for row in tables(reported)["What verification is worth"][1:]}
     assert rows == {
         "evr: accepted": ["direct", "always", "2", "1", "2", "0"],  # helps, harms, both right, both wrong
         "evr: not accepted": ["direct", "always", "1", "1", "0", "0"],
@@ -176,7 +182,7 @@ def test_what_verification_is_worth_by_answers_of_the_same_model(run):
     assert run(run.config(mine | {"their_evr": theirs["their_evr"]}))["worth"].keys() == {"evr"}
 
 
-def test_costs_are_per_system_and_have_no_price_where_a_server_does_not_count(run):
+def test_costs_categories_other_rules_and_several_tries_have_tables(run):
     run(run.config(systems_of(run)))
 
     def costly(record):
@@ -201,11 +207,7 @@ def test_costs_are_per_system_and_have_no_price_where_a_server_does_not_count(ru
 
     usage = {"unpriced": {"calls": 1, "prompt_tokens": 5, "completion_tokens": 5}}
     rows = rewritten(run, lambda record: record | {"usage": usage})["Cost"]
-    assert {row[-1] for row in rows[1:]} == {"not known"}
-
-
-def test_categories_other_rules_and_several_tries_have_tables(run):
-    run(run.config(systems_of(run)))
+    assert {row[-1] for row in rows[1:]} == {"not known"}  # a server that does not count
 
     def sorted_in(record):
         near = int(record["sample_id"][-1]) % 2 == 0
@@ -222,13 +224,3 @@ def test_categories_other_rules_and_several_tries_have_tables(run):
     run = type(run)(run.folder / "tries", cases)
     run(run.config(repeats=2))
     assert tables(run)["Several tries"] == [["system: task", "pass@1", "pass@2"], ["direct: maze", "50.0", "50.0"]]
-
-
-def test_what_the_samples_can_show_is_said(run):
-    run(run.config(systems_of(run)))
-    rows = {row[0]: row[1:] for row in tables(run)["What these numbers of samples can show"]}
-    assert rows["perception"][:2] == ["5", "> 100"]  # six samples must differ one way, for p = 2 / 2^6
-    run = type(run)(run.folder / "more", [Case("maze", str(i)) for i in range(12)])
-    run(run.config())
-    rows = {row[0]: row[1:] for row in tables(run)["What these numbers of samples can show"]}
-    assert rows["maze"] == ["12", "50.0", "25.3", "36.2"]  # 6 of 12; 1.960 and 2.802 times sqrt(0.2 / 12)
