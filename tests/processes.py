@@ -53,9 +53,13 @@ def _member(
     main(words)
 
 
-def kill_when(moment: Callable[[], bool], function: Callable[..., Any], *args: Any) -> None:
-    """Start `function(*args)` and end it with SIGKILL as soon as `moment()`."""
-    child = CHILDREN.Process(target=function, args=args)
+def kill_when(moment: Callable[[], bool], function: Callable[..., Any], *args: Any, is_light: bool = False) -> None:
+    """Start `function(*args)` and end it with SIGKILL as soon as `moment()`.
+
+    What is light needs no torch: it is quicker in an interpreter of its own than behind the imports of the others.
+    """
+    context = multiprocessing.get_context("spawn") if is_light else CHILDREN
+    child = context.Process(target=function, args=args)
     child.start()
     deadline = time.monotonic() + PATIENCE_S
     try:

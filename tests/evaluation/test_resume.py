@@ -2,9 +2,9 @@
 
 import json
 import re
+import resource
 import shutil
-import subprocess
-import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from tests.evaluation import stoppable
 from tests.evaluation.fakes import Case, TableEditor, TableModel, write_data
 from tests.processes import kill_when
 
-ROOT = Path(__file__).parents[2]
 CASES = [Case("maze", "0"), Case("maze", "1", source="\\boxed{1}")]
 
 
@@ -42,7 +41,11 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path):
     """30 of its 48 calls are answered; then it waits until it is killed, in the middle of the second system."""
     data, out, log = write_data(stoppable.CASES, tmp_path / "data"), tmp_path / "out", tmp_path / "log"
     records = out / "records" / "oracle.jsonl"
-    kill_when(lambda: len(lines(log)) >= 30 and len(lines(records)) >= 5, stoppable.run, data, out, log, 30)
+
+    def is_amid():
+        return len(lines(log)) >= 30 and len(lines(records)) >= 5
+
+    kill_when(is_amid, stoppable.run, data, out, log, 30, is_light=True)
     assert not (out / "report.json").exists()
     finished = {json.loads(line)["sample_id"] for line in lines(records)}
     assert 5 <= len(finished) < 16
@@ -61,18 +64,6 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(tmp_path):
         for cost in report["cost"].values():
             cost.pop("seconds")  # which differ from run to run
     assert reports[0] == reports[1]
-
-
-def test_a_torn_last_line_is_dropped_and_its_sample_done_again(run):
-    report = run(run.config())
-    records = run.out / "records" / "direct.jsonl"
-    whole = records.read_bytes()
-    records.write_bytes(whole[:-20])
-    run.model.asked.clear()
-    assert run(run.config()) == report
-    assert run.model.asked == []  # its reply lies in the run's journal
-    assert records.read_bytes().startswith(whole[: whole.index(b"\n") + 1])
-    assert len(lines(records)) == 2
 
 
 # ------------------------------------------------------------------------------------------------------ unscored
@@ -108,13 +99,23 @@ def test_samples_that_fail_for_good_do_not_keep_a_run_from_going_on(new_run):
     assert report["systems"]["oracle"]["tasks"]["maze"]["num_unscored"] == 0
 
 
-def test_a_finished_run_asks_nothing_and_loads_no_editor(run):
+def test_a_finished_run_asks_nothing_and_loads_no_editor_and_a_torn_last_line_is_written_again(run):
     config = run.config({"base_evr": run.edits()})
     report = run(config)
     run.model.asked.clear()
     run.editor = None
     assert run(config) == report
     assert not run.model.asked
+
+    report = run(run.config())
+    records = run.out / "records" / "direct.jsonl"
+    whole = records.read_bytes()
+    records.write_bytes(whole[:-20])
+    run.model.asked.clear()
+    assert run(run.config()) == report
+    assert run.model.asked == []  # its reply lies in the run's journal
+    assert records.read_bytes().startswith(whole[: whole.index(b"\n") + 1])
+    assert len(lines(records)) == 2
 
 
 def test_an_edit_judge_that_failed_is_asked_again_and_nobody_else(new_run):
@@ -156,27 +157,26 @@ def test_an_edit_judge_that_failed_is_asked_again_and_nobody_else(new_run):
 # ------------------------------------------------------------------------------------------------ other settings
 
 
-@pytest.mark.parametrize(
-    ("change", "difference"),
-    [
+def test_other_settings_data_and_editors_are_refused(run):
+    run(run.config())
+    before = {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()}
+    for change, difference in [
         ({"temperature": 0.5}, r"temperature: 0.0 there, 0.5 here"),
         ({"editing": EditingConfig(seed=7, cache=None)}, r"editing.seed: 126 there, 7 here"),
         (
             {"systems": {"direct": SystemConfig("oracle_edit")}},
             r"systems.direct.kind: .direct. there, .oracle_edit. here",
         ),
-    ],
-)
-def test_a_run_of_other_settings_is_refused(run, change, difference):
-    run(run.config())
-    before = {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match=f"other settings .*{difference}.*choose another out="):
-        run(run.config(**change))
-    assert before == {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()}
+    ]:
+        with pytest.raises(ValueError, match=f"other settings .*{difference}.*choose another out="):
+            run(run.config(**change))
+        assert before == {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()}, change
 
+    run(run.config({"base_evr": run.edits()}))
+    (Path(run.klein) / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"systems.base_evr.editor"):
+        run(run.config({"base_evr": run.edits()}))
 
-def test_changed_data_is_refused(run):
-    run(run.config())
     changed = replace(Case("maze", "0").sample(), answer="8")
     write_parquet([changed, Case("maze", "1").sample()], run.data / "maze" / "test.parquet")
     with pytest.raises(ValueError, match=r"sample 'maze-0' of maze is not the one that .* has a record of"):
@@ -194,21 +194,18 @@ def test_what_decides_no_result_may_change(run):
     assert run.model.asked == []
 
 
-def test_another_editor_in_the_same_place_is_refused(run):
-    run(run.config({"base_evr": run.edits()}))
-    (Path(run.klein) / "weights.safetensors").write_bytes(b"other")
-    with pytest.raises(ValueError, match=r"systems.base_evr.editor"):
-        run(run.config({"base_evr": run.edits()}))
-
-
 # ----------------------------------------------------------------------------------------------------- disk full
 
-LIMITED = """
-import resource, runpy, sys
-limit = int(sys.argv.pop(1))
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))  # Python ignores SIGXFSZ: EFBIG is raised
-runpy.run_module("evaluation", run_name="__main__")
-"""
+
+@contextmanager
+def limited(size):
+    """No file of this process grows beyond `size` bytes; Python ignores SIGXFSZ, so EFBIG is raised."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_is_one_sentence_and_loses_nothing(new_run, capsys):
@@ -216,10 +213,11 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(new_run, capsys):
     out, data = run.out, run.data
     words = ["systems.direct.kind=direct", f"data={data}", f"out={out}", "tasks=[maze]", "concurrency=4"]
     read_tasks(run.config())  # fills the cache of `datasets`, which is no part of what is limited
-    full = subprocess.run([sys.executable, "-c", LIMITED, "9000", *words], cwd=ROOT, capture_output=True, text=True)
-    assert full.returncode == 1
-    said = full.stderr.splitlines()[-1]
-    assert "Traceback" not in full.stderr
+    with limited(9000), pytest.raises(SystemExit) as caught:
+        main(words)
+    said = caught.value.code  # printed, exit status 1
+    assert "Traceback" not in said + capsys.readouterr().err
+    assert "\n" not in said
     assert said.startswith("cannot go on: [Errno 27] File too large")
     assert f"What is recorded in {out} is kept" in said
     assert "start the same command again" in said
@@ -235,7 +233,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(new_run, capsys):
     assert len(lines(records)) == 40
 
 
-def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
+def test_a_folder_in_use_and_a_damaged_note_are_refused(tmp_path):
     folder = EvalFolder(tmp_path / "run")
     with (
         folder.locked(),
@@ -246,9 +244,7 @@ def test_a_second_process_in_the_same_folder_is_refused(tmp_path):
     with folder.locked():  # free again once the first is done
         pass
 
-
-@pytest.mark.parametrize("text", ["{", "[1]", ""])
-def test_a_damaged_note_of_a_run_is_named(tmp_path, text):
-    (tmp_path / "run.json").write_text(text)
-    with pytest.raises(ValueError, match=r"run\.json is damaged"):
-        EvalFolder(tmp_path).claim({"systems": {}, "tasks": {}})
+    for text in ["{", "[1]", ""]:
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(ValueError, match=r"run\.json is damaged"):
+            EvalFolder(tmp_path).claim({"systems": {}, "tasks": {}})
