@@ -90,7 +90,7 @@ def test_a_lower_threshold_asks_for_more_edits(data, words, tmp_path, capsys):
     assert "| chart | chart | 1 | 1 | 100.0 [" in capsys.readouterr().out
 
 
-def test_the_shipped_rule_knows_the_procedural_questions(tmp_path, capsys):
+def test_the_shipped_rule_and_the_reader_route_over_the_command_line(data, tmp_path, capsys):
     asked = {
         "perception": "On which side of the teal circle is its dot?",
         "jigsaw": "Which order of the pieces restores the picture?",
@@ -102,6 +102,10 @@ def test_the_shipped_rule_knows_the_procedural_questions(tmp_path, capsys):
     report = json.loads((tmp_path / "out" / "route.json").read_text())
     assert report["mean"]["right"][0] == report["mean"]["edited"][0] == 100.0
 
+    route("tasks=[maze]", f"data={data}", f"out={tmp_path / 'out'}", "route=model")
+    assert "| maze | logic | 2 | 2 | 0.0 [" in capsys.readouterr().out  # it knows the procedural wordings only
+    assert len((tmp_path / "out" / "calls" / "calls.jsonl").read_text().splitlines()) == 2
+
 
 # ---------------------------------------------------------------------------------------------- parts of the summary
 
@@ -111,15 +115,13 @@ def routed(confidence, right, unit="u"):
     return Routed("set", "id", unit, TaskFamily.CHART, family, confidence)
 
 
-def test_risk_does_not_hang_on_the_order_of_equal_confidences():
+def test_risk_and_calibration_error_by_hand():
     rows = [routed(0.9, False), routed(0.9, True), routed(0.9, True), routed(0.5, False)]
     forward, backward = risks(rows, [1.0] * 4), risks(rows[::-1], [1.0] * 4)
     assert forward == pytest.approx(backward)
     assert forward[0.25] == pytest.approx(1 / 3)  # any one of the three
     assert forward[1.0] == 0.5
 
-
-def test_the_calibration_error_of_an_honest_and_of_a_boastful_guesser():
     assert calibration_error([routed(0.75, n < 3) for n in range(4)], [1.0] * 4) == pytest.approx(0.0)
     assert calibration_error([routed(1.0, n < 3) for n in range(4)], [1.0] * 4) == pytest.approx(0.25)
     assert calibration_error([], []) == 0.0
@@ -224,12 +226,6 @@ def test_a_set_without_a_single_reply_has_no_share(data, tmp_path):
     page = measure(config, tmp_path / "out", build=lambda _: clerk)
     assert "| maze |  | 0 | 0 | - | - | - | - | 2 |" in page
     assert json.loads((tmp_path / "out" / "route.json").read_text())["risk"] == {}
-
-
-def test_the_reader_routes_over_the_command_line(data, tmp_path, capsys):
-    route("tasks=[maze]", f"data={data}", f"out={tmp_path / 'out'}", "route=model")
-    assert "| maze | logic | 2 | 2 | 0.0 [" in capsys.readouterr().out  # it knows the procedural wordings only
-    assert len((tmp_path / "out" / "calls" / "calls.jsonl").read_text().splitlines()) == 2
 
 
 # -------------------------------------------------------------------------------------------------------- bad input
