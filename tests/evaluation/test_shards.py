@@ -1,5 +1,6 @@
 """Several processes on one run: shares that do not overlap, one table, and more or fewer of them after a restart."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -39,14 +40,12 @@ def without_seconds(report):
     return report
 
 
-def test_one_process_is_the_simple_case(monkeypatch):
+def test_shares_cover_everything_once_and_one_process_takes_all(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert this_shard() == Shard(0, 1)
     assert this_shard().is_main
     assert all(Shard().takes(number) for number in range(5))
 
-
-def test_shares_cover_everything_once():
     shards = [Shard(rank, 3) for rank in range(3)]
     assert all(sum(shard.takes(number) for shard in shards) == 1 for number in range(20))
     assert [shard.quiet for shard in shards] == [False, True, True]
@@ -68,18 +67,16 @@ def test_two_processes_make_the_table_of_one(new_run, tmp_path):
     assert sizes == [5, 5, 5, 5]
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [([Alone(0, 2)], [Alone()]), ([Alone()], [Alone(0, 3), Alone(1, 3), Alone(2, 3)])]
-)
-def test_other_processes_go_on_where_some_stopped(new_run, before, after):
-    run = new_run(CASES)
-    config = run.config()
-    config.num_samples = 3
-    run_shards(run, config, *before)
-    config.num_samples = None
-    report = run_shards(run, config, *after)
-    assert [cell["num_samples"] for cell in report["systems"]["direct"]["tasks"].values()] == [5, 5]
-    assert len(run.model.asked) == len(set(run.model.asked)) == 10
+def test_other_processes_go_on_where_some_stopped(new_run):
+    for before, after in [([Alone(0, 2)], [Alone()]), ([Alone()], [Alone(0, 3), Alone(1, 3), Alone(2, 3)])]:
+        run = new_run(CASES)
+        config = run.config()
+        config.num_samples = 3
+        run_shards(run, config, *before)
+        config.num_samples = None
+        report = run_shards(run, config, *after)
+        assert [cell["num_samples"] for cell in report["systems"]["direct"]["tasks"].values()] == [5, 5]
+        assert len(run.model.asked) == len(set(run.model.asked)) == 10
 
 
 def test_the_turns_of_a_question_stay_in_one_process_and_share_its_edit(new_run, tmp_path):
@@ -107,19 +104,18 @@ def test_the_turns_of_a_question_stay_in_one_process_and_share_its_edit(new_run,
     assert (len(run.editor.drawn), len(run.model.asked)) == (drawn, asked)
 
 
-@pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 0)])
-def test_of_the_records_of_two_processes_the_whole_one_counts(tmp_path, first, second):
+def test_of_the_records_of_two_processes_the_whole_one_counts(tmp_path):
     """One could not be scored, or the edit judge failed; after a restart another process has mended that."""
     base = {"sample_id": "a", "repeat": 0, "unscored": None, "edit": {"judged": None, "judge_failed": "down"}}
+    mended = base | {"edit": {"judged": True, "judge_failed": None}}
     worse = {"unscored": "down", "edit": None}, {}
-    for change in worse:
-        folder = tmp_path / str(len(change))
-        mended = base | {"edit": {"judged": True, "judge_failed": None}}
+    for number, ((first, second), change) in enumerate(itertools.product([(0, 1), (1, 0)], worse)):
+        folder = tmp_path / str(number)
         for rank, record in ((first, base | change), (second, mended)):
             file = RecordFile(folder, "evr", rank)
             file.append(record)
             file.close()
-        assert RecordFile(folder, "evr", 0).read() == {("a", 0): mended}
+        assert RecordFile(folder, "evr", 0).read() == {("a", 0): mended}, (first, second, change)
 
 
 @pytest.mark.slow
