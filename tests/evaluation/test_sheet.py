@@ -50,11 +50,20 @@ def test_a_row_shows_source_truth_and_edits_of_a_tasks_first_sample(run):
         assert (row[2] == drawn).all()
 
 
-def test_the_systems_may_be_chosen(run):
+def test_the_systems_may_be_chosen_and_a_run_that_is_not_finished_leaves_places_empty(run):
     systems = {"base_evr": run.edits(), "always": run.edits("always_edit"), "oracle": SystemConfig("oracle_edit")}
     run(run.config(systems, sheet=["oracle", "always", "base_evr"]))
     assert [len(row) for row in pictures(run)] == [5, 5]
     assert (pictures(run)[0][2] == enlarged(CASES[0].sample().edit_image)).all()
+
+    systems = {"evr": run.edits(), "oracle": SystemConfig("oracle_edit")}
+    config = run.config(systems, sheet=["evr", "oracle"])
+    run(config)
+    (run.out / "records" / "evr.jsonl").unlink()
+    write_reports(EvalFolder(run.out), config, read_tasks(config))
+    maze, _ = pictures(run)
+    assert (maze[2] == 255).all()
+    assert (maze[3] == enlarged(CASES[0].sample().edit_image)).all()
 
 
 def test_without_a_choice_each_edit_is_shown_once_and_of_seeds_the_first(run):
@@ -91,17 +100,6 @@ def test_large_pictures_keep_their_shape(new_run):
     red = (truth[..., 0] > 200) & (truth[..., 1] < 60)
     assert red[: SIDE // 2].any()
     assert not red[SIDE // 2 :].any()
-
-
-def test_a_run_that_is_not_finished_leaves_places_empty(run):
-    systems = {"evr": run.edits(), "oracle": SystemConfig("oracle_edit")}
-    config = run.config(systems, sheet=["evr", "oracle"])
-    run(config)
-    (run.out / "records" / "evr.jsonl").unlink()
-    write_reports(EvalFolder(run.out), config, read_tasks(config))
-    maze, _ = pictures(run)
-    assert (maze[2] == 255).all()
-    assert (maze[3] == enlarged(CASES[0].sample().edit_image)).all()
 
 
 def test_without_an_editor_there_is_no_sheet(run):
