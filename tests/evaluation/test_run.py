@@ -136,7 +136,7 @@ def test_any_row_may_be_the_one_that_others_are_compared_with(run):
         run.config(systems, reference="orakel")
 
 
-def test_a_paired_difference_by_hand(report):
+def test_a_paired_difference_and_verification_by_hand(report):
     """Perception gains one of four, chart none of the two that both have scored."""
     paired = report["paired"]["base_evr"]
     tests = {task: (part["gained"], part["lost"], part["p_value"]) for task, part in paired.pop("tasks").items()}
@@ -146,8 +146,6 @@ def test_a_paired_difference_by_hand(report):
     above = math.hypot(perception.high - 25, chart.high - 0) / 2
     assert paired == {"difference": 12.5, "low": round(12.5 - below, 2), "high": round(12.5 + above, 2)}
 
-
-def test_verification_by_hand(report):
     seen = report["verification"]
     assert list(seen) == ["base_evr", "oracle", "all"]
     assert seen["base_evr"]["all"] == {
@@ -218,20 +216,20 @@ def test_a_run_builds_each_editor_and_each_place_of_a_model_once(run, new_run):
     assert built == [here.base_urls, there.base_urls]
 
 
-@pytest.mark.parametrize("kinds", [("evr", "always_edit"), ("always_edit", "evr")])
-def test_always_edit_beside_evr_costs_an_answer_where_an_edit_was_not_used_and_nothing_else(new_run, kinds):
+def test_always_edit_beside_evr_costs_an_answer_where_an_edit_was_not_used_and_nothing_else(new_run):
     """The edit is drawn once, and the answer from an accepted one is asked for once."""
-    run = new_run([Case("maze", "0"), Case("maze", "1", verdict=REJECT)])
-    systems = {kind: run.edits(kind) for kind in kinds}
-    run(run.config(systems, editing=EditingConfig(cache=str(run.folder / "edits"))))
-    assert sorted(run.editor.drawn) == ["maze-0", "maze-1"]
-    assert sorted(run.model.asked) == [
-        ("edited", "maze-0"),  # of both
-        ("edited", "maze-1"),  # of always_edit alone
-        ("source", "maze-1"),
-        ("verify", "maze-0"),
-        ("verify", "maze-1"),
-    ]
+    for kinds in [("evr", "always_edit"), ("always_edit", "evr")]:
+        run = new_run([Case("maze", "0"), Case("maze", "1", verdict=REJECT)])
+        systems = {kind: run.edits(kind) for kind in kinds}
+        run(run.config(systems, editing=EditingConfig(cache=str(run.folder / "edits"))))
+        assert sorted(run.editor.drawn) == ["maze-0", "maze-1"], kinds
+        assert sorted(run.model.asked) == [
+            ("edited", "maze-0"),  # of both
+            ("edited", "maze-1"),  # of always_edit alone
+            ("source", "maze-1"),
+            ("verify", "maze-0"),
+            ("verify", "maze-1"),
+        ], kinds
 
 
 class Named(TableModel):
