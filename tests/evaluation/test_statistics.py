@@ -34,16 +34,15 @@ def shares(outcomes):
 # --------------------------------------------------------------------------------------------------------- a share
 
 
-@pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (3, 7), (140, 200), (1, 1)])
-def test_wilson_solves_its_defining_equation(right, total):
-    found = right / total
-    estimate = wilson(right, total)
-    assert estimate.value == pytest.approx(100 * found)
-    for edge in (estimate.low / 100, estimate.high / 100):  # |p - share| = z sqrt(p (1 - p) / n) at both ends
-        assert (edge - found) ** 2 == pytest.approx(1.959963984540054**2 * edge * (1 - edge) / total, abs=1e-9)
+def test_wilson_solves_its_defining_equation_and_nothing_has_no_value():
+    for right, total in [(0, 10), (10, 10), (3, 7), (140, 200), (1, 1)]:
+        found = right / total
+        estimate = wilson(right, total)
+        assert estimate.value == pytest.approx(100 * found), (right, total)
+        for edge in (estimate.low / 100, estimate.high / 100):  # |p - share| = z sqrt(p (1 - p) / n) at both ends
+            deviations = 1.959963984540054**2 * edge * (1 - edge) / total
+            assert (edge - found) ** 2 == pytest.approx(deviations, abs=1e-9), (right, total)
 
-
-def test_nothing_has_no_value():
     assert math.isnan(wilson(0, 0).value)
     assert math.isnan(share({}).value)
     assert math.isnan(mean_over_tasks([share({})]).value)
@@ -98,24 +97,24 @@ def test_an_interval_is_as_wide_as_what_is_independent_makes_it():
 
 def test_intervals_of_clusters_and_of_means_cover_the_truth_about_95_times_in_100():
     rng, hits = np.random.default_rng(4), 0
-    for _ in range(200):
+    for _ in range(100):
         ease = rng.beta(2, 1, 100)  # of each question: its mean is 2/3
         estimate = share({str(i): (rng.random(4) < p).astype(float) for i, p in enumerate(ease)})
         hits += estimate.low <= 200 / 3 <= estimate.high
-    assert 180 <= hits <= 198
+    assert 90 <= hits <= 99
 
     rng, truth = np.random.default_rng(1), {"a": (0.3, 60), "b": (0.8, 200)}
     hits = 0
-    for _ in range(200):
+    for _ in range(100):
         estimate = mean_over_tasks(shares({name: rng.random(n) < p for name, (p, n) in truth.items()}))
         hits += estimate.low <= 55.0 <= estimate.high
-    assert 180 <= hits <= 199
+    assert 90 <= hits <= 99
 
 
 # ---------------------------------------------------------------------------------------------------------- a mean
 
 
-def test_means_are_plain_over_tasks_of_any_size():
+def test_means_are_plain_over_tasks_of_any_size_with_wilsons_interval_and_of_one_seed_the_paired_difference():
     estimate = mean_over_tasks(shares({"a": [True] * 9 + [False], "b": [False, True]}))
     assert estimate.value == pytest.approx(70.0)
     assert estimate == mean_over_tasks(shares({"a": [False] + [True] * 9, "b": [True, False]}))  # order does not matter
@@ -127,8 +126,6 @@ def test_means_are_plain_over_tasks_of_any_size():
     seeds = [{"a": single([1, 1, 1]), "b": single([0])}, {"a": single([1, 0, 0]), "b": single([1])}]
     assert mean_over_seeds(seeds, 0.0).value == pytest.approx(100 * (2 / 3 + 0.5) / 2)
 
-
-def test_the_interval_of_a_mean_is_wilsons_and_as_wide_as_the_normal_formulas():
     assert mean_over_tasks(shares({"a": [True] * 7 + [False] * 3})) == pytest.approx(wilson(7, 10))
 
     estimate = mean_over_tasks(shares({"a": [True] * 50, "b": [True] * 50}))
@@ -139,31 +136,41 @@ def test_the_interval_of_a_mean_is_wilsons_and_as_wide_as_the_normal_formulas():
     error = 100 * math.sqrt(0.6 * 0.4 / 200 + 0.15 * 0.85 / 200) / 2
     assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * error, rel=0.05)
 
+    system, baseline = drawn(np.random.default_rng(0), {"a": 0.7, "b": 0.4}, 2)
+    alone, paired = mean_over_seeds([minus(system, baseline)], -100.0), mean_difference(minus(system, baseline))
+    assert alone == pytest.approx(paired)
+
 
 # ---------------------------------------------------------------------------------------------------- differences
 
 
-@pytest.mark.parametrize(
-    ("gained", "lost", "total"),
-    [(0, 0, 10), (5, 0, 5), (0, 5, 5), (12, 4, 40), (1, 0, 200), (90, 60, 1200), (0.5, 3, 9)],
-)
-def test_tangos_bounds_solve_their_defining_equation(gained, lost, total):
+def variance_with(true, gained, lost, total):
+    """The variance of a share gained less a share lost under the most likely table in which they differ by `true`."""
+
+    def unlikely(share_lost):
+        shares = (share_lost + true, gained), (share_lost, lost), (1 - 2 * share_lost - true, total - gained - lost)
+        return -sum(count * math.log(max(share, 1e-300)) for share, count in shares if count)
+
+    bounds, exact = (max(0.0, -true), (1 - true) / 2), {"xatol": 1e-12}
+    best = optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded", options=exact).x
+    return (2 * best + true - true**2) / total
+
+
+def test_tangos_bounds_solve_their_defining_equation_and_leave_zero_out_where_a_test_is_significant():
     """At both ends the difference is z standard deviations away, under the most likely table with that difference."""
-    seen, ties = (gained - lost) / total, total - gained - lost
-    estimate = tango(gained, lost, total)
-    assert estimate.value == pytest.approx(100 * seen)
-    for true in (estimate.low / 100, estimate.high / 100):
-        if abs(true) == 1:
-            continue
+    for table in [(0, 0, 10), (5, 0, 5), (0, 5, 5), (12, 4, 40), (1, 0, 200), (90, 60, 1200), (0.5, 3, 9)]:
+        gained, lost, total = table
+        seen, estimate = (gained - lost) / total, tango(*table)
+        assert estimate.value == pytest.approx(100 * seen), table
+        for true in (estimate.low / 100, estimate.high / 100):
+            if abs(true) != 1:
+                variance = 1.959963984540054**2 * variance_with(true, *table)
+                assert (seen - true) ** 2 == pytest.approx(variance, rel=1e-3), table
 
-        def unlikely(share_lost, true=true):
-            shares = (share_lost + true, gained), (share_lost, lost), (1 - 2 * share_lost - true, ties)
-            return -sum(count * math.log(max(share, 1e-300)) for share, count in shares if count)
-
-        bounds, exact = (max(0.0, -true), (1 - true) / 2), {"xatol": 1e-12}
-        best = optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded", options=exact).x
-        variance = (2 * best + true - true**2) / total
-        assert (seen - true) ** 2 == pytest.approx(1.959963984540054**2 * variance, rel=1e-3)
+    for gained, lost in itertools.product(range(0, 30, 3), range(0, 30, 3)):
+        estimate = tango(gained, lost, 200)
+        shown = (gained - lost) ** 2 > 1.96**2 * (gained + lost)  # McNemar's chi-square
+        assert (not estimate.low <= 0 <= estimate.high) == shown, (gained, lost)
 
 
 def test_differences_that_are_all_alike_leave_an_interval():
@@ -180,39 +187,29 @@ def test_differences_that_are_all_alike_leave_an_interval():
     assert mean_over_seeds([{"a": single([1] * 30)}] * 2, least=0.0).low < 95
 
 
-def test_an_interval_without_zero_is_a_significant_test():
-    for gained, lost in itertools.product(range(0, 30, 3), range(0, 30, 3)):
-        estimate = tango(gained, lost, 200)
-        shown = (gained - lost) ** 2 > 1.96**2 * (gained + lost)  # McNemar's chi-square
-        assert (not estimate.low <= 0 <= estimate.high) == shown
-
-
-@pytest.mark.parametrize(
-    ("tasks", "clusters"),
-    [
+def test_the_interval_of_differences_covers_the_truth_about_95_times_in_100():
+    """Tasks of (share gained, share lost, pairs); pairs that come four times each agree among themselves at times."""
+    for tasks, clusters in [
         ([(0.2, 0.05, 200)], 0),
         ([(0.02, 0.0, 50)], 0),
         ([(0.0, 0.0, 20), (0.6, 0.1, 60), (0.05, 0.02, 200)], 0),
         ([(0.2, 0.05, 200), (0.1, 0.1, 100)], 4),
         ([(0.02, 0.0, 100)], 4),
-    ],
-)
-def test_the_interval_of_differences_covers_the_truth_about_95_times_in_100(tasks, clusters):
-    """Tasks of (share gained, share lost, pairs); pairs that come four times each agree among themselves at times."""
-    rng, hits = np.random.default_rng(6), 0
-    truth = 100 * np.mean([gained - lost for gained, lost, _ in tasks])
-    times = 100 if clusters else 400
-    for _ in range(times):
-        drawn = {}
-        for name, (gained, lost, count) in enumerate(tasks):
-            shares = [gained, 1 - gained - lost, lost]
-            units = rng.choice([1.0, 0.0, -1.0], (count, max(clusters, 1)), p=shares)
-            if clusters:  # half of the units say one thing four times
-                units = np.where(rng.random((count, 1)) < 0.5, units[:, :1], units)
-            drawn[str(name)] = dict(enumerate(units.tolist()))
-        estimate = mean_difference(drawn)
-        hits += estimate.low <= truth <= estimate.high
-    assert hits >= 0.92 * times
+    ]:
+        rng, hits = np.random.default_rng(6), 0
+        truth = 100 * np.mean([gained - lost for gained, lost, _ in tasks])
+        times = 60 if clusters else 200
+        for _ in range(times):
+            drawn = {}
+            for name, (gained, lost, count) in enumerate(tasks):
+                shares = [gained, 1 - gained - lost, lost]
+                units = rng.choice([1.0, 0.0, -1.0], (count, max(clusters, 1)), p=shares)
+                if clusters:  # half of the units say one thing four times
+                    units = np.where(rng.random((count, 1)) < 0.5, units[:, :1], units)
+                drawn[str(name)] = dict(enumerate(units.tolist()))
+            estimate = mean_difference(drawn)
+            hits += estimate.low <= truth <= estimate.high
+        assert hits >= 0.92 * times, (tasks, clusters)
 
 
 def test_mcnemar_sums_the_binomial_tail_of_independent_pairs():
@@ -244,25 +241,19 @@ def minus(seed, baseline):
     return {task: {unit: [seed[task][unit][0] - baseline[task][unit][0]] for unit in seed[task]} for task in seed}
 
 
-def test_the_mean_of_one_seed_is_the_paired_difference():
-    system, baseline = drawn(np.random.default_rng(0), {"a": 0.7, "b": 0.4}, 2)
-    alone, paired = mean_over_seeds([minus(system, baseline)], -100.0), mean_difference(minus(system, baseline))
-    assert alone == pytest.approx(paired)
-
-
 @pytest.mark.parametrize(
     ("num_seeds", "spread"),
     [(2, 0.05), (3, 0.03), *(pytest.param(3, spread, marks=pytest.mark.slow) for spread in (0.0, 0.1))],
 )
 def test_the_interval_over_seeds_covers_the_truth_about_95_times_in_100(num_seeds, spread):
     rng, hits = np.random.default_rng(5), 0
-    for _ in range(100):
+    for _ in range(60):
         luck = rng.normal(0, spread, num_seeds)  # what makes a training better than another one
         seeds = [drawn(rng, {"a": 0.5 + more, "b": 0.6 + more}, 1, hardness=0)[0] for more in luck]
         (baseline,) = drawn(rng, {"a": 0.4, "b": 0.5}, 1, hardness=0)
         estimate = mean_over_seeds([minus(seed, baseline) for seed in seeds], -100.0)
         hits += estimate.low <= 10.0 <= estimate.high
-    assert hits >= 90
+    assert hits >= 54
 
 
 # --------------------------------------------------------------------------------------------- pass@k, power, rest
