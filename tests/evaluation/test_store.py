@@ -47,7 +47,7 @@ def ask(model, text="q", *images, **options):
 # ----------------------------------------------------------------------------------------------------------- calls
 
 
-def test_a_reply_comes_back_whole_and_without_a_call(tmp_path):
+def test_a_reply_comes_back_whole_and_without_a_call_unless_its_picture_is_lost(tmp_path):
     inner = Counting()
     first = ask(journaled(tmp_path, inner), n=2)
     second = ask(journaled(tmp_path, inner), n=2)
@@ -58,41 +58,38 @@ def test_a_reply_comes_back_whole_and_without_a_call(tmp_path):
     assert first[0].logprobs == ({"a": -0.5},)
     assert first[0].seconds is not None
 
-
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
-def test_a_reply_whose_picture_is_gone_or_damaged_is_asked_for_again(tmp_path, damage):
-    inner = Counting()
-    ask(journaled(tmp_path, inner))
-    (picture,) = tmp_path.glob("*.png")
-    damage(picture)
-    again = ask(journaled(tmp_path, inner))
-    assert (inner.calls, again[0].images[0].tobytes()) == (2, OTHER.tobytes())
-    assert ask(journaled(tmp_path, inner))[0].text == again[0].text == "reply 2.0"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"text": "other"},
-        {"images": (OTHER,)},
-        {"images": (SOURCE, SOURCE)},
-        {"n": 2},
-        {"temperature": 0.5},
-        {"max_tokens": 7},
-        {"seed": 1},
-        {"identity": {"model": "other"}},
-    ],
-)
-def test_all_that_decides_a_reply_is_in_its_name(tmp_path, change):
-    inner = Counting()
-    ask(journaled(tmp_path, inner))
-    options = {key: value for key, value in change.items() if key not in ("text", "images", "identity")}
-    model = journaled(tmp_path, inner, change.get("identity"))
-    ask(model, change.get("text", "q"), *change.get("images", ()), **options)
-    assert inner.calls == 2
+    for number, damage in enumerate([lambda path: path.unlink(), lambda path: path.write_bytes(b"")]):
+        folder = tmp_path / str(number)
+        inner = Counting()
+        ask(journaled(folder, inner))
+        (picture,) = folder.glob("*.png")
+        damage(picture)
+        again = ask(journaled(folder, inner))
+        assert (inner.calls, again[0].images[0].tobytes()) == (2, OTHER.tobytes()), number
+        assert ask(journaled(folder, inner))[0].text == again[0].text == "reply 2.0", number
 
 
-def test_roles_and_the_borders_between_texts_are_part_of_it(tmp_path):
+def test_all_that_decides_a_reply_is_in_its_name(tmp_path):
+    for number, change in enumerate(
+        [
+            {"text": "other"},
+            {"images": (OTHER,)},
+            {"images": (SOURCE, SOURCE)},
+            {"n": 2},
+            {"temperature": 0.5},
+            {"max_tokens": 7},
+            {"seed": 1},
+            {"identity": {"model": "other"}},
+        ]
+    ):
+        folder = tmp_path / str(number)
+        inner = Counting()
+        ask(journaled(folder, inner))
+        options = {key: value for key, value in change.items() if key not in ("text", "images", "identity")}
+        model = journaled(folder, inner, change.get("identity"))
+        ask(model, change.get("text", "q"), *change.get("images", ()), **options)
+        assert inner.calls == 2, change
+
     inner = Counting()
     model = journaled(tmp_path, inner)
 
@@ -175,24 +172,19 @@ def test_an_edit_is_made_once_for_all_runs_and_all_who_ask(tmp_path):
     assert (len(painter.drawn), made.file) == (2, None)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"image": OTHER}, {"prompt": "q"}, {"seed": 8}, {"identity": {"weights": "b"}}, {"references": [OTHER]}],
-)
-def test_all_that_decides_an_edit_is_in_its_name(tmp_path, change):
-    painter = Painter()
-    draw(tmp_path, painter, (SOURCE, "p", 9))
-    request = (
-        change.get("image", SOURCE),
-        change.get("prompt", "p"),
-        change.get("seed", 9),
-        change.get("references", ()),
-    )
-    draw(tmp_path, painter, request, identity=change.get("identity"))
-    assert len(painter.drawn) == 2
+def test_all_that_decides_an_edit_is_in_its_name(tmp_path):
+    given = {"image": SOURCE, "prompt": "p", "seed": 9, "references": ()}
+    others = {"image": OTHER}, {"prompt": "q"}, {"seed": 8}, {"identity": {"weights": "b"}}, {"references": [OTHER]}
+    for number, change in enumerate(others):
+        folder = tmp_path / str(number)
+        painter = Painter()
+        draw(folder, painter, (SOURCE, "p", 9))
+        request = tuple(change.get(name, value) for name, value in given.items())
+        draw(folder, painter, request, identity=change.get("identity"))
+        assert len(painter.drawn) == 2, change
 
 
-def test_an_edit_that_failed_or_was_lost_is_not_kept(tmp_path):
+def test_an_edit_that_failed_or_was_lost_is_not_kept_and_an_editor_that_cannot_be_opened_says_why(tmp_path):
     with pytest.raises(EditFailed, match="no memory"):
         draw(tmp_path, Painter(fails={"p"}), (SOURCE, "p", 9))
     assert not list(tmp_path.rglob("*.png"))
@@ -206,8 +198,6 @@ def test_an_edit_that_failed_or_was_lost_is_not_kept(tmp_path):
     draw(tmp_path, painter, (SOURCE, "p", 9))
     assert len(painter.drawn) == 3
 
-
-def test_an_editor_that_cannot_be_opened_says_why(tmp_path):
     async def go():
         def broken():
             raise ValueError("no editor folder at x")
