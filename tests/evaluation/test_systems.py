@@ -4,7 +4,6 @@ import dataclasses
 import json
 from math import log
 
-import pytest
 from PIL import Image
 
 from etchr.boxes import Box, draw_boxes
@@ -39,19 +38,21 @@ def test_what_the_systems_without_a_choice_answer_from():
     assert model.pictures() == [[SOURCE, TRUTH]] * 2
 
 
-@pytest.mark.parametrize(("verdict", "used"), [(ACCEPT, True), (REJECT, False), ("Hm.", False)])
-def test_evr_answers_from_the_edit_only_if_it_was_accepted(verdict, used):
-    model = Scripted(verdict, SEVEN)
-    trace = run(system("evr"), model)
-    assert (trace.used_edit, trace.answer) == (used, "7")
-    edit = trace.proposal.image
-    assert model.pictures() == [[SOURCE, edit], [SOURCE, edit] if used else [SOURCE]]
-    assert trace.proposal.prompt.endswith("How many?")
-    assert set(trace.seconds) == {"edit", "verify", "reason"}
-    assert dataclasses.asdict(trace.usage["scripted"]) == {"calls": 2, "prompt_tokens": 20, "completion_tokens": 4}
+def test_evr_answers_from_the_edit_only_if_it_was_accepted():
+    for verdict, used in [(ACCEPT, True), (REJECT, False), ("Hm.", False)]:
+        model = Scripted(verdict, SEVEN)
+        trace = run(system("evr"), model)
+        assert (trace.used_edit, trace.answer) == (used, "7"), verdict
+        edit = trace.proposal.image
+        assert model.pictures() == [[SOURCE, edit], [SOURCE, edit] if used else [SOURCE]], verdict
+        assert trace.proposal.prompt.endswith("How many?"), verdict
+        assert set(trace.seconds) == {"edit", "verify", "reason"}, verdict
+        assert dataclasses.asdict(trace.usage["scripted"]) == {
+            "calls": 2,
+            "prompt_tokens": 20,
+            "completion_tokens": 4,
+        }, verdict
 
-
-def test_evr_shows_all_pictures_and_may_ask_two_models():
     answerer, verifier = Scripted(SEVEN), Scripted(ACCEPT, name="other")
     trace = run(system("evr"), answerer, verifier=verifier)
     assert (trace.verifier, trace.reasoner) == ("other", "scripted")
@@ -138,10 +139,7 @@ def test_the_enhancer_draws_what_the_model_says_within_limits():
     trace = run(system("enhancer"), Scripted(f"\\boxed{{{'x' * 5000}}}", ACCEPT, SEVEN))
     assert len(trace.proposal.prompt) == 600
 
-
-@pytest.mark.parametrize(
-    ("text", "instruction"),
-    [
+    for text, instruction in [
         ("\\boxed{Draw \\textbf{one} box.}", "Draw one box."),
         ("First \\boxed{a}, better \\boxed{b}", "b"),
         ("Draw a box round the dog.", "Draw a box round the dog."),
@@ -149,10 +147,8 @@ def test_the_enhancer_draws_what_the_model_says_within_limits():
         ("\\boxed{Draw", None),
         ("Two\nlines", None),
         ("", None),
-    ],
-)
-def test_instructions_in_replies(text, instruction):
-    assert read_instruction(text) == instruction
+    ]:
+        assert read_instruction(text) == instruction, text
 
 
 def test_the_routed_family_decides_what_is_drawn_if_anything():
@@ -194,7 +190,7 @@ def verdict(p, says=1):
     return Reply(f"\\boxed{{{says}}}", logprobs=({"\\boxed{": 0.0}, {"1": log(p), "0": log(1 - p)}, {"}": 0.0}))
 
 
-def test_best_of_n_takes_the_first_accepted_one():
+def test_best_of_n_takes_the_first_accepted_one_or_the_most_probable():
     model, painter = Picky(REJECT, ACCEPT, ACCEPT), Painter()
     trace = run(system("best_of_n", attempts=3), model, painter=painter)
     assert len({seed for _, seed in painter.drawn}) == 3
@@ -203,8 +199,6 @@ def test_best_of_n_takes_the_first_accepted_one():
     assert model.pictures()[3] == [SOURCE, trace.attempts[1].proposal.image]
     assert trace.usage["scripted"].calls == 4
 
-
-def test_the_verifiers_probability_decides_where_there_is_one():
     trace = run(system("best_of_n", attempts=3), Picky(verdict(0.6), verdict(0.9), verdict(0.7)))
     assert [round(attempt.score, 6) for attempt in trace.attempts] == [0.6, 0.9, 0.7]
     assert trace.proposal == trace.attempts[1].proposal
@@ -223,16 +217,6 @@ def test_without_an_accepted_edit_the_source_answers():
         assert model.pictures()[-1] == [SOURCE]
 
 
-def test_iterate_stops_at_the_first_accepted_edit():
-    model, painter = Scripted(REJECT, ACCEPT, SEVEN), Painter()
-    trace = run(system("iterate", attempts=5), model, painter=painter)
-    assert len(painter.drawn) == len(trace.attempts) == 2
-    first, second = painter.drawn
-    assert first[0] == second[0]  # a question-conditioned editor gets its question again
-    assert first[1] != second[1]  # and other noise
-    assert trace.proposal == trace.attempts[1].proposal
-
-
 def test_iterate_rewrites_an_instruction_from_the_verdict():
     model = Scripted("\\boxed{Box bar 1.}", REJECT, "\\boxed{Box bar 2.}", REJECT, "no idea\n\nat all", ACCEPT, SEVEN)
     painter = Painter()
@@ -242,6 +226,14 @@ def test_iterate_rewrites_an_instruction_from_the_verdict():
     assert "The box is misplaced." in model.texts()[2]
     assert model.pictures()[2] == [SOURCE, trace.attempts[0].proposal.image]
     assert trace.used_edit
+
+    model, painter = Scripted(REJECT, ACCEPT, SEVEN), Painter()
+    trace = run(system("iterate", attempts=5), model, painter=painter)
+    assert len(painter.drawn) == len(trace.attempts) == 2
+    first, second = painter.drawn
+    assert first[0] == second[0]  # a question-conditioned editor gets its question again
+    assert first[1] != second[1]  # and other noise
+    assert trace.proposal == trace.attempts[1].proposal
 
 
 # ------------------------------------------------------------------------------------------------------- dialogues
