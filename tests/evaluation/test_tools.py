@@ -27,23 +27,36 @@ def test_calls_in_a_reply():
     assert len(parse_calls(written(name="crop", arguments={}) * 10)) == MAX_CALLS
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+def test_what_is_no_call_no_tool_or_no_argument_is_told_so():
+    for body in [
         *("{", "[]", '"crop"', "5", "null", '{"name": 5}', '{"name": "crop", "arguments": [1]}', '{"arguments": {}}'),
         *('{"name": "crop", "arguments": "{"}', "[" * 3000, " " * 5000, "crop(0, 0, 1, 1)", "__import__('os')"),
-    ],
-)
-def test_what_is_no_call_is_told_so(body):
-    for text in (f"<tool_call>{body}</tool_call>", f"<tool_call>{body}"):
-        (call,) = parse_calls(text)
-        with pytest.raises(ValueError, match=r"a tool call is .* in JSON"):
-            run_tool(call, PICTURE)
+    ]:
+        for text in (f"<tool_call>{body}</tool_call>", f"<tool_call>{body}"):
+            (call,) = parse_calls(text)
+            with pytest.raises(ValueError, match=r"a tool call is .* in JSON"):
+                run_tool(call, PICTURE)
 
-
-def test_an_unknown_tool_names_the_known_ones():
     with pytest.raises(ValueError, match=r"there is no tool '__class__'; there are: crop, draw_box, draw_line"):
         use("__class__")
+
+    for name, arguments, match in [
+        ("crop", {}, "box must be"),
+        ("crop", {"box": [0, 0, 10]}, "box must be"),
+        ("crop", {"box": "0,0,1,1"}, "box must be"),
+        ("crop", {"box": [10, 10, 10, 20]}, r"the box \[10, 10, 10, 20\] is empty"),
+        ("crop", {"box": [0, 0, "1", 1]}, "coordinates are numbers"),
+        ("crop", {"box": [0, 0, True, 1]}, "coordinates are numbers"),
+        ("crop", {"box": [0, 0, 1e999, 1]}, "coordinates are numbers"),
+        ("crop", {"box": [0, 0, 10**400, 1]}, "coordinates are numbers"),
+        ("crop", {"box": [0, 0, None, 1]}, "coordinates are numbers"),
+        ("draw_line", {"points": [[0, 0]]}, "points must be a list of 2 to 64"),
+        ("draw_line", {"points": [[0, 0]] * 100}, "points must be a list of 2 to 64"),
+        ("draw_line", {"points": [[0, 0], [1]]}, "a point is a pair"),
+    ]:
+        with pytest.raises(ValueError, match=match) as caught:
+            use(name, **arguments)
+        assert "\n" not in str(caught.value), (name, arguments)
 
 
 def test_a_crop_is_that_part_enlarged():
@@ -62,41 +75,23 @@ def test_a_box_is_drawn_round_its_inside_and_the_source_stays():
     assert drawn.crop(inner).tobytes() == PICTURE.crop(inner).tobytes()
     assert drawn.getpixel((49, 50)) == drawn.getpixel((100, 29)) == RED
 
-
-def test_a_line_passes_through_its_points():
     drawn = use("draw_line", points=[[0, 500], [500, 500], [500, 0]])
     assert drawn.getpixel((50, 50)) == drawn.getpixel((100, 20)) == RED
     assert drawn.getpixel((150, 80)) == PICTURE.getpixel((150, 80))
 
 
-def test_coordinates_outside_are_brought_to_the_edge():
+def test_coordinates_outside_are_brought_to_the_edge_of_pictures_of_any_shape():
     assert use("crop", box=[-50, -50, 2000, 2000]).tobytes() == use("crop", box=[0, 0, 1000, 1000]).tobytes()
     tiny = use("crop", box=[999, 999, 1000, 1000])
     assert min(tiny.size) >= 1
     assert use("draw_box", box=[999, 999, 1000, 1000]).size == PICTURE.size
 
-
-@pytest.mark.parametrize(
-    ("name", "arguments", "match"),
-    [
-        ("crop", {}, "box must be"),
-        ("crop", {"box": [0, 0, 10]}, "box must be"),
-        ("crop", {"box": "0,0,1,1"}, "box must be"),
-        ("crop", {"box": [10, 10, 10, 20]}, r"the box \[10, 10, 10, 20\] is empty"),
-        ("crop", {"box": [0, 0, "1", 1]}, "coordinates are numbers"),
-        ("crop", {"box": [0, 0, True, 1]}, "coordinates are numbers"),
-        ("crop", {"box": [0, 0, 1e999, 1]}, "coordinates are numbers"),
-        ("crop", {"box": [0, 0, 10**400, 1]}, "coordinates are numbers"),
-        ("crop", {"box": [0, 0, None, 1]}, "coordinates are numbers"),
-        ("draw_line", {"points": [[0, 0]]}, "points must be a list of 2 to 64"),
-        ("draw_line", {"points": [[0, 0]] * 100}, "points must be a list of 2 to 64"),
-        ("draw_line", {"points": [[0, 0], [1]]}, "a point is a pair"),
-    ],
-)
-def test_arguments_that_cannot_be(name, arguments, match):
-    with pytest.raises(ValueError, match=match) as caught:
-        use(name, **arguments)
-    assert "\n" not in str(caught.value)
+    for size in [(1, 1), (1, 200), (2000, 20)]:
+        picture = Image.new("RGB", size, "white")
+        for name in TOOLS:
+            arguments = {"points": [[0, 0], [1000, 1000]]} if name == "draw_line" else {"box": [100, 100, 900, 900]}
+            (call,) = parse_calls(written(name=name, arguments=arguments))
+            assert max(run_tool(call, picture).size) <= 2000, size
 
 
 def test_a_crop_too_thin_for_the_server_is_told_to_the_model():
@@ -117,12 +112,3 @@ def test_a_crop_too_thin_for_the_server_is_told_to_the_model():
                 ValueError, match=r"this crop is too thin to be seen, \d+x\d+ pixels: a side is 200 times"
             ):
                 run_tool(call, picture)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 200), (2000, 20)])
-def test_pictures_of_any_shape(size):
-    picture = Image.new("RGB", size, "white")
-    for name in TOOLS:
-        arguments = {"points": [[0, 0], [1000, 1000]]} if name == "draw_line" else {"box": [100, 100, 900, 900]}
-        (call,) = parse_calls(written(name=name, arguments=arguments))
-        assert max(run_tool(call, picture).size) <= 2000
