@@ -3,7 +3,6 @@
 import random
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from etchr.boxes import Box, draw_boxes, line_width
@@ -29,22 +28,24 @@ def overlap(a, b):
     return across * down / (a.w * a.h + b.w * b.h - across * down)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (640, 427), (1920, 1080), (400, 1600)])
-def test_a_frame_is_found_where_it_was_drawn(size):
-    rng = random.Random(str(size))
-    for seed in range(12):
-        source = noise(size, seed)
-        w, h = rng.randint(size[0] // 8, size[0] // 2), rng.randint(size[1] // 8, size[1] // 2)
-        box = Box(rng.randint(0, size[0] - w), rng.randint(0, size[1] - h), w, h)
-        found = red_box(source, draw_boxes(source, [box]))
-        assert found is not None
-        assert overlap(found, framed(box, size)) > 0.8
+def test_a_frame_is_found_where_it_was_drawn():
+    for size in [(64, 64), (640, 427), (1920, 1080), (400, 1600)]:
+        rng = random.Random(str(size))
+        for seed in range(6):
+            source = noise(size, seed)
+            w, h = rng.randint(size[0] // 8, size[0] // 2), rng.randint(size[1] // 8, size[1] // 2)
+            box = Box(rng.randint(0, size[0] - w), rng.randint(0, size[1] - h), w, h)
+            found = red_box(source, draw_boxes(source, [box]))
+            assert found is not None, size
+            assert overlap(found, framed(box, size)) > 0.8, size
 
-
-def test_an_edit_of_another_size_is_compared_in_the_sources_pixels():
     source, box = noise((1280, 960)), Box(300, 200, 400, 300)
     edit = draw_boxes(source, [box]).resize((640, 480), Image.Resampling.LANCZOS)
     assert overlap(red_box(source, edit), box) > 0.8
+
+    source = noise((320, 240))
+    small, large = Box(10, 10, 40, 30), Box(150, 80, 120, 100)
+    assert overlap(red_box(source, draw_boxes(source, [small, large])), framed(large, source.size)) > 0.8
 
 
 def test_no_frame_is_no_box():
@@ -57,12 +58,6 @@ def test_no_frame_is_no_box():
     assert red_box(source, red) is None
     before = draw_boxes(source, [Box(50, 50, 100, 80)])
     assert red_box(before, before) is None  # a frame that was there before
-
-
-def test_of_several_frames_the_largest_counts():
-    source = noise((320, 240))
-    small, large = Box(10, 10, 40, 30), Box(150, 80, 120, 100)
-    assert overlap(red_box(source, draw_boxes(source, [small, large])), framed(large, source.size)) > 0.8
 
 
 def test_the_part_is_enlarged_up_to_a_limit_and_stays_inside():
