@@ -73,7 +73,9 @@ def evaluated(run: Run, config) -> dict[str, dict[str, Any]]:
     return run.records("evr")
 
 
-def test_records_are_those_of_a_local_editor(run: Run, endpoint: FakeEndpoint) -> None:
+def test_records_are_those_of_a_local_editor_and_edits_that_are_kept_need_no_server(
+    run: Run, endpoint: FakeEndpoint
+) -> None:
     made = evaluated(run, elsewhere(run, endpoint.base_url))
     run.out = run.folder / "local"
     config = run.config({"evr": run.edits()}, reference="evr")
@@ -82,6 +84,10 @@ def test_records_are_those_of_a_local_editor(run: Run, endpoint: FakeEndpoint) -
     assert made.keys() == expected.keys() == {case.id for case in CASES}
     for key, record in made.items():
         assert {name: record.get(name) for name in DECIDES} == {name: expected[key].get(name) for name in DECIDES}
+
+    run.out = run.folder / "again"
+    second = evaluated(run, elsewhere(run, dead_url()))
+    assert {key: record["answer"] for key, record in second.items()} == {k: r["answer"] for k, r in made.items()}
 
 
 def test_what_a_server_refuses_is_unscored_and_asked_for_again(run: Run, endpoint: FakeEndpoint) -> None:
@@ -100,13 +106,6 @@ def test_a_server_that_is_not_there_stops_the_run_before_a_sample_is_recorded(ru
         evaluated(run, elsewhere(run, dead_url()))
     assert not (run.out / "records" / "evr.jsonl").is_file() or not run.records("evr")
     assert len(evaluated(run, elsewhere(run, endpoint.base_url))) == len(CASES)  # where it is served decides nothing
-
-
-def test_edits_that_are_kept_need_no_server(run: Run, endpoint: FakeEndpoint) -> None:
-    first = evaluated(run, elsewhere(run, endpoint.base_url))
-    run.out = run.folder / "again"
-    second = evaluated(run, elsewhere(run, dead_url()))
-    assert {key: record["answer"] for key, record in second.items()} == {k: r["answer"] for k, r in first.items()}
 
 
 def test_the_runs_options_reach_the_server(run: Run, endpoint: FakeEndpoint) -> None:
