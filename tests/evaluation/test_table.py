@@ -2,17 +2,20 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
 import yaml
 
+from etchr.config import CONFIG_DIR
 from etchr.mllm.protocol import CallFailed
 from evaluation.__main__ import main
 from evaluation.published import TABLE
 from evaluation.settings import SystemConfig
 from evaluation.table.formats import latex_text
 from tests.evaluation.fakes import Case, TableModel
+from tests.evaluation.runs import Run
 
 WRONG, DOWN = "\\boxed{5}", CallFailed("endpoint down")
 HOSTILE = r"<script>alert(1)</script> | 100 % \input{x} $a_1^2$ & #~"
@@ -22,35 +25,41 @@ def cases(*replies, task="maze"):
     return [Case(task, str(number), source=reply) for number, reply in enumerate(replies)]
 
 
-@pytest.fixture
-def runs(new_run):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """Two runs on the same samples: `weak` has 1 of 4 mazes right, `strong` 3 and one unscored; both have 2 jigsaws."""
     jigsaws = cases("\\boxed{7}", "\\boxed{7}", task="jigsaw")
-    run = new_run(cases("\\boxed{7}", WRONG, WRONG, WRONG) + jigsaws)
+    run = Run(tmp_path_factory.mktemp("made"), cases("\\boxed{7}", WRONG, WRONG, WRONG) + jigsaws)
     run(run.config({"direct": SystemConfig(), "oracle": SystemConfig("oracle_edit")}, out=str(run.folder / "weak")))
     run.model = TableModel(cases("\\boxed{7}", "\\boxed{7}", "\\boxed{7}", DOWN) + jigsaws)
     run(run.config(out=str(run.folder / "strong")))
-    return run
+    return run.folder
 
 
-def sheet(run, rows, **more):
-    path = run.folder / "rows.yaml"
+@pytest.fixture
+def runs(made, tmp_path):
+    """A copy of the runs, to be changed."""
+    return shutil.copytree(made, tmp_path / "runs")
+
+
+def sheet(runs, rows, **more):
+    path = runs / "rows.yaml"
     path.write_text(yaml.safe_dump({"columns": ["maze", "jigsaw"], "rows": rows} | more))
     return path
 
 
-def weak(run, **more):
-    return {"label": "weak", "run": str(run.folder / "weak"), "system": "direct"} | more
+def weak(runs, **more):
+    return {"label": "weak", "run": str(runs / "weak"), "system": "direct"} | more
 
 
-def strong(run, **more):
-    return {"label": "strong", "run": str(run.folder / "strong"), "system": "direct"} | more
+def strong(runs, **more):
+    return {"label": "strong", "run": str(runs / "strong"), "system": "direct"} | more
 
 
-def make(run, rows, *words, **more):
+def make(runs, rows, *words, **more):
     """The command; what table.json holds, its rows by label."""
-    main(["table", f"rows={sheet(run, rows, **more)}", f"out={run.folder / 'table'}", *words])
-    found = json.loads((run.folder / "table" / "table.json").read_text())
+    main(["table", f"rows={sheet(runs, rows, **more)}", f"out={runs / 'table'}", *words])
+    found = json.loads((runs / "table" / "table.json").read_text())
     return found | {"rows": {row["label"]: row for row in found["rows"]}}
 
 
@@ -76,14 +85,14 @@ def test_a_mean_needs_every_column(runs):
     row = make(runs, [weak(runs)], columns=["maze", "jigsaw", "view3d"])["rows"]["weak"]
     assert set(row["cells"]) == {"maze", "jigsaw"}
     assert row["mean"] == {"value": None, "low": None, "high": None}
-    table = (runs.folder / "table" / "table.md").read_text(encoding="utf-8")
+    table = (runs / "table" / "table.md").read_text(encoding="utf-8")
     assert "|  | maze | jigsaw | view3d | mean |" in table
     assert re.search(r"^\| weak \| 25\.0 .* \| 100\.0 .* \| - \| - \|$", table, re.M)
 
 
 def test_published_numbers_stand_beside_ours(runs):
     """The runs' mazes stand in for the benchmark called mazes, whose records carry that name."""
-    for path in (runs.folder / "weak" / "records").glob("direct*.jsonl"):
+    for path in (runs / "weak" / "records").glob("direct*.jsonl"):
         path.write_text(path.read_text().replace('"task": "maze"', '"task": "mazes"'))
     rows = [weak(runs, published="Qwen3-VL-8B"), {"label": "tools", "published": "Thyme"}]
     found = make(runs, rows, columns=["mazes", "lakes"])
@@ -91,7 +100,7 @@ def test_published_numbers_stand_beside_ours(runs):
     assert row["published"] == {"row": "Qwen3-VL-8B", "cells": {"mazes": 27.5, "lakes": 9.5}, "mean": 18.5}
     assert row["less_published"] == {"cells": {"mazes": -2.5}, "mean": None}
     assert found["rows"]["tools"]["published"]["cells"] == {"mazes": 0.0, "lakes": 2.0}
-    table = (runs.folder / "table" / "table.md").read_text(encoding="utf-8")
+    table = (runs / "table" / "table.md").read_text(encoding="utf-8")
     assert "| ... minus published | -2.5 | - | - |" in table
     assert "| tools, published | 0.0 | 2.0 | 1.00 |" in table
     assert "Maze 4 of 200" in table  # whose number of samples is not the published set's
@@ -105,18 +114,15 @@ def test_the_papers_own_table_has_the_papers_means(tmp_path):
     assert "Not run: Qwen3-VL-8B, Qwen3-VL-8B + ETCHR" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", ["configs/table/paper.yaml"])
-def test_kept_sheets_are_read_and_ask_for_their_runs(path, tmp_path, monkeypatch):
-    from etchr.config import CONFIG_DIR
-
+def test_kept_sheets_are_read_and_ask_for_their_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where no run is
     with pytest.raises(SystemExit, match=r"no run at outputs/\w+; make it, take the row out, or set skip_missing=true"):
-        main(["table", f"rows={CONFIG_DIR.parent / path}", f"out={tmp_path}"])
+        main(["table", f"rows={CONFIG_DIR / 'table' / 'paper.yaml'}", f"out={tmp_path}"])
     assert not list(tmp_path.iterdir())
 
 
 def test_several_systems_are_seeds_of_one_method(runs):
-    both = {"label": "both", "run": str(runs.folder / "weak"), "system": ["direct", "oracle"]}
+    both = {"label": "both", "run": str(runs / "weak"), "system": ["direct", "oracle"]}
     found = make(runs, [weak(runs), both | {"against": "weak"}, strong(runs, against="both")])
     row = found["rows"]["both"]
     assert row["cells"]["maze"]["value"] == 62.5  # 1 and 4 of 4
@@ -131,28 +137,8 @@ def test_several_systems_are_seeds_of_one_method(runs):
     assert found["rows"]["strong"]["against"]["cells"]["maze"]["value"] == 33.33
 
 
-def test_seeds_of_unequal_number_cannot_be_paired(runs):
-    there = {"run": str(runs.folder / "weak")}
-    rows = [
-        {"label": "two", "system": ["direct", "oracle"], **there},
-        {"label": "three", "system": ["direct", "oracle", "direct"], "against": "two", **there},
-    ]
-    with pytest.raises(SystemExit, match="three has 3 seeds and two has 2; give equal numbers, or one"):
-        make(runs, rows)
-
-
-def test_runs_on_other_samples_do_not_share_a_table(runs):
-    path = runs.folder / "strong" / "records" / "direct.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(line | {"sample": "0" * 16}) + "\n" for line in lines))
-    with pytest.raises(SystemExit, match=r"sample 'maze-\d' of maze is not the same in the rows 'weak' and 'strong'"):
-        make(runs, [weak(runs), strong(runs)])
-    assert not (runs.folder / "table").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
+def test_rows_that_cannot_be_or_share_a_table_and_a_file_that_does_not_fit_are_one_sentence(runs, tmp_path):
+    for change, match in [
         ({"run": "nowhere"}, "weak: no run at nowhere"),
         ({"system": "nobody"}, "has no records of 'nobody'; there are: direct, oracle"),
         ({"published": "GPT"}, "no published row 'GPT'; there are: DeepEyesV2"),
@@ -162,29 +148,37 @@ def test_runs_on_other_samples_do_not_share_a_table(runs):
         ({"system": None}, "row 1: system must be the name of a system"),
         ({"system": []}, "needs run and system, or published"),
         ({"model": "x"}, "row 1 holds 'model'; there are: label, run"),
-    ],
-)
-def test_a_row_that_cannot_be_is_one_sentence(runs, change, match):
-    with pytest.raises(SystemExit, match=match) as caught:
-        make(runs, [weak(runs) | change])
-    assert "\n" not in caught.value.code
+    ]:
+        with pytest.raises(SystemExit, match=match) as caught:
+            make(runs, [weak(runs) | change])
+        assert "\n" not in caught.value.code, change
 
+    there = {"run": str(runs / "weak")}
+    rows = [
+        {"label": "two", "system": ["direct", "oracle"], **there},
+        {"label": "three", "system": ["direct", "oracle", "direct"], "against": "two", **there},
+    ]
+    with pytest.raises(SystemExit, match="three has 3 seeds and two has 2; give equal numbers, or one"):
+        make(runs, rows)
 
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
+    path = runs / "strong" / "records" / "direct.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line | {"sample": "0" * 16}) + "\n" for line in lines))
+    with pytest.raises(SystemExit, match=r"sample 'maze-\d' of maze is not the same in the rows 'weak' and 'strong'"):
+        make(runs, [weak(runs), strong(runs)])
+    assert not (runs / "table").exists()
+
+    for text, match in [
         ("rows: [", "is not YAML"),
         ("- a", "must map names to values"),
         ("rows: []", "needs rows"),
         ("rows: [{label: a, published: Thyme}, {label: a, published: Thyme}]", "several rows labelled 'a'"),
         ("{columns: maze, rows: [{label: a, published: Thyme}]}", "columns must be a list"),
         ("{rows: [{label: a, published: Thyme}], seed: 1}", "holds 'seed'"),
-    ],
-)
-def test_a_file_that_does_not_fit_is_one_sentence(tmp_path, text, match):
-    (tmp_path / "rows.yaml").write_text(text)
-    with pytest.raises(SystemExit, match=match):
-        main(["table", f"rows={tmp_path / 'rows.yaml'}", f"out={tmp_path / 'out'}"])
+    ]:
+        (tmp_path / "rows.yaml").write_text(text)
+        with pytest.raises(SystemExit, match=match):
+            main(["table", f"rows={tmp_path / 'rows.yaml'}", f"out={tmp_path / 'out'}"])
     with pytest.raises(SystemExit, match="no file of rows at"):
         main(["table", f"rows={tmp_path / 'none.yaml'}"])
 
@@ -209,7 +203,7 @@ class Cells(HTMLParser):
 
 def test_labels_stay_text_in_every_format(runs):
     make(runs, [weak(runs, label=HOSTILE)], title=HOSTILE)
-    folder = runs.folder / "table"
+    folder = runs / "table"
     page = Cells((folder / "table.html").read_text(encoding="utf-8"))
     assert HOSTILE in "".join(page.cells)
     assert "script" not in page.tags
@@ -221,8 +215,6 @@ def test_labels_stay_text_in_every_format(runs):
     assert latex.count(latex_text(HOSTILE)) == 2
     assert r"\input" not in latex
 
-
-def test_latex_is_escaped_letter_by_letter():
     assert latex_text("50 % of A&B_1 #2 {x}") == r"50 \% of A\&B\_1 \#2 \{x\}"
     assert latex_text("a\\b^~<>|") == (
         r"a\textbackslash{}b\textasciicircum{}\textasciitilde{}\textless{}\textgreater{}\textbar{}"
@@ -232,6 +224,6 @@ def test_latex_is_escaped_letter_by_letter():
 
 def test_only_the_formats_that_are_asked_for(runs):
     make(runs, [weak(runs)], "formats=[tex]")
-    assert {path.name for path in (runs.folder / "table").iterdir()} == {"table.tex", "table.json"}
+    assert {path.name for path in (runs / "table").iterdir()} == {"table.tex", "table.json"}
     with pytest.raises(SystemExit):
         make(runs, [weak(runs)], "formats=[pdf]")
