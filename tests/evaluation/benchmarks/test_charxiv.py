@@ -107,9 +107,8 @@ def test_own_words_say_when_there_is_no_answer_and_how_exact_a_number_is():
 # ------------------------------------------------------------------------------------------------------ hostile files
 
 
-@pytest.mark.parametrize(
-    ("benchmark", "change", "match"),
-    [
+def test_a_bad_figure_and_a_file_that_is_none_are_named(tmp_path):
+    for benchmark, change, match in [
         (DQ, {"qids": [1, 2, 3]}, r"descriptive_val.json, row 2: qids and answers must be lists of the same length"),
         (DQ, {"qids": 4}, "must be lists"),
         (DQ, {"qids": [1, 2, 3, 20]}, "qid must be a whole number from 1 to 19, got '20'"),
@@ -134,24 +133,20 @@ def test_own_words_say_when_there_is_no_answer_and_how_exact_a_number_is():
         (RQ, {"query": BIG_TEXT}, "query has 10,000,000 characters"),
         (RQ, {"answer": None}, "not published: use charxiv_split=val"),
         (RQ, {"answer": 3}, "answer is no text but int"),
-    ],
-)
-def test_a_bad_figure_is_named(tmp_path, benchmark, change, match):
-    kind, row = ("dq", files.descriptive) if benchmark is DQ else ("rq", files.reasoning)
-    rows = {str(figure): row(figure) for figure in files.FIGURES}
-    rows["17"] |= change
-    with pytest.raises(ValueError, match=match) as caught:
-        benchmark.load(files.write_json(tmp_path, **{kind: rows}), LoadOptions())
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 400
+    ]:
+        kind, row = ("dq", files.descriptive) if benchmark is DQ else ("rq", files.reasoning)
+        rows = {str(figure): row(figure) for figure in files.FIGURES}
+        rows["17"] |= change
+        with pytest.raises(ValueError, match=match) as caught:
+            benchmark.load(files.write_json(tmp_path, **{kind: rows}), LoadOptions())
+        assert "\n" not in str(caught.value), change
+        assert len(str(caught.value)) < 400, change
 
-
-@pytest.mark.parametrize("written", ["[", "7", '["a"]', "\xff\xfe", "[" * 100_000])
-def test_a_file_that_is_none(tmp_path, written):
-    files.write_json(tmp_path)
-    (tmp_path / "descriptive_val.json").write_text(written)
-    with pytest.raises(ValueError, match=r"descriptive_val\.json"):
-        DQ.load(tmp_path, LoadOptions())
+    for written in ["[", "7", '["a"]', "\xff\xfe", "[" * 100_000]:
+        files.write_json(tmp_path)
+        (tmp_path / "descriptive_val.json").write_text(written)
+        with pytest.raises(ValueError, match=r"descriptive_val\.json"):
+            DQ.load(tmp_path, LoadOptions())
 
 
 def test_data_that_are_not_there_or_others_say_so(tmp_path):
@@ -188,9 +183,8 @@ def score(benchmark, sample, answer, *replies, reply=None):
     return outcome, judge.texts()
 
 
-@pytest.mark.parametrize(
-    ("answer", "reference", "category", "same"),
-    [
+def test_what_is_right_without_a_judge():
+    for answer, reference, category, same in [
         ("W_H", "W_H", "ocr", True),
         ("w_h", "W_H", "ocr", False),  # t and T are two labels: the judge is asked
         ("1.0", "1.00", "ocr", True),
@@ -213,44 +207,36 @@ def score(benchmark, sample, answer, *replies, reply=None):
         ("P=101", "P-101", "text_in_chart", False),
         ("(a)", "(b)", "text_in_chart", False),
         ("2 by 3", "3 by 2", "layout", False),
-    ],
-)
-def test_what_is_right_without_a_judge(answer, reference, category, same):
-    assert says_the_same(answer, reference, category) is same
+    ]:
+        assert says_the_same(answer, reference, category) is same, (answer, reference, category)
 
 
-@pytest.mark.parametrize(
-    ("replies", "correct"),
-    [
+def test_a_verdict_or_no_score(folder):
+    for replies, correct in [
         (["\\boxed{1}"], True),
         (["Not the same. \\boxed{0}"], False),
         (["Hm.", "\\boxed{0}"], False),
         (["Hm.", "Correct", "-1"], None),  # never 0 for want of a verdict
         (["\\boxed{-1}", "\\boxed{0.5}", ""], None),
         ([CallFailed("down")], None),
-    ],
-)
-def test_a_verdict_or_no_score(folder, replies, correct):
-    outcome, asked = score(DQ, load(DQ, folder)["charxiv_dq-3-1"], "OPT", *replies)
-    assert (outcome.right, len(asked)) == (correct, len(replies))
-    assert (outcome.why is None) == (correct is not None)
+    ]:
+        outcome, asked = score(DQ, load(DQ, folder)["charxiv_dq-3-1"], "OPT", *replies)
+        assert (outcome.right, len(asked)) == (correct, len(replies)), replies
+        assert (outcome.why is None) == (correct is not None), replies
 
 
-@pytest.mark.parametrize(
-    ("reply", "seen"),
-    [
+def test_a_reply_without_a_box_is_put_to_the_judge_as_the_authors_do(folder):
+    for reply, seen in [
         ("The axis at the bottom of the plot in row 1 is labelled OPT by its authors, as it seems.", "as it seems."),
         ("Perhaps W.</think>It is labelled OPT in letters that are hard to read, as I said before.", "It is labelled"),
         ("<think>Let me see what the axis says.", None),
         ("\\boxed{", None),
-    ],
-)
-def test_a_reply_without_a_box_is_put_to_the_judge_as_the_authors_do(folder, reply, seen):
-    sample = load(DQ, folder)["charxiv_dq-3-1"]
-    assert extract_answer(reply, "text") is None
-    outcome, asked = score(DQ, sample, None, *["\\boxed{1}"] * (seen is not None), reply=reply)
-    assert (outcome.right, len(asked)) == (seen is not None, int(seen is not None))
-    assert all(seen in text and "Perhaps W" not in text for text in asked)
+    ]:
+        sample = load(DQ, folder)["charxiv_dq-3-1"]
+        assert extract_answer(reply, "text") is None, reply
+        outcome, asked = score(DQ, sample, None, *["\\boxed{1}"] * (seen is not None), reply=reply)
+        assert (outcome.right, len(asked)) == (seen is not None, int(seen is not None)), reply
+        assert all(seen in text and "Perhaps W" not in text for text in asked), reply
 
 
 def test_without_a_judge_other_answers_are_unscored_and_the_reader_can_be_one(folder):
@@ -348,9 +334,8 @@ def test_own_and_authors_words_make_different_samples(folder, tmp_path):
     assert differ == [theirs.peek(i).meta["category"] == "quantity" for i in range(16)]
 
 
-@pytest.mark.parametrize(
-    ("source", "match"),
-    [
+def test_constants_that_are_none(folder, tmp_path):
+    for source, match in [
         ("", "assigns no DESCRIPTIVE_RESP_INST"),
         ("(", "is not Python source"),
         ("x = '\0'", "is not Python source"),
@@ -363,13 +348,11 @@ def test_own_and_authors_words_make_different_samples(folder, tmp_path):
         (files.CONSTANTS.replace("{} three", "{0.__class__} three"), "needs 1 times {} and no other braces"),
         (files.CONSTANTS.replace("{} four {} ", "{} four"), "needs 2 times {}"),
         (files.CONSTANTS + "#" * 2**20, "bytes; at most"),
-    ],
-)  # fmt: skip
-def test_constants_that_are_none(folder, tmp_path, source, match):
-    constants = files.write_authors(tmp_path / "src", source)
-    with pytest.raises(ValueError, match=match) as caught:
-        DQ.load(folder, LoadOptions(charxiv_constants=str(constants)))
-    assert "\n" not in str(caught.value)
+    ]:
+        constants = files.write_authors(tmp_path / "src", source)
+        with pytest.raises(ValueError, match=match) as caught:
+            DQ.load(folder, LoadOptions(charxiv_constants=str(constants)))
+        assert "\n" not in str(caught.value), match
 
 
 def test_constants_are_read_and_nothing_in_them_is_executed(folder, tmp_path, monkeypatch):
@@ -401,9 +384,8 @@ def test_constants_or_what_stands_beside_them_may_not_be_there(folder, tmp_path,
     assert samples["charxiv_rq-999"].question == "By how much? four * Answer with a number of 2 decimals."
 
 
-@pytest.mark.parametrize(
-    ("reply", "right"),
-    [
+def test_scores_in_json():
+    for reply, right in [
         ('{"extracted_answer": "94", "score": 1}', True),
         ('{"extract_answer": "94", "score": 0}', False),
         ('{"extract_answer_T1": "94", "score_T1": 1}', True),
@@ -423,10 +405,8 @@ def test_constants_or_what_stands_beside_them_may_not_be_there(folder, tmp_path,
         ("score: 1", None),
         ("\\boxed{1}", None),
         ("", None),
-    ],
-)
-def test_scores_in_json(reply, right):
-    assert read_score(reply) is right
+    ]:
+        assert read_score(reply) is right, reply
 
 
 # --------------------------------------------------------------------------------------------------------- in a run
@@ -511,7 +491,7 @@ def test_every_real_reference_is_an_answer_and_equals_itself():
 
 
 @has_real
-@pytest.mark.parametrize("benchmark", [DQ, RQ])
-def test_the_real_test_split_is_refused(benchmark):
-    with pytest.raises(ValueError, match=r"_test.json, row 1: it has no answer.*use charxiv_split=val"):
-        benchmark.load(REAL, LoadOptions(split="test"))
+def test_the_real_test_split_is_refused():
+    for benchmark in (DQ, RQ):
+        with pytest.raises(ValueError, match=r"_test.json, row 1: it has no answer.*use charxiv_split=val"):
+            benchmark.load(REAL, LoadOptions(split="test"))
