@@ -169,45 +169,47 @@ def test_rows_that_do_not_belong_together_are_refused_or_heard_of(tmp_path, capl
         load(made, tmp_path / "columns")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"answer": "E"}, "answer 'E' is none of the letters of its 4 options"),
-        ({"answer": None}, "answer is missing"),
-        ({"B": None}, "options must be in the columns"),
-        ({"D": None, "answer": "D"}, "answer 'D' is none of the letters of its 3 options"),
-        ({"question": BIG_TEXT}, "question has 10,000,000 characters"),
-        ({"category": "double"}, "category 'double' is none of single, cross"),
-        ({"image": "no base64!"}, "a picture is not valid base64"),
-        ({"image": ""}, "a picture must be embedded as bytes"),
-        ({"image": base64_text(b"<svg/>")}, "not an image"),
-        ({"image": base64_text(BOMB)}, "not a readable image .*exceeds limit"),
-        ({"image": base64_text(cut_jpeg())}, "not a readable image"),
-    ],
-    ids=["letter", "null", "gap", "short", "long", "category", "base64", "empty", "svg", "bomb", "cut"],
-)
-@pytest.mark.parametrize("layout", ["parquet", "tsv"])
-def test_a_bad_row_is_named(tmp_path, changes, message, layout):
-    made = rows()
-    made[5] |= changes
-    if layout == "tsv":
-        write_tsv(made, tmp_path / "hr_bench_4k.tsv")
-        message = message.replace("answer is missing", "answer is empty")
-    else:
-        write_parquet(made, tmp_path / "hr_bench_4k.parquet")
-    samples = FOUR.load(tmp_path, LoadOptions())
-    assert samples[4].answer
-    with pytest.raises(ValueError, match=rf"hr_bench_4k.{layout}, row 6: {message}"):
-        samples[5]
+def test_a_bad_row_and_a_file_that_is_no_table_are_named(tmp_path):
+    for number, ((changes, message), layout) in enumerate(
+        itertools.product(
+            [
+                ({"answer": "E"}, "answer 'E' is none of the letters of its 4 options"),
+                ({"answer": None}, "answer is missing"),
+                ({"B": None}, "options must be in the columns"),
+                ({"D": None, "answer": "D"}, "answer 'D' is none of the letters of its 3 options"),
+                ({"question": BIG_TEXT}, "question has 10,000,000 characters"),
+                ({"category": "double"}, "category 'double' is none of single, cross"),
+                ({"image": "no base64!"}, "a picture is not valid base64"),
+                ({"image": ""}, "a picture must be embedded as bytes"),
+                ({"image": base64_text(b"<svg/>")}, "not an image"),
+                ({"image": base64_text(BOMB)}, "not a readable image .*exceeds limit"),
+                ({"image": base64_text(cut_jpeg())}, "not a readable image"),
+            ],
+            ["parquet", "tsv"],
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        made = rows()
+        made[5] |= changes
+        if layout == "tsv":
+            write_tsv(made, folder / "hr_bench_4k.tsv")
+            message = message.replace("answer is missing", "answer is empty")
+        else:
+            write_parquet(made, folder / "hr_bench_4k.parquet")
+        samples = FOUR.load(folder, LoadOptions())
+        assert samples[4].answer, (changes, layout)
+        with pytest.raises(ValueError, match=rf"hr_bench_4k.{layout}, row 6: {message}"):
+            samples[5]
 
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"PAR1 no more", b"index\tquestion\n1\n", b"a\tb\n\xff\xfe\t2\n"],
-    ids=["empty", "head", "cells", "bytes"],
-)
-@pytest.mark.parametrize("name", ["hr_bench_4k.tsv", "hr_bench_4k.parquet"])
-def test_a_file_that_is_no_table_is_named(tmp_path, name, content):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=name):
-        FOUR.load(tmp_path, LoadOptions())
+    for number, (content, name) in enumerate(
+        itertools.product(
+            [b"", b"PAR1 no more", b"index\tquestion\n1\n", b"a\tb\n\xff\xfe\t2\n"],
+            ["hr_bench_4k.tsv", "hr_bench_4k.parquet"],
+        )
+    ):
+        folder = tmp_path / f"file {number}"
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            FOUR.load(folder, LoadOptions())
