@@ -104,45 +104,45 @@ def test_a_reply_is_scored_by_its_letter_and_as_the_authors_read_it(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- pictures
 
 
-@pytest.mark.parametrize("below", ["", "ViewSpatial-Bench"])
-def test_pictures_are_found_wherever_the_archives_were_extracted(tmp_path, below):
-    scene = "ViewSpatial-Bench/scannetv2_val/scene0704_01/original_images"
-    rows = [
-        ROW | {"question_type": TYPES[4], "image_path": [f"{scene}/{number}.jpg" for number in (40, 80, 120)]},
-        ROW | {"question_type": TYPES[0], "image_path": [f"{scene}/80.jpg"]},
-        ROW,
-    ]
-    samples = load(write(tmp_path / "vs", *rows, below=below), ALL)
-    first = samples[0]
-    assert (first.image.height, [image.height for image in first.more_images]) == (30, [31, 32])
-    assert [picture.size for picture in samples.peek(0).more_images] == [image.size for image in first.more_images]
-    clusters = [samples.peek(index).meta["cluster"] for index in range(3)]
-    assert clusters == ["scannetv2_val/scene0704_01"] * 2 + ["val2017/000000000001.jpg"]
-    assert len(load(tmp_path / "vs")) == 1
+def test_pictures_are_found_wherever_the_archives_were_extracted(tmp_path):
+    for number, below in enumerate(["", "ViewSpatial-Bench"]):
+        folder = tmp_path / str(number)
+        scene = "ViewSpatial-Bench/scannetv2_val/scene0704_01/original_images"
+        rows = [
+            ROW | {"question_type": TYPES[4], "image_path": [f"{scene}/{number}.jpg" for number in (40, 80, 120)]},
+            ROW | {"question_type": TYPES[0], "image_path": [f"{scene}/80.jpg"]},
+            ROW,
+        ]
+        samples = load(write(folder / "vs", *rows, below=below), ALL)
+        first = samples[0]
+        assert (first.image.height, [image.height for image in first.more_images]) == (30, [31, 32]), below
+        sizes = [image.size for image in first.more_images]
+        assert [picture.size for picture in samples.peek(0).more_images] == sizes, below
+        clusters = [samples.peek(index).meta["cluster"] for index in range(3)]
+        assert clusters == ["scannetv2_val/scene0704_01"] * 2 + ["val2017/000000000001.jpg"], below
+        assert len(load(folder / "vs")) == 1, below
 
 
-@pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../secret.jpg", "ViewSpatial-Bench/../../secret.jpg", "val2017", "a\0b"]
-)
-def test_a_picture_lies_below_the_folder(tmp_path, path):
-    (tmp_path / "secret.jpg").write_bytes(png())
+def test_a_picture_lies_below_the_folder(tmp_path):
+    for number, path in enumerate(
+        ["/etc/passwd", "../secret.jpg", "ViewSpatial-Bench/../../secret.jpg", "val2017", "a\0b"]
+    ):
+        folder = write(tmp_path / str(number) / "vs", ROW)
+        (folder.parent / "secret.jpg").write_bytes(png())
+        write(folder, ROW | {"image_path": [path]}, pictures=False)
+        with pytest.raises(ValueError, match=r"does not lie below|no file"):
+            load(folder).peek(0)
+
+
+def test_a_bad_picture_is_named_when_its_sample_is_asked_for(tmp_path):
     folder = write(tmp_path / "vs", ROW)
-    write(folder, ROW | {"image_path": [path]}, pictures=False)
-    with pytest.raises(ValueError, match=r"does not lie below|no file"):
-        load(folder).peek(0)
-
-
-@pytest.mark.parametrize(
-    "content", [BOMB, cut_jpeg(), b"", b"GIF89a", EIGHT_K], ids=["bomb", "cut", "empty", "head", "no pixels"]
-)
-def test_a_bad_picture_is_named_when_its_sample_is_asked_for(tmp_path, content):
-    folder = write(tmp_path / "vs", ROW)
-    (folder / "val2017" / "000000000001.jpg").write_bytes(content)
-    samples = load(folder)
-    if content == EIGHT_K:
-        assert samples.peek(0).image.size == (7680, 4320)  # whose pixels are not read before
-    with pytest.raises(ValueError, match=r"000000000001.jpg: not a" + " readable image" * (content == EIGHT_K)):
-        samples[0]
+    for content in [BOMB, cut_jpeg(), b"", b"GIF89a", EIGHT_K]:
+        (folder / "val2017" / "000000000001.jpg").write_bytes(content)
+        samples = load(folder)
+        if content == EIGHT_K:
+            assert samples.peek(0).image.size == (7680, 4320)  # whose pixels are not read before
+        with pytest.raises(ValueError, match=r"000000000001.jpg: not a" + " readable image" * (content == EIGHT_K)):
+            samples[0]
 
 
 # ---------------------------------------------------------------------------------------------------------- questions
@@ -156,9 +156,8 @@ def test_ids_go_with_the_questions_in_any_order(tmp_path):
     assert questions[0] == questions[1]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_a_bad_row_and_a_file_that_is_no_list_of_questions_or_has_none_of_the_papers_are_named(tmp_path):
+    for changes, message in [
         ({"question_type": "Person"}, "question_type 'Person' is none of: Camera"),
         ({"question_type": float("nan")}, "question_type is missing"),
         ({"image_path": "one.jpg"}, "image_path must be a list of 1 to 64 paths"),
@@ -171,15 +170,11 @@ def test_ids_go_with_the_questions_in_any_order(tmp_path):
         ({"choices": None}, "choices is missing"),
         ({"answer": "E. up"}, "choices and answer must hold options"),
         ({"answer": "B. right"}, "choices and answer must hold options"),  # letter and text disagree
-    ],
-)
-def test_a_bad_row_is_named(tmp_path, changes, message):
-    folder = write(tmp_path / "vs", ROW, ROW | changes, pictures=False)
-    with pytest.raises(ValueError, match=rf"ViewSpatial-Bench.json, row 2: {re.escape(message)}"):
-        load(folder)
+    ]:
+        folder = write(tmp_path / "vs", ROW, ROW | changes, pictures=False)
+        with pytest.raises(ValueError, match=rf"ViewSpatial-Bench.json, row 2: {re.escape(message)}"):
+            load(folder)
 
-
-def test_a_file_that_is_no_list_of_questions_or_has_none_of_the_papers_is_named(tmp_path):
     for content in ["{}", "[[]]", "[{}", "", "\ufeff\ufeff[]"]:
         (tmp_path / "ViewSpatial-Bench.json").write_text(content, encoding="utf-8")
         with pytest.raises(ValueError, match=r"ViewSpatial-Bench.json"):
