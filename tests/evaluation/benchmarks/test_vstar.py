@@ -120,13 +120,14 @@ def test_the_edit_frames_the_boxes_and_leaves_the_rest(tmp_path):
     assert load(tmp_path).peek(0).image.digest == peeked.image.digest
 
 
-@pytest.mark.parametrize("boxes", [[[500, 10, 12, 8]], [], None])
-def test_a_question_whose_boxes_lie_elsewhere_is_still_a_question(tmp_path, boxes):
-    write(tmp_path, bbox=boxes)
-    sample = load(tmp_path)[0]
-    assert sample.edit_image is None
-    assert ("lies outside" in sample.meta.get("edit_is_missing", "")) == bool(boxes)
-    assert outcome(VSTAR, sample, f"\\boxed{{{sample.answer}}}").right
+def test_a_question_whose_boxes_lie_elsewhere_is_still_a_question(tmp_path):
+    for number, boxes in enumerate([[[500, 10, 12, 8]], [], None]):
+        folder = tmp_path / str(number)
+        write(folder, bbox=boxes)
+        sample = load(folder)[0]
+        assert sample.edit_image is None, boxes
+        assert ("lies outside" in sample.meta.get("edit_is_missing", "")) == bool(boxes), boxes
+        assert outcome(VSTAR, sample, f"\\boxed{{{sample.answer}}}").right, boxes
 
 
 def test_pictures_are_read_when_a_sample_is_asked_for_and_lie_below_the_folder(tmp_path):
@@ -180,76 +181,65 @@ def test_the_list_of_questions_is_read_in_its_own_order(tmp_path):
     assert not outcome(VSTAR, sample, "\\boxed{A}").right
 
 
-@pytest.mark.parametrize(
-    "image", ["/etc/passwd", "../outside.jpg", "direct_attributes/none.jpg", "a\0b", "x" * 5000, 7]
-)
-def test_a_listed_picture_lies_below_the_folder(tmp_path, image):
+def test_a_listed_picture_lies_below_the_folder_and_a_bad_line_is_named(tmp_path):
     folder = tmp_path / "vstar"
     (tmp_path / "outside.jpg").write_bytes(png())
-    write_list(folder, LISTED | {"image": image})
-    with pytest.raises(ValueError, match=r"does not lie below|no file|row 1: image"):
-        load(folder).peek(0)
+    for image in ["/etc/passwd", "../outside.jpg", "direct_attributes/none.jpg", "a\0b", "x" * 5000, 7]:
+        write_list(folder, LISTED | {"image": image})
+        with pytest.raises(ValueError, match=r"does not lie below|no file|row 1: image"):
+            load(folder).peek(0)
 
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
+    for rows, message in [
         ([LISTED | {"label": "E"}], "test_questions.jsonl, row 1: text and label must hold options"),
         ([LISTED | {"text": "No options"}], "test_questions.jsonl, row 1: text and label must hold options"),
         ([LISTED | {"text": BIG_TEXT}], "test_questions.jsonl, row 1: text has 10,000,000 characters"),
         ([LISTED | {"category": None}], "test_questions.jsonl, row 1: category is missing"),
         ([LISTED | {"label": float("nan")}], "test_questions.jsonl, row 1: label is missing"),
         ([LISTED, LISTED], "row 2: the id 'vstar-direct_attributes/sa_1' is that of row 1 too"),
-    ],
-)
-def test_a_bad_line_is_named(tmp_path, rows, message):
-    write_list(tmp_path, *rows)
-    with pytest.raises(ValueError, match=message):
-        load(tmp_path)
+    ]:
+        write_list(tmp_path, *rows)
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------------- bad files
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"options": ...}, "options must be a list of 2 to 26"),
-        ({"options": ["one"]}, "options must be a list of 2 to 26"),
-        ({"options": [f"option {i}" for i in range(27)]}, "options must be a list of 2 to 26"),
-        ({"options": ["a", 3]}, "option is no text but int"),
-        ({"question": float("nan")}, "question is missing"),
-        ({"question": BIG_TEXT}, "question has 10,000,000 characters; at most 20,000"),
-        ({"bbox": "20 10 12 8"}, "bbox must be a list of boxes"),
-        ({"bbox": [[20, 10, 12]]}, r"box \[20, 10, 12\] is not x, y, w, h"),
-        ({"bbox": [[float("inf"), 10, 12, 8]]}, r"box .* holds inf, which is no finite number"),
-        ({"target_object": {"a": 1}}, "target_object must be a list"),
-        ({"picture": False}, "no picture sa_1.jpg beside it"),
-    ],
-)
-def test_a_bad_annotation_is_named(tmp_path, changes, message):
-    write(tmp_path, **changes)
-    with pytest.raises(ValueError, match=rf"sa_1.json: {message}"):
-        load(tmp_path)
+def test_a_bad_annotation_or_picture_is_named(tmp_path):
+    for number, (changes, message) in enumerate(
+        [
+            ({"options": ...}, "options must be a list of 2 to 26"),
+            ({"options": ["one"]}, "options must be a list of 2 to 26"),
+            ({"options": [f"option {i}" for i in range(27)]}, "options must be a list of 2 to 26"),
+            ({"options": ["a", 3]}, "option is no text but int"),
+            ({"question": float("nan")}, "question is missing"),
+            ({"question": BIG_TEXT}, "question has 10,000,000 characters; at most 20,000"),
+            ({"bbox": "20 10 12 8"}, "bbox must be a list of boxes"),
+            ({"bbox": [[20, 10, 12]]}, r"box \[20, 10, 12\] is not x, y, w, h"),
+            ({"bbox": [[float("inf"), 10, 12, 8]]}, r"box .* holds inf, which is no finite number"),
+            ({"target_object": {"a": 1}}, "target_object must be a list"),
+            ({"picture": False}, "no picture sa_1.jpg beside it"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        write(folder, **changes)
+        with pytest.raises(ValueError, match=rf"sa_1.json: {message}"):
+            load(folder)
 
+    for number, content in enumerate(["[]", "{", '"text"', "[" * 100_000, "\udc80"]):
+        folder = tmp_path / f"file {number}"
+        write(folder).write_bytes(content.encode("utf-8", "surrogateescape"))
+        with pytest.raises(ValueError, match=r"sa_1\.json"):
+            load(folder)
 
-@pytest.mark.parametrize("content", ["[]", "{", '"text"', "[" * 100_000, "\udc80"])
-def test_an_annotation_that_is_no_object_is_named(tmp_path, content):
-    write(tmp_path).write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(ValueError, match=r"sa_1\.json"):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("picture", "message"),
-    [
-        (BOMB, r"not a readable image .*exceeds limit"),
-        (cut_jpeg(), "not a readable image"),
-        (b"<svg/>", "not an image"),
-    ],
-    ids=["bomb", "cut", "svg"],
-)
-def test_a_bad_picture_is_named(tmp_path, picture, message):
-    write(tmp_path, picture=picture, suffix=".png")
-    with pytest.raises(ValueError, match=rf"sa_1.png: {message}"):
-        load(tmp_path)[0]
+    for number, (picture, message) in enumerate(
+        [
+            (BOMB, r"not a readable image .*exceeds limit"),
+            (cut_jpeg(), "not a readable image"),
+            (b"<svg/>", "not an image"),
+        ]
+    ):
+        folder = tmp_path / f"picture {number}"
+        write(folder, picture=picture, suffix=".png")
+        with pytest.raises(ValueError, match=rf"sa_1.png: {message}"):
+            load(folder)[0]
