@@ -66,7 +66,7 @@ def test_a_crop_is_that_part_enlarged():
     assert part.tobytes() == expected.tobytes()
 
 
-def test_a_box_is_drawn_round_its_inside_and_the_source_stays():
+def test_a_box_is_drawn_round_its_inside_a_line_through_its_points_and_the_source_stays():
     before = PICTURE.tobytes()
     drawn = use("draw_box", box=[250, 300, 750, 700])
     assert drawn.size == PICTURE.size
