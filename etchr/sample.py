@@ -7,7 +7,7 @@ Loads without torch.
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,26 @@ class EditSample:
     def sources(self) -> tuple[Image.Image, ...]:
         """All pictures of the question; the first is the one that is edited."""
         return self.image, *self.more_images
+
+    @property
+    def edit_question(self) -> str:
+        """The question that an editor is trained on: the one that is asked, unless the released prompt has another."""
+        return str(self.meta.get("edit_question", self.question))
+
+    @property
+    def num_questions(self) -> int:
+        """How many questions about its picture the sample lists with their answers (`meta.pairs`)."""
+        return len(self.meta.get("pairs") or (self.question,))
+
+    def asked(self, number: int) -> "EditSample":
+        """The sample with one of its listed questions, its answer, type and choices; a seed will do as the number."""
+        pairs = self.meta.get("pairs")
+        if not pairs:
+            return self
+        pair = pairs[number % len(pairs)]
+        meta = {**self.meta, "answer_type": pair["answer_type"]}
+        choices = tuple(pair["choices"] or ()) or None
+        return replace(self, question=pair["question"], answer=pair["answer"], choices=choices, meta=meta)
 
     def __post_init__(self) -> None:
         for name in ("id", "question", "answer", "task"):
@@ -155,7 +175,21 @@ def _meta(text: Any) -> dict[str, Any]:
         value = meta.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
             raise ValueError(f"meta.{name} must be a whole number from 0 up, got {value!r:.60}")
+    if not isinstance(meta.get("edit_question", ""), str):
+        raise ValueError(f"meta.edit_question must be a text, got {meta['edit_question']!r:.60}")
+    pairs = meta.get("pairs", [])
+    if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
+        raise ValueError("meta.pairs must list questions with answer, answer_type and choices")
     return meta
+
+
+def _is_pair(pair: Any) -> bool:
+    if not isinstance(pair, dict) or not {"question", "answer", "answer_type", "choices"} <= pair.keys():
+        return False
+    if not isinstance(pair["choices"], list | None):
+        return False
+    texts = [pair["question"], pair["answer"], pair["answer_type"], *(pair["choices"] or ())]
+    return all(isinstance(value, str) and value.strip() and len(value) <= MAX_TEXT for value in texts)
 
 
 def _refuse(constant: str) -> None:

@@ -112,6 +112,20 @@ def test_equal_samples_are_equal_bytes(tmp_path):
         ({"meta": '{"category": "' + "x" * 2000 + '"}'}, "meta.category has 2,000 characters"),
         ({"meta": '{"path_length": NaN}'}, "meta holds NaN, which is no JSON"),
         ({"meta": '{"path_length": 3.0}'}, "meta.path_length must be a whole number from 0 up, got 3.0"),
+        ({"meta": '{"edit_question": 3}'}, "meta.edit_question must be a text, got 3"),
+        (
+            {"meta": '{"pairs": {"question": "?"}}'},
+            "meta.pairs must list questions with answer, answer_type and choices",
+        ),
+        ({"meta": '{"pairs": [{"question": "?", "answer": "1", "answer_type": "number"}]}'}, "meta.pairs must list"),
+        (
+            {"meta": '{"pairs": [{"question": "?", "answer": 1, "answer_type": "number", "choices": null}]}'},
+            "meta.pairs must list",
+        ),
+        (
+            {"meta": '{"pairs": [{"question": "?", "answer": "A", "answer_type": "option", "choices": ["", "b"]}]}'},
+            "meta.pairs must list",
+        ),
         ({"meta": '{"depth": -1}'}, "meta.depth must be a whole number from 0 up, got -1"),
         ({"question": "?" * 20_001}, "question has 20,001 characters; at most 20,000 are read"),
         ({"answer": "7" * 20_001}, "answer has 20,001 characters"),

@@ -7,10 +7,9 @@ it there and train with router=configs/router/none.yaml, or read the meta-prompt
 data_prep.sources.meta_prompts` and give the file that it writes as meta_prompts= here, which cuts them off, and as
 router= to training and inference. The family is known by the prompt's words. An edited picture of another size than its
 source is resized to it. The whole prompt stays in meta as the instruction. A row of the SFT set without an answer gets
-a stand-in, marked in meta, which Stage II refuses; in the GRPO set such a row is left out. Of a row with a list of
-questions one is drawn by seed=, as the released reward draws one. Each set has a folder of its own below out=:
-released_sft, released_grpo and released_dl3dv2k. The last one is for evaluation, so val_share is taken as 0 for it and
-all its rows are in split=train."""
+a stand-in, marked in meta, which Stage II refuses; in the GRPO set such a row is left out. Each set has a folder of its
+own below out=: released_sft, released_grpo and released_dl3dv2k. The last one is for evaluation, so val_share is taken
+as 0 for it and all its rows are in split=train."""
 
 import hashlib
 import json
@@ -18,7 +17,7 @@ import multiprocessing
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +31,7 @@ from etchr.families import TaskFamily
 from etchr.images import decode_image
 from etchr.router import Router
 from etchr.rows import text
-from etchr.sample import EditSample
+from etchr.sample import MAX_META, EditSample
 
 NAMES = {"sft": "ETCHR-SFT-400K", "grpo": "ETCHR-GRPO-10K", "dl3dv2k": "DL3DV-2k"}
 LICENCES = {"sft": "see the data set's page", "grpo": "see the data set's page", "dl3dv2k": "MIT"}
@@ -159,7 +158,7 @@ class Released(Source):
             for name in ("path", "edit_path", *(f"label_{n}" for n in self.layout.labels))
             if (label := labels[name])
         ]
-        asked = self._asked_dl3dv(row, prompt) if self.layout.kind == "dl3dv2k" else self._asked(row, prompt, said, rng)
+        asked = self._asked_dl3dv(row, prompt) if self.layout.kind == "dl3dv2k" else self._asked(row, prompt, said)
         image = decode_image(source.data)
         edit, about = (
             (None, {}) if target is None else aligned(decode_image(target.data), image, self.config.max_stretch)
@@ -197,23 +196,25 @@ class Released(Source):
             raise ValueError(f"{layout.target} holds no picture: without the edit there is nothing to imitate")
         return found[0], edits[0] if edits else None
 
-    def _asked(self, row: dict[str, Any], prompt: str, labels: Sequence[str], rng: random.Random) -> Asked:
+    def _asked(self, row: dict[str, Any], prompt: str, labels: Sequence[str]) -> Asked:
         """What a row of the two training sets asks."""
         family = family_of(prompt, labels, self.config.box_family)
         question = prompt if self.router is None else cut(prompt, family, self.router)
         value = row[self.layout.answer] if self.layout.answer else None
         meta: dict[str, Any] = {"instruction": prompt}
-        if pairs := question_pairs(value):
-            place = rng.randrange(len(pairs))
-            question, value = text(pairs[place]["question"], "question"), pairs[place].get("answer")
-            meta |= {"pair": place, "num_pairs": len(pairs)}
-        answer = first_answer(value)
-        if answer is None:
+        listed = questions_with_answers(value, question)
+        if not listed:
             if self.layout.kind == "grpo":
                 raise ValueError("the row has no answer, which Stage II needs")
             return Asked(family, question, NO_ANSWER, "number", None, meta | {"answer_is_missing": True})
-        graded, kind, choices = typed(answer, family, question)
-        return Asked(family, question, graded, kind, choices, meta | {"released_answer": answer})
+        pairs = [Asked(family, asked, *typed(answer, family, asked), {}) for asked, answer in listed]
+        meta["released_answer"] = listed[0][1]
+        if any(asked != question for asked, _ in listed):
+            meta["edit_question"] = question  # the editor's prompt is one for all pairs, M is asked theirs
+        if len(pairs) > 1:
+            names = ("question", "answer", "answer_type", "choices")
+            meta["pairs"] = [{name: getattr(pair, name) for name in names} for pair in pairs]
+        return replace(pairs[0], meta=meta)
 
     def _asked_dl3dv(self, row: dict[str, Any], question: str) -> Asked:
         """What a row of DL3DV-2k asks. Candidates that cannot be told apart become part of the question."""
@@ -296,14 +297,6 @@ def aligned(edit: Image.Image, source: Image.Image, max_stretch: float) -> tuple
 # --------------------------------------------------------------------------------------------------------- answers
 
 
-def question_pairs(value: Any) -> list[dict[str, Any]]:
-    """The questions with answers in a cell. The released reward asks one of them, drawn at random, not the prompt."""
-    value = [value] if isinstance(value, dict) else value
-    return (
-        [pair for pair in value if isinstance(pair, dict) and pair.get("question")] if isinstance(value, list) else []
-    )
-
-
 def first_answer(value: Any) -> str | None:
     """The answer in a cell: a text, a number, or the first of a list of questions with answers; None if it is empty."""
     while isinstance(value, list | dict):
@@ -316,6 +309,35 @@ def first_answer(value: Any) -> str | None:
         if isinstance(value, str) and value.strip():
             raise  # far too long; not the same as none
         return None
+
+
+def questions_with_answers(value: Any, question: str) -> list[tuple[str, str]]:
+    """The question-answer pairs in a cell; a single answer, or one without a question of its own, answers `question`.
+
+    A list may be written as JSON. Pairs without an answer are left out. `ValueError` for more than a sample's meta
+    holds.
+    """
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        value = _parsed_pairs(value)
+    pairs = []
+    for entry in value if isinstance(value, list) else [value]:
+        if (answer := first_answer(entry)) is not None:
+            asked = entry.get("question") if isinstance(entry, dict) else None
+            has_own = isinstance(asked, str) and asked.strip()
+            pairs.append((text(asked, "question") if has_own else question, answer))
+    if (size := sum(len(asked) + len(answer) for asked, answer in pairs)) > MAX_META // 4:
+        raise ValueError(f"its {len(pairs):,} questions and answers have {size:,} characters, more than a sample holds")
+    return pairs
+
+
+def _parsed_pairs(words: str) -> Any:
+    """The pairs that a text lists as JSON; the text itself where it is something else, as an answer in brackets."""
+    try:
+        value = json.loads(words)
+    except (ValueError, RecursionError):
+        return words
+    listed = value if isinstance(value, list) else [value]
+    return value if listed and all(isinstance(entry, dict) and "answer" in entry for entry in listed) else words
 
 
 def typed(answer: str, family: TaskFamily, question: str) -> tuple[str, str, tuple[str, ...] | None]:

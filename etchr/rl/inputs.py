@@ -33,7 +33,8 @@ def read_inputs(config: RlConfig, runtime: Runtime) -> Inputs:
     base, max_pixels = check_base(config, runtime, config.sft)
 
     def sizes_of(sample: EditSample) -> tuple[Size]:
-        ground_truth(sample)  # a sample without one cannot be rewarded
+        for number in range(sample.num_questions):
+            ground_truth(sample.asked(number))  # a sample without one cannot be rewarded
         if needs_truth and sample.edit_image is None:
             raise ValueError(
                 f"row {sample.id!r} has no edit_image for reward.correctness.view=truth; choose both or edit"

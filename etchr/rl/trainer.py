@@ -138,6 +138,7 @@ class RlTrainer:
         for place in range(runtime.rank, len(rows), runtime.num_processes):
             row = int(rows[place])
             sample = self.data.sample(row)
+            sample = sample.asked(hash_seed(config.seed, iteration, sample.id, "question"))
             ask = partial(self.submit, iteration, sample) if config.reward.overlap else None
             with runtime.autocast():
                 prompt = self.sampler.prompt(sample, self.data.prompts[row])

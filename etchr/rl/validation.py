@@ -42,13 +42,18 @@ class RlValidation:
         seen: list[tuple[EditSample, Image.Image, Future[Score], Future[Trace]]] = []
         with self.state.averaged(), self.runtime.autocast(), torch.no_grad():
             for rows, is_mine in in_step(self.chunks, self.runtime.rank, self.runtime.num_processes):
-                samples = [self.data.sample(row) for row in rows]
+                samples = [self._sample(row) for row in rows]
                 edits = self._edit(samples, [self.data.prompts[row] for row in rows])
                 if is_mine:
                     for sample, edit in zip(samples, edits, strict=True):
                         seen.append((sample, edit, *self._ask(iteration, sample, edit)))
         values = self._values([(sample, score.result(), trace.result()) for sample, _, score, trace in seen])
         return values, self._sheet(seen) if self.runtime.is_main else None
+
+    def _sample(self, row: int) -> EditSample:
+        """A held-out sample with one of its questions, the same every time."""
+        sample = self.data.sample(row)
+        return sample.asked(hash_seed(self._seed, sample.id, "question"))
 
     def _edit(self, samples: list[EditSample], texts: list[str]) -> list[Image.Image]:
         sources = [geometry.fit(sample.image, max_pixels=self.editor.settings.max_pixels) for sample in samples]

@@ -138,7 +138,7 @@ def prompt_maker(kind: str, router: Router) -> Callable[[EditSample], str]:
 
     def make(sample: EditSample) -> str:
         if kind == "question":
-            return router.prompt(sample.question, sample.family)
+            return router.prompt(sample.edit_question, sample.family)
         instruction = sample.meta.get("instruction")
         if not isinstance(instruction, str) or not instruction.strip():
             raise ValueError(f"row {sample.id!r} has no instruction in its meta; use data.prompt=question")

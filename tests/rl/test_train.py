@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +28,7 @@ from etchr.sample import read_parquet, write_parquet
 from etchr.serving.chat import build_app
 from tests.mllm.fake_server import serving
 from tests.processes import FSDP, launch, together
-from tests.rl.fakes import BlindReader
+from tests.rl.fakes import RIGHT, BlindReader, RuleModel
 from tests.rl.runs import asked_about, lines, options, reader_at, scores, told, trainer, words
 from tests.sft.runs import weights
 
@@ -150,6 +151,50 @@ def test_options_that_matter_change_the_weights(tiny, pairs, tmp_path):
         there, here = weights(tmp_path / "plain"), weights(tmp_path / str(number))
         same = all(torch.equal(there[key], here[key]) for key in there)
         assert same == (more == "reward.overlap=false"), more
+
+
+def test_one_of_the_listed_questions_is_asked_about_a_group_and_graded_by_its_own_answer(tiny, pairs, tmp_path):
+    known = {f"What is in field {number}?": f"{number}0" for number in range(5)}
+    listed = [{"question": q, "answer": a, "answer_type": "number", "choices": None} for q, a in known.items()]
+
+    def ask(call):
+        question = next((q for q in known if q in call.text), None)
+        asked[call.kind].append(question)
+        return [f"\\boxed{{{known[question]}}}" if call.kind == "answer" else RIGHT] * call.n
+
+    def changed(sample):
+        meta = {**sample.meta, "pairs": listed, "edit_question": sample.question}
+        return dataclasses.replace(sample, id=f"listed {sample.id}", meta=meta).asked(0)
+
+    write_parquet(map(changed, read_parquet(pairs / "chart" / "train.parquet")), tmp_path / "train.parquet")
+    write_parquet(map(changed, read_parquet(pairs / "chart" / "val.parquet")), tmp_path / "val.parquet")
+    told, drawn = [], []
+    for run in ("one", "again"):
+        asked = {"answer": [], "judge": []}
+        config = options(tiny, tmp_path, tmp_path / run, "iterations=8", "validation.every=8")
+        with trainer(config, RuleModel(ask)) as loop:
+            prompts = set(loop.data.prompts)
+            for iteration in range(8):
+                for group in loop.sample(iteration):
+                    sample = group.prompt.sample
+                    drawn.append((iteration, sample.id, sample.question))
+                    assert [score.result().guidance for score in group.scores] == [1.0] * config.group_size
+            told.append({kind: Counter(questions) for kind, questions in asked.items()})
+            held_out, _ = loop.validation(0)
+            assert (held_out["val_guidance"], held_out["val_pass_at_1"]) == (1, 1)
+        assert prompts == {f"Draw a red box for the chart question. {s.question}"
+                           for s in read_parquet(pairs / "chart" / "train.parquet")}  # fmt: skip
+    assert drawn[: len(drawn) // 2] == drawn[len(drawn) // 2 :]  # by seed, iteration and sample alone
+    assert told[0] == told[1]
+    assert told[0]["answer"] == told[0]["judge"] == Counter({
+        question: config.group_size * times for question, times in Counter(q for *_, q in drawn[:16]).items()
+    })  # fmt: skip
+    assert set(told[0]["answer"]) == set(known)
+    pair = {**listed[3], "answer": "many"}
+    bad = [dataclasses.replace(s, meta={**s.meta, "pairs": [*listed[:3], pair]}) for s in read_parquet(tmp_path)]
+    write_parquet(bad, tmp_path / "bad" / "train.parquet")
+    with pytest.raises(ValueError, match="its answer 'many' is no number"):
+        read_inputs(options(tiny, tmp_path / "bad", tmp_path / "out"), loop.runtime)
 
 
 def test_wandb_runs_offline(tiny, pairs, tmp_path, monkeypatch):

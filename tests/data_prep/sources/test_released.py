@@ -16,12 +16,13 @@ from PIL import Image
 from data_prep.sources import columns
 from data_prep.sources.build import build
 from data_prep.sources.columns import WantedColumns, find_layout
-from data_prep.sources.released import Released, ReleasedConfig, family_of, typed
+from data_prep.sources.released import Released, ReleasedConfig, family_of, questions_with_answers, typed
 from etchr.choices import chosen_letter, read_options
 from etchr.families import TaskFamily
 from etchr.mllm.answers import ground_truth
 from etchr.router import Router
 from etchr.sample import read_parquet
+from etchr.training.data import prompt_maker
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 RED, BLUE = (250, 10, 10), (10, 10, 250)
@@ -199,7 +200,12 @@ def test_an_sft_row_without_answer_trains_stage_one_and_is_refused_by_the_grader
         ("Solve the jigsaw. Order?", "1342", "permutation", "1-3-4-2"),
         ("Solve the jigsaw. How many?", "2024", "number", "2024"),
         ("Solve the jigsaw. How many?", "0, 5", "text", "0, 5"),
-        (BOX + "How many?", [{"answer": "7"}, {"answer": "8"}], "number", "7"),
+        (
+            BOX + "How many?",
+            [{"question": "How many?", "answer": "7"}, {"question": "?", "answer": "8"}],
+            "number",
+            "7",
+        ),
     ],
 )
 def test_grpo_answers_are_typed_by_their_form(tmp_path, prompt, value, kind, truth):
@@ -212,22 +218,37 @@ def test_grpo_answers_are_typed_by_their_form(tmp_path, prompt, value, kind, tru
     assert found.meta["source"] == "ETCHR-GRPO-10K"
 
 
-def test_of_several_questions_one_is_drawn_with_its_own_answer(tmp_path):
-    """The prompt goes to the editor; M is asked the pair's question and graded by the pair's answer."""
-    pairs = [{"question": f"What is number {i}? A. {i} B. none", "answer": str(i)} for i in range(4)]
-    rows = [{"source_image": [cell(png(RED))], "prompt": BOX + "Look.", "qa_list": pairs} for _ in range(40)]
-    path = write(tmp_path / "GRPO.parquet", rows)
-    source, drawn = released(path), []
-    for index in range(40):
-        for seed in (index, index):
-            [found] = source.samples(index, random.Random(seed))
-            drawn.append(found.meta["pair"])
-            assert found.question == pairs[drawn[-1]]["question"]
-            assert (found.meta["answer_type"], ground_truth(found)) == ("option", "A")
-            assert found.choices == (str(drawn[-1]), "none")
-            assert (found.meta["instruction"], found.meta["num_pairs"]) == (BOX + "Look.", 4)
-    assert set(drawn) == {0, 1, 2, 3}
-    assert drawn[::2] == drawn[1::2]
+def test_every_pair_of_a_qa_list_is_kept_with_its_own_question_and_the_editor_keeps_its_prompt(tmp_path):
+    prompt = BOX + "What stands on the table?"
+    asked = [
+        {"question": "How many cups?", "answer": "2"},
+        {"question": "Where is the jug? A. left B. right", "answer": "right"},
+        {"question": None, "answer": "a jug"},
+        {"question": "Is it full?", "answer": None},
+    ]
+    pairs = [
+        ("How many cups?", "number", "2"),
+        ("Where is the jug? A. left B. right", "option", "B"),
+        ("What stands on the table?", "text", "a jug"),
+    ]
+    router = tmp_path / "router.yaml"
+    router.write_text(f"perception: {BOX.strip()}\n")
+    lists = [(asked, pairs), (json.dumps(asked), pairs), (asked[1], pairs[1:2]), (asked[2:3], pairs[2:])]
+    for number, (value, expected) in enumerate(lists):
+        folder = tmp_path / str(number)
+        write(folder / "grpo" / "a.parquet", [{"source_image": [cell(png(RED))], "prompt": prompt, "qa_list": value}])
+        options = {"root": str(folder / "grpo"), "out": str(folder), "meta_prompts": str(router), "val_share": 0.0}
+        build(Released, ReleasedConfig(**options, kind="grpo", processes=1))
+        (found,) = read_parquet(folder / "released_grpo", "train")
+        told = [found.asked(index) for index in range(found.num_questions)]
+        assert [(s.question, s.meta["answer_type"], ground_truth(s)) for s in told] == expected
+        assert (found.question, found.choices) == (told[0].question, told[0].choices)
+        assert [s.choices for s in told if s.meta["answer_type"] == "option"] == [("left", "right")] * (number < 3)
+        assert {prompt_maker("question", Router.load(router))(s) for s in told} == {prompt}
+    for words in ('{"answer', "[0, 2, 3, 1]", "[" * 5000, '[{"question": "?"}]'):
+        assert questions_with_answers(words, "Which?") == [("Which?", words)]
+    with pytest.raises(ValueError, match="100 questions and answers"):
+        questions_with_answers([{"question": "?" * 19_000, "answer": "4"}] * 100, "Which?")
 
 
 def test_a_grpo_row_without_answer_is_refused_and_its_edit_is_read_where_there_is_one(tmp_path):
