@@ -44,8 +44,10 @@ def text(value: Any, name: str, limit: int = MAX_TEXT) -> str:
 
 
 def parsed_yaml(words: str) -> Any:
-    """What a YAML text holds; `yaml.YAMLError` for one that is none, or is nested beyond all use."""
+    """What a YAML text holds; `yaml.YAMLError` on one line for one that is none, or is nested beyond all use."""
     try:
         return yaml.safe_load(words)
+    except yaml.YAMLError as error:
+        raise yaml.YAMLError(" ".join(str(error).split())) from None
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
