@@ -13,7 +13,7 @@ from etchr.editor.folder import find_lora, named_folder
 from etchr.editor.protocol import Editor
 from etchr.families import TASKS
 from etchr.mllm import prompts
-from etchr.mllm.judge import JUDGE_TOKENS
+from etchr.mllm.judge import JUDGE_TOKENS, grader_version
 from etchr.mllm.settings import model_fingerprint
 from etchr.router import DEFAULT_ROUTER, DEFAULT_WORDS, Router
 from etchr.run_folder import content_digest
@@ -185,6 +185,7 @@ def fingerprint(config: EvalConfig, tasks: dict[str, Task]) -> dict[str, Any]:
         "router": meta_prompts(config.router),
         "temperature": config.temperature,
         "max_tokens": config.max_tokens,
+        "grader": grader_version(),
         "prompts": hashlib.sha256(inspect.getsource(prompts).encode()).hexdigest()[:16],
         **models,
     }

@@ -4,19 +4,16 @@ There are two views of a sample: `raw` shows M the source, `edit` the ground-tru
 """
 
 import hashlib
-import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from data_prep.filter_rl import FilterConfig
 from etchr.families import TaskFamily
 from etchr.jsonl import Journal, Place, Record
-from etchr.mllm import answers, judge, markup, verdict
 from etchr.mllm.answers import answer_type
-from etchr.mllm.judge import may_ask
+from etchr.mllm.judge import grader_version, may_ask
 from etchr.mllm.prompts import GRADE, MAX_GRADED, answer_prompt
 from etchr.mllm.settings import model_fingerprint
 from etchr.sample import EditSample
@@ -56,16 +53,12 @@ class Lost:
 
 
 def asked_alike(config: FilterConfig) -> dict[str, Any]:
-    """What decides the verdicts on all samples alike: M, its decodings and a digest of the grader's source."""
+    """What decides the verdicts on all samples alike: M, its decodings and the grader."""
     return {
         "model": model_fingerprint(config.reasoner),
         "decoding": [config.num_decodings, config.temperature, config.max_tokens, config.seed],
-        "grader": _source_digest(answers, markup),
+        "grader": grader_version(),
     }
-
-
-def _source_digest(*modules: ModuleType) -> str:
-    return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:16]
 
 
 def verdict_keys(
@@ -86,7 +79,7 @@ def verdict_keys(
             **alike,
         }
         if may_ask(sample, config.grade):
-            content["graded_by"] = [config.grade, GRADE, MAX_GRADED, _source_digest(judge, verdict, markup)]
+            content["graded_by"] = [config.grade, GRADE, MAX_GRADED]
         keys[view] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
     return keys
 

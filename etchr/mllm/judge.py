@@ -5,6 +5,8 @@ cut off or says nothing readable leaves the answer *without a grade*: that is ne
 """
 
 import asyncio
+import hashlib
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -30,6 +32,15 @@ class Grade:
     parts: dict[str, bool] = field(default_factory=dict)  # by the other rules of a benchmark
     said: str | None = None  # by a judge
     why: str | None = None  # it is missing
+
+
+def grader_version() -> str:
+    """A digest of all code that reads and grades replies: a run notes it, for another grader gives other scores."""
+    from etchr import choices
+    from etchr.mllm import answers, judge, markup, numerals, verdict
+
+    modules = (answers, choices, judge, markup, numerals, verdict)
+    return hashlib.sha256("".join(map(inspect.getsource, modules)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
