@@ -52,11 +52,14 @@ def open_image(path: str | Path) -> Image.Image:
         raise ValueError(f"{path}: {error}") from None
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Encoded bytes to an upright RGB image; `ValueError` for anything that is no image or is over the limits."""
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, drop_alpha: bool = False) -> Image.Image:
+    """Encoded bytes to an upright RGB image; `ValueError` for anything that is no image or is over the limits.
+
+    Transparent pixels become white, or with `drop_alpha` show the colour that is written behind their transparency.
+    """
     with _opened(io.BytesIO(data), max_pixels) as image:
         image.load()
-        return upright(image)
+        return upright(image, drop_alpha)
 
 
 @dataclass(frozen=True)
@@ -160,10 +163,10 @@ def _opened(stream: IO[bytes], max_pixels: int = MAX_PIXELS) -> Iterator[Image.I
         raise ValueError(f"not a readable image ({error})") from None
 
 
-def upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image, drop_alpha: bool = False) -> Image.Image:
     """`image` as 8-bit RGB, turned as its EXIF orientation says; the same object where that changes nothing."""
     turn = TURNS.get(_orientation(image))
-    rgb = to_rgb(image)
+    rgb = to_rgb(image, drop_alpha)
     if turn is None:
         return rgb
     turned = rgb.transpose(turn)
@@ -180,15 +183,16 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to 8-bit RGB: transparency over white, 16-bit and float greys scaled to 0..255."""
+def to_rgb(image: Image.Image, drop_alpha: bool = False) -> Image.Image:
+    """Any Pillow mode to 8-bit RGB: transparency over white or dropped, 16-bit and float greys scaled to 0..255."""
     if image.mode in ("P", "PA") and image.palette is None:
         raise ValueError("image has palette indices but no palette")
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _in_bands(image, functools.partial(_grey_to_rgb, white=_white(image)))
-    return _in_bands(image, _over_white if image.has_transparency_data else lambda band: band.convert("RGB"))
+    over_white = image.has_transparency_data and not drop_alpha
+    return _in_bands(image, _over_white if over_white else lambda band: band.convert("RGB"))
 
 
 def _in_bands(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:

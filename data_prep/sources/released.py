@@ -53,6 +53,7 @@ MAX_LABEL = 500  # characters of a path or an id that are kept
 MOVES = re.compile(r"(?:up|down|left|right|[udlr]+)(?:[\s,]+(?:up|down|left|right|[udlr]+))*|[↑↓←→][↑↓←→\s,]*", re.I)
 
 Kind = Annotated[str, OneOf("auto", *KINDS)]
+Alpha = Annotated[str, OneOf("white", "drop")]
 BoxFamily = Annotated[str, OneOf(*BOX_FAMILIES)]
 
 
@@ -68,6 +69,7 @@ class ReleasedConfig(BuildConfig):
     prompt_column: str | None = None  # of the prompt or question
     answer_column: str | None = None  # of the answer, or of a list of questions with answers; or none
     box_family: BoxFamily = "perception"  # or chart: of red-box rows that no path and no column tells apart
+    alpha: Alpha = "white"  # of transparent pixels: white, or drop: the colour behind it shows (released)
     max_stretch: NotNegative = 0.05  # an edit whose shape differs more from its source's is refused, not resized
 
     def __post_init__(self) -> None:
@@ -159,10 +161,8 @@ class Released(Source):
             if (label := labels[name])
         ]
         asked = self._asked_dl3dv(row, prompt) if self.layout.kind == "dl3dv2k" else self._asked(row, prompt, said)
-        image = decode_image(source.data)
-        edit, about = (
-            (None, {}) if target is None else aligned(decode_image(target.data), image, self.config.max_stretch)
-        )
+        image = self._decoded(source)
+        edit, about = (None, {}) if target is None else aligned(self._decoded(target), image, self.config.max_stretch)
         yield EditSample(
             id=f"{self.name}-{index:07d}",
             family=asked.family,
@@ -174,6 +174,9 @@ class Released(Source):
             edit_image=edit,
             meta={**meta, **asked.meta, **about, "answer_type": asked.answer_type},
         )
+
+    def _decoded(self, picture: ReleasedPicture) -> Image.Image:
+        return decode_image(picture.data, drop_alpha=self.config.alpha == "drop")
 
     def _row(self, index: int) -> dict[str, Any]:
         if self._last is None or self._last[0] != index:

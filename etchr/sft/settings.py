@@ -17,6 +17,7 @@ from etchr.training.settings import (
 
 Geometry = Annotated[str, OneOf("native", "released")]
 Cache = Annotated[str, OneOf("none", "memory", "disk")]
+LastBatch = Annotated[str, OneOf("drop", "wrap")]
 
 
 @dataclass
@@ -33,6 +34,7 @@ class PairsConfig:
     geometry: Geometry = "native"  # native: pairs at their own size, as at inference; released: as the released code
     bucketing: bool = True  # fill global batches with one size wherever possible; false: sizes mix, as released
     bucket_step: int = 16  # sides are floored to multiples of this: larger means fewer, fuller size buckets
+    last_batch: LastBatch = "drop"  # of an epoch, if not full: drop it, or wrap: fill it from the front (released)
     bad_rows: Annotated[str, OneOf("stop", "skip")] = "stop"  # stop, or skip: leave unreadable rows out and count them
     cache: Cache = "none"  # of latents and text embeddings: none, memory, disk
     cache_dir: str = "outputs/cache"  # of cache=disk

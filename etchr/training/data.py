@@ -108,7 +108,14 @@ class SampleTable:
         return times * [weights.get(task, 1.0) for task in self.tasks]
 
     def plan(
-        self, weights: dict[str, float], batch_size: int, seed: int, *, bucketing: bool = True, name: str = "batch_size"
+        self,
+        weights: dict[str, float],
+        batch_size: int,
+        seed: int,
+        *,
+        bucketing: bool = True,
+        wrap: bool = False,
+        name: str = "batch_size",
     ) -> Plan:
         """The order in which the samples are trained on, in batches of one size of all their pictures.
 
@@ -125,6 +132,7 @@ class SampleTable:
             batch_size,
             seed,
             bucketing,
+            wrap,
         )
         if not plan.batches_per_epoch:
             raise ValueError(

@@ -90,8 +90,8 @@ def read_data(
                 held_out = SampleTable(kept_back, prompt_of, sizes_of, bad_rows)
             except ValueError as error:
                 raise ValueError(f"{error}; or train without looking, validation.every=0") from None
-    bucketing = getattr(data, "bucketing", True)
-    plan = table.plan(data.weights, getattr(config, batch), config.seed, bucketing=bucketing, name=batch)
+    how = {"bucketing": getattr(data, "bucketing", True), "wrap": getattr(data, "last_batch", "drop") == "wrap"}
+    plan = table.plan(data.weights, getattr(config, batch), config.seed, **how, name=batch)
     total = num_steps or max(int(config.epochs * plan.batches_per_epoch), 1)
 
     options = {name: value for name, value in asdict(config).items() if name not in (*FREE, *free)}

@@ -26,12 +26,18 @@ class Plan:
     global_batch_size: int
     seed: int
     bucketing: bool = True  # global batches of one size wherever that is possible
+    wrap: bool = False  # fill the last global batch with the epoch's first rows; else what is left over is left out
     _last: list[Any] = field(default_factory=lambda: [None, None], init=False, repr=False)  # an epoch that is known
 
     @property
     def batches_per_epoch(self) -> int:
-        """Full global batches in one pass; less than one batch of samples is left out at its end, others each time."""
-        return self._rows_per_epoch() // self.global_batch_size
+        """Global batches in one pass. Without `wrap` they are full ones, and other samples are left out each time."""
+        return self._full(self._rows_per_epoch()) // self.global_batch_size
+
+    def _full(self, count: int) -> int:
+        """How many of `count` rows there are in full batches, with those that fill up the last one."""
+        missing = -count % self.global_batch_size
+        return count + missing if self.wrap or not missing else count + missing - self.global_batch_size
 
     def _rows_per_epoch(self) -> int:
         whole = np.floor(self.repeats)
@@ -59,7 +65,7 @@ class Plan:
         rows = rng.permutation(np.concatenate([rows, *extra]))
         size = self.global_batch_size
         if not self.bucketing:
-            return rows[: len(rows) // size * size].reshape(-1, size)
+            return np.resize(rows, self._full(len(rows))).reshape(-1, size)
         full: list[np.ndarray] = []
         left: list[np.ndarray] = []
         for bucket in np.unique(self.buckets[rows]):
@@ -68,7 +74,7 @@ class Plan:
             full += list(same[:whole].reshape(-1, size))
             left.append(same[whole:])
         mixed = rng.permutation(np.concatenate(left))
-        mixed = mixed[: len(mixed) // size * size]
+        mixed = np.concatenate([mixed, np.resize(rows, self._full(len(mixed)))])[: self._full(len(mixed))]
         mixed = mixed[np.lexsort((self.buckets[mixed], self.costs[mixed]))]  # sizes that are alike go together
         batches = np.concatenate([np.reshape(full, (-1, size)).astype(int), mixed.reshape(-1, size)])
         return rng.permutation(batches)

@@ -59,19 +59,20 @@ def test_an_error_inside_a_list_is_quoted(server):
 
 
 @pytest.mark.parametrize(
-    ("name", "host", "key", "left_out"),
+    ("name", "host", "key", "left_out", "sampling"),
     [
-        ("qwen3_vl_8b", "127.0.0.1", "OPENAI_API_KEY", set()),
-        ("gemini_3_1_flash_lite", "generativelanguage.googleapis.com", "GEMINI_API_KEY", {"seed"}),
-        ("kimi_k2_5", "api.moonshot.ai", "MOONSHOT_API_KEY", {"seed", "temperature", "n"}),
+        ("qwen3_vl_8b", "127.0.0.1", "OPENAI_API_KEY", set(), (0, 4096)),
+        ("gemini_3_1_flash_lite", "generativelanguage.googleapis.com", "GEMINI_API_KEY", {"seed"}, (0, 4096)),
+        ("kimi_k2_5", "api.moonshot.ai", "MOONSHOT_API_KEY", {"seed", "temperature", "n"}, (1, 32768)),
     ],
 )
-def test_the_experiments_reach_the_services_of_the_paper(name, host, key, left_out):
+def test_the_experiments_reach_the_services_of_the_paper(name, host, key, left_out, sampling):
     config = compose(EvalConfig, "eval", ["experiment=paper_table", f"experiment={name}"])
     client = build_model(config.reasoner)
     assert isinstance(client, ChatClient)
     assert all(f"//{host}" in url for url in client.settings.base_urls)
     assert (client.settings.api_key_env, client.settings.left_out) == (key, left_out)
+    assert (config.temperature, config.max_tokens) == sampling  # the paper's where the service takes them
     assert set(config.systems) == {"direct", "etchr"}
     assert len(config.tasks) == 11
     assert name in config.out  # runs of different models do not meet in one folder

@@ -29,7 +29,7 @@ def test_every_preset_composes_and_has_its_own_folder(configs):
 
 def test_the_released_preset_holds_the_released_values(configs):
     config = configs["rl_released_9b"]
-    assert (config.adapter.rank, config.adapter.alpha) == (64, 128)
+    assert (config.adapter.rank, config.adapter.alpha, config.save_every) == (64, 128, 60)
     optim = config.optim
     assert (optim.name, optim.lr, optim.schedule, optim.weight_decay) == ("adamw", 1e-5, "constant", 1e-4)
     assert (optim.clip, optim.warmup_steps, optim.ema) == (1.0, 0, None)

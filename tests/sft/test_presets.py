@@ -56,6 +56,7 @@ def test_the_released_preset_holds_the_released_values():
     assert (optim.schedule, optim.clip, optim.ema, optim.warmup_steps) == ("released", None, None, 0)
     assert (config.flow.draw, config.flow.stratified, config.flow.released_rounding) == ("released", False, True)
     assert (config.data.geometry, config.data.prompt_dropout, config.data.cache) == ("released", 0, "none")
+    assert config.data.last_batch == "wrap"
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

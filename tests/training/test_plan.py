@@ -1,9 +1,11 @@
 """The order of the training pairs: complete, balanced, reproducible."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
 import pytest
+from accelerate.data_loader import BatchSamplerShard
 
 from etchr.training.plan import Plan, share
 
@@ -19,6 +21,23 @@ def test_an_epoch_holds_every_row_once_except_less_than_one_batch():
     rows = plan.epoch(0).ravel()
     assert plan.epoch(0).shape == (plan.batches_per_epoch, 8) == (203 // 8, 8)
     assert len(set(rows)) == len(rows) == 200
+
+
+@pytest.mark.parametrize(("rows", "size"), [(203, 8), (200, 8), (3, 8), (9, 8), (17, 1)])
+def test_a_wrapped_epoch_is_that_of_accelerate_s_shards(rows, size):
+    """The last round of 8 processes is filled with the first rows of the epoch, as in the released code."""
+    made = make(rows, size=size)
+    plan = dataclasses.replace(made, bucketing=False, wrap=True)
+    batches = plan.epoch(0)
+    order = batches.ravel()[:rows].tolist()
+    assert sorted(order) == list(range(rows))
+    one_each = [[row] for row in order]  # batches of one, which the processes take in turn
+    shards = [list(BatchSamplerShard(one_each, size, process)) for process in range(size)]
+    assert batches.tolist() == [[row for (row,) in step] for step in zip(*shards, strict=True)]
+    assert plan.batches_per_epoch == len(batches) == -(-rows // size)
+    mixed = dataclasses.replace(made, wrap=True).epoch(0)  # sizes kept together: every row is there too
+    assert mixed.shape == batches.shape
+    assert set(mixed.ravel()) == set(range(rows))
 
 
 def test_epochs_differ_in_order_and_in_what_is_left_out_and_repeat_with_the_seed():

@@ -349,6 +349,21 @@ def test_an_edit_of_another_size_is_resized_and_one_of_another_shape_refused(tmp
         sample(source, 1)
 
 
+def test_transparent_pixels_are_white_or_as_the_released_code_reads_them(tmp_path):
+    palette = Image.new("P", (8, 6), 1)
+    palette.putpalette([0, 0, 0, *BLUE])
+    hidden = {"RGBA": Image.new("RGBA", (8, 6), (*BLUE, 0)), "P": palette, "LA": Image.new("LA", (8, 6), (40, 0))}
+    for mode, picture in hidden.items():
+        stream = io.BytesIO()
+        picture.save(stream, "PNG", **({"transparency": 1} if mode == "P" else {}))
+        path = write(tmp_path / mode / "a.parquet", [pair(source=stream.getvalue(), target=stream.getvalue())], SFT)
+        released_code = middle(Image.open(stream).convert("RGB"))
+        for alpha, colour in (("white", (255, 255, 255)), ("drop", released_code)):
+            found = sample(released(path, alpha=alpha))
+            assert (middle(found.image), middle(found.edit_image)) == (colour, colour), mode
+        assert released_code == ((40, 40, 40) if mode == "LA" else BLUE)
+
+
 def test_rows_about_one_picture_share_their_key(tmp_path):
     rows = [pair(), pair("other " + BOX, target=png(RED)), pair(source=png(BLUE))]
     source = released(write(tmp_path / "a.parquet", rows, SFT))
