@@ -5,10 +5,14 @@ Nothing heavy is imported before a test asks for it.
 
 import json
 import shutil
+import signal
 from itertools import chain, count
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # what a shell starts behind itself ignores it; tests interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SETTINGS = {
     "num_inference_steps": 2,

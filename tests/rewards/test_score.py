@@ -38,7 +38,6 @@ def test_a_wrong_edit_scores_zero_and_a_failed_call_scores_nothing():
     assert "correctness: 0 of 2" in both.missing
 
 
-@pytest.mark.parametrize(("alpha", "kinds", "wanted"), [(1.0, ["answer"], (1.0, None)), (0.0, ["judge"], (None, 1.0))])
 def test_a_reward_that_was_answered_is_not_asked_again_with_its_sibling(tmp_path):
     """The judge is away; the guesses stay, also for a process that starts anew."""
     config = RewardConfig(num_decodings=2)
@@ -75,6 +74,7 @@ def test_a_dense_reward_without_log_probabilities_is_missing_unless_none_ever_ca
             assert got.correctness == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize(("alpha", "kinds", "wanted"), [(1.0, ["answer"], (1.0, None)), (0.0, ["judge"], (None, 1.0))])
 def test_a_reward_without_weight_is_not_asked_for(alpha, kinds, wanted):
     model = ScriptedModel({"answer": [RIGHT], "judge": [GOOD]})
     got = score(model, guidance_weight=alpha)
