@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -225,10 +226,20 @@ def serve(
     editor: EditorPath = "nano",
     lora: Lora = None,
     name: Annotated[str | None, typer.Option(help="Name that clients ask for; default: the editor's own.")] = None,
+    base_url: Annotated[
+        list[str] | None,
+        typer.Option(help="OpenAI-compatible endpoint of the understanding model; default: the embedded reader."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Name of the model that the endpoint serves.")] = "",
+    api_key_env: Annotated[str, typer.Option(help="Environment variable with the endpoint's key.")] = "OPENAI_API_KEY",
+    router: RouterPath = DEFAULT_ROUTER,
+    min_confidence: MinConfidence = MIN_CONFIDENCE,
     host: Annotated[
-        str,
-        typer.Option(help="Address to listen at. There is no authentication: beyond this machine, anybody may ask."),
+        str, typer.Option(help="Address to listen at; beyond this machine only with a key in --server-key-env.")
     ] = "127.0.0.1",
+    server_key_env: Annotated[
+        str, typer.Option(help="Environment variable with the key that clients must send; unset: none.")
+    ] = "ETCHR_API_KEY",
     port: Annotated[int, typer.Option(help="Port to listen at; 0: any free one.", min=0, max=65535)] = 8092,
     batch_size: Annotated[int, typer.Option(help="Edits that run together.", min=1)] = 16,
     max_pixels: Annotated[
@@ -237,13 +248,17 @@ def serve(
     steps: Steps = None,
     guidance: Guidance = None,
 ) -> None:
-    """Serve an editor over HTTP, for --editor-url here and remote editors in an evaluation (POST /v1/images/edits)."""
+    """Serve over HTTP: chat with Edit-Verify-Reason inside for any OpenAI client, and edits (docs/serve.md)."""
     from etchr.http import listening
-    from etchr.serving.edits import build_app
+    from etchr.serving.app import build_app
 
     chosen = _EditorChoice(editor, lora, steps=steps, guidance=guidance)
+    key = os.environ.get(server_key_env, "").strip()
     try:
         chosen.check()
+        prompts, upstream = Router.load(router), _model(base_url or [], model, api_key_env)
+        if not key and host not in ("127.0.0.1", "localhost", "::1"):
+            raise ValueError(f"--host {host} lets others ask: put a key for them into {server_key_env} first")
         listener = listening.bind(host, port)
         klein = chosen.load(batch_size=batch_size, max_pixels=max_pixels)
     except (ValueError, OSError) as error:
@@ -251,7 +266,7 @@ def serve(
     address = f"[{host}]" if ":" in host else host
     listener.listen()  # whoever reads the line may ask at once; until here a client is refused, not kept waiting
     typer.echo(f"serving {name or klein.name} at http://{address}:{listener.getsockname()[1]}/v1")
-    listening.run(build_app(klein, name), listener)
+    listening.run(build_app(klein, upstream, name, prompts, min_confidence, key), listener)
 
 
 @app.command()

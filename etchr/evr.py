@@ -90,6 +90,7 @@ class Trace:
 
 
 Propose = Callable[[EditSample], Awaitable[Proposal]]
+Answer = Callable[[Trace], Awaitable[None]]
 Enlarge = Callable[[Image.Image, Image.Image], Image.Image | None]  # of source and edit
 
 
@@ -105,6 +106,7 @@ async def edit_verify_reason(
     overrule: bool = False,
     enlarge: Enlarge | None = None,
     trace: Trace | None = None,
+    answer: Answer | None = None,
 ) -> Trace:
     """Run one sample through edit, verify and reason; `trace`, a new one by default, is filled and returned.
 
@@ -112,6 +114,7 @@ async def edit_verify_reason(
     `attempts` edits, made one after the other until one is accepted, or all `at_once`, the best by verdict and score
     counts. With `overrule` the verdict is asked for and the edit used whatever it says. What `enlarge` cuts out of a
     used edit is shown as well. A failed edit or call leaves the trace *unscored*, with all that came before it.
+    `answer` takes the place of `reason`, for whoever words the question himself.
     """
     trace = Trace(sample.id) if trace is None else trace
     trace.reasoner = reasoner.name
@@ -125,7 +128,10 @@ async def edit_verify_reason(
         zoomed = None
         if enlarge is not None and trace.used_edit and trace.proposal is not None:
             zoomed = enlarge(sample.image, trace.proposal.image)
-        await reason(trace, sample, reasoner, sampling, zoomed)
+        if answer is None:
+            await reason(trace, sample, reasoner, sampling, zoomed)
+        else:
+            await answer(trace)
     return trace
 
 

@@ -71,7 +71,7 @@ class Router:
             raise ValueError(f"the router has no meta-prompt for {family}; it has: {', '.join(self.meta_prompts)}")
         if choices and family in self.with_candidates:
             listed = " ".join(f"{chr(ord('A') + place)}. {choice}" for place, choice in enumerate(choices))
-            question = f"{question} Candidates: {listed}"
+            question = f"{question}Candidates: {listed}"  # without a space, as in the authors' script
         return f"{self.meta_prompts[family]} {question}".strip()
 
 

@@ -262,7 +262,7 @@ def test_bad_input_is_one_sentence(chart, tmp_path):
         ([*draw, *remote, "--editor-api-key-env", "a key"], "NAME of an environment"),
         ([*draw, "--lora", tmp_path / "l"], "no LoRA file at"),
         (["serve", "--editor", tmp_path / "none"], "no editor folder at"),
-        (["serve", "--host", "no.such.host.invalid"], "cannot listen at no.such.host.invalid:8092"),
+        (["serve", "--host", "no.such.host.invalid"], "lets others ask: put a key for them into ETCHR_API_KEY first"),
         (["ask", "--image", path, *question, "--router", tmp_path / "r.yaml"], "no router file at"),
         (["ask", "--image", path, *question, "--steps", "0"], "num_inference_steps=0"),
         (["merge", "--base", tmp_path, "--lora", path, "--out", tmp_path / "m"], "model_index.json"),

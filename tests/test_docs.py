@@ -69,7 +69,8 @@ def _is_package(module: str) -> bool:
 
 
 def check(command: str) -> None:
-    command = command.replace("=~/", "=/home/me/")  # as a shell has it
+    command = command.replace("=~/", "=/data/")  # as a shell has it
+    command = re.sub(r"^[A-Z_]+=\S+ ", "", command)
     words = shlex.split(ELLIPSIS.split(command)[0] if ELLIPSIS.search(command) else command)
     if not words or words[0] in OTHERS or words == ["python", "-m"]:
         return

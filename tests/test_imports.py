@@ -24,7 +24,7 @@ ALLOWED = {
     "training": {"base", "flow", "mllm", "editor", "hub", "runtime", "training"},
     "runtime": {"base"},
     "hub": {"base", "editor", "hub"},
-    "serving": {"base", "mllm", "editor", "serving"},
+    "serving": {"base", "mllm", "editor", "evr", "serving"},
     "nano": {"base", "flow", "mllm", "editor", "serving", "runtime", "training", "nano"},
     "evr": {"base", "mllm", "editor"},
     "sft": {"base", "flow", "mllm", "editor", "rewards", "evr", "runtime", "training", "sft"},

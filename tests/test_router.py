@@ -29,7 +29,7 @@ def test_a_user_can_replace_it(tmp_path):
 def test_the_candidates_stand_behind_the_question_where_a_router_says_so():
     router = Router.load(DEFAULT_ROUTER.with_name("paper.yaml"))
     asked = router.prompt("Which is nearer?", "view3d", ("the chair", "the table"))
-    assert asked.endswith(" helps answer the question. Which is nearer? Candidates: A. the chair B. the table")
+    assert asked.endswith(" helps answer the question. Which is nearer?Candidates: A. the chair B. the table")
     assert router.prompt("Which is nearer?", "view3d").endswith(" question. Which is nearer?")
     assert "chair" not in router.prompt("Which?", "chart", ("the chair", "the table"))
     assert "chair" not in Router.load().prompt("Which?", "view3d", ("the chair", "the table"))

@@ -8,23 +8,37 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from etchr.concurrent import LoopThread, Room
-from etchr.http.application import application, check_model, checked, error_response, limited_body, refusal
+from etchr.concurrent import Room
+from etchr.families import TaskFamily
+from etchr.http.application import (
+    CLIENT_GONE,
+    application,
+    check_model,
+    checked,
+    error_response,
+    limited_body,
+    refusal,
+    unless_gone,
+)
 from etchr.http.endpoints import printable
 from etchr.images import data_uri_bytes, from_data_uri, to_data_uri
 from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, Sampling, TextPart
 from etchr.serving.pictures import MAX_REQUEST_PIXELS, give_back, num_pixels
+from etchr.serving.plugged import Answer, Beside, PluggedModel
 
 MAX_BODY_BYTES = 256 * 2**20  # an 8K image as PNG takes about 60 million bytes in base64
+MAX_WAITING = 256  # requests under way at once
+NO_CACHE = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 MAX_IMAGES = 16  # per request: a small file can hold a large picture
 
 
@@ -66,9 +80,17 @@ class ChatMessage(_Strict):
     ]
 
 
+class EtchrFields(_Strict):
+    """What a client that knows of Edit-Verify-Reason may ask for; no other sends it."""
+
+    family: TaskFamily | None = Field(None, strict=False)  # of the edit; left out: a rule guesses it from the question
+    edit: bool = False  # the trace holds the edit as a data URI
+
+
 class ChatRequest(_Strict):
     """The fields that are read of a chat request; one that is null counts as left out."""
 
+    model: str
     messages: Annotated[list[ChatMessage], FailFast(), Field(min_length=1)]
     temperature: float = Field(1.0, ge=0, le=2)  # the protocol's default, not `MLLM.chat`'s
     max_tokens: int = Field(4096, ge=1, le=2**31)
@@ -77,7 +99,8 @@ class ChatRequest(_Strict):
     n: int = Field(1, ge=1, le=128)  # the protocol's own limit
     logprobs: bool = False
     top_logprobs: int = Field(1, ge=0, le=100)
-    stream: Literal[False] = False
+    stream: bool = False  # the whole answer as one event: of a trace nothing is known before its end
+    etchr: EtchrFields = Field(default_factory=lambda: EtchrFields(family=None))
 
     def pictures(self) -> Iterator[bytes]:
         """The encoded pictures, where they are few; `ValueError` for one that is no data URI."""
@@ -94,36 +117,95 @@ class ChatRequest(_Strict):
         return Sampling(temperature=self.temperature, max_tokens=limit, seed=self.seed, n=self.n)
 
 
-def build_app(mllm: MLLM, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
-    """The ASGI application: POST /v1/chat/completions, GET /v1/models, GET /health.
+class ChatService:
+    """POST /v1/chat/completions over one model or several, and GET /metrics about it.
 
-    The model computes beside the server's event loop, and decoded pictures are bounded over all requests.
+    Decoded pictures are bounded over all requests; of `max_waiting` that are under way one more is refused with 429.
     """
-    model, room = LoopThread(), Room(MAX_REQUEST_PIXELS)
 
-    async def chat(request: Request) -> JSONResponse:
+    def __init__(self, *models: MLLM, max_body_bytes: int = MAX_BODY_BYTES, max_waiting: int = MAX_WAITING) -> None:
+        self.models, self.max_body_bytes, self.max_waiting = {m.name: m for m in models}, max_body_bytes, max_waiting
+        self.routes = [
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/metrics", self.metrics, methods=["GET"]),
+        ]
+        self.counts: Counter[tuple[str, int]] = Counter()  # answers, by model and status
+        self.seconds: defaultdict[str, float] = defaultdict(float)  # by model
+        self.edits: Counter[str] = Counter()  # drawn, used
+        self._room, self._waiting = Room(MAX_REQUEST_PIXELS), 0
+
+    async def chat(self, request: Request) -> Response:
+        """Answer one request."""
+        if self._waiting >= self.max_waiting:
+            self.counts["", 429] += 1
+            return error_response(429, f"{self._waiting} requests are waiting already", headers={"Retry-After": "1"})
+        begin, self._waiting = time.perf_counter(), self._waiting + 1
+        name, response = "", Response(status_code=CLIENT_GONE)
+        try:
+            name, response = await self._answered(request)
+        except ValueError as error:
+            response = refusal(error)
+        except CallFailed as error:
+            response = error_response(503, str(error))
+        finally:
+            self._waiting -= 1
+            self.counts[name, response.status_code] += 1
+            self.seconds[name] += time.perf_counter() - begin
+        return response
+
+    async def _answered(self, request: Request) -> tuple[str, Response]:
+        """The model that was asked and the response; raises `ValueError` and `CallFailed`."""
         pixels = 0
         try:
-            body = b"".join([chunk async for chunk in limited_body(request, max_body_bytes)])
-            call = await asyncio.to_thread(_parse, body, mllm.name)
+            body = b"".join([chunk async for chunk in limited_body(request, self.max_body_bytes)])
+            call = await asyncio.to_thread(_parse, body, tuple(self.models))
             del body
             pixels = await asyncio.to_thread(num_pixels, call.pictures())
-            async with room.taken(pixels):
+            async with self._room.taken(pixels):
                 messages = await asyncio.to_thread(_messages, call.messages)  # decoding takes seconds
-                replies = await model.run(mllm.chat(messages, call.sampling))
+                work = asyncio.ensure_future(_answer(self.models[call.model], messages, call))
+                answer = await unless_gone(request, work)
                 del messages
-        except ValueError as error:
-            return refusal(error)
-        except CallFailed as error:
-            return error_response(503, str(error))
         finally:
             give_back(pixels)
-        return JSONResponse(_completion(mllm.name, replies, max(call.top_logprobs, 1) if call.logprobs else 0))
+        if answer is None:
+            return call.model, Response(status_code=CLIENT_GONE)
+        if answer.trace is not None:
+            self.edits["drawn"] += answer.trace.proposal is not None
+            self.edits["used"] += answer.trace.used_edit
+        found = _completion(call.model, answer.replies, max(call.top_logprobs, 1) if call.logprobs else 0)
+        if isinstance(self.models[call.model], PluggedModel):
+            found["etchr"] = await asyncio.to_thread(answer.about, with_edit=call.etchr.edit)
+        return call.model, StreamingResponse(_events(found), 200, NO_CACHE) if call.stream else JSONResponse(found)
 
-    return application(mllm.name, [Route("/v1/chat/completions", chat, methods=["POST"])])
+    async def metrics(self, request: Request) -> Response:
+        """What was answered so far, in Prometheus' text format."""
+        lines = ["# TYPE etchr_requests_total counter"]
+        lines += [f'etchr_requests_total{{model="{n}",status="{s}"}} {c}' for (n, s), c in sorted(self.counts.items())]
+        lines.append("# TYPE etchr_request_seconds_total counter")
+        lines += [f'etchr_request_seconds_total{{model="{n}"}} {s:.6f}' for n, s in sorted(self.seconds.items())]
+        lines.append("# TYPE etchr_edits_total counter")
+        lines += [f'etchr_edits_total{{what="{what}"}} {self.edits[what]}' for what in ("drawn", "used")]
+        lines += ["# TYPE etchr_waiting gauge", f"etchr_waiting {self._waiting}"]
+        return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
 
 
-def _parse(body: bytes, served: str) -> ChatRequest:
+async def _answer(model: MLLM, messages: list[Message], call: ChatRequest) -> Answer:
+    if isinstance(model, PluggedModel):
+        return await model.answer(messages, call.sampling, call.etchr.family)
+    return Answer(await model.chat(messages, call.sampling))
+
+
+def build_app(mllm: MLLM, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
+    """The ASGI application over one model: POST /v1/chat/completions, GET /v1/models, /metrics and /health.
+
+    The model computes beside the server's event loop.
+    """
+    service = ChatService(Beside(mllm), max_body_bytes=max_body_bytes)
+    return application([mllm.name], service.routes)
+
+
+def _parse(body: bytes, served: tuple[str, ...]) -> ChatRequest:
     """A request body to a typed call; `ValueError` in one sentence for anything else."""
     try:
         fields = json.loads(body)
@@ -131,7 +213,9 @@ def _parse(body: bytes, served: str) -> ChatRequest:
         raise ValueError("the request body is not valid JSON") from None
     if not isinstance(fields, dict):
         raise ValueError("the request body must be a JSON object")
-    check_model(fields.get("model"), served)
+    if fields.get("tools") or fields.get("functions"):
+        raise ValueError("tools are not taken here; ask the understanding model itself")
+    check_model(fields.get("model"), *served)
     return checked(ChatRequest, {name: value for name, value in fields.items() if value is not None})
 
 
@@ -162,6 +246,20 @@ def _completion(name: str, replies: list[Reply], top_logprobs: int) -> dict[str,
             "total_tokens": prompt_tokens + completion_tokens,
         },
     }
+
+
+async def _events(found: dict[str, Any]) -> AsyncIterator[str]:
+    """A completion as server-sent events: of each choice its text and its end, then the usage and the trace."""
+    base = {key: found[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    for choice in found["choices"]:
+        delta = {"index": choice["index"], "delta": choice["message"], "finish_reason": None}
+        if "logprobs" in choice:
+            delta["logprobs"] = choice["logprobs"]
+        end = {"index": choice["index"], "delta": {}, "finish_reason": choice["finish_reason"]}
+        for each in (delta, end):
+            yield f"data: {json.dumps(base | {'choices': [each]})}\n\n"
+    rest = {key: found[key] for key in ("usage", "etchr") if key in found}
+    yield f"data: {json.dumps(base | {'choices': []} | rest)}\n\ndata: [DONE]\n\n"
 
 
 def _choice(index: int, reply: Reply, top_logprobs: int) -> dict[str, Any]:

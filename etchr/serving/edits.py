@@ -35,9 +35,11 @@ from etchr.http.application import (
     error_response,
     limited_body,
     refusal,
+    unless_gone,
 )
 from etchr.http.endpoints import printable
 from etchr.images import decode_image, encode_png
+from etchr.sample import EditSample
 from etchr.serving.pictures import MAX_PIXELS, give_back, num_pixels
 
 if TYPE_CHECKING:
@@ -79,47 +81,61 @@ class EditRequest(BaseModel):
         return prompt
 
 
-def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
-    """The ASGI application: POST /v1/images/edits, GET /v1/models, GET /health. Clients ask for the model `name`."""
-    served = name or editor.name
-    room = Room(MAX_PIXELS)
-    # One object for each way of sampling, so that requests that want the same one share batches.
-    sampled = functools.lru_cache(maxsize=64)(editor.with_sampling)
+class EditService:
+    """POST /v1/images/edits over an editor, for an application that runs `batching` as its lifespan."""
+
+    def __init__(self, editor: "KleinEditor", name: str | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        """Clients ask for the model `name`, by default the editor's own."""
+        self.editor, self.name, self.max_body_bytes = editor, name or editor.name, max_body_bytes
+        self.route = Route("/v1/images/edits", self.edits, methods=["POST"])
+        self._room = Room(MAX_PIXELS)
+        # One object for each way of sampling, so that requests that want the same one share batches.
+        self._sampled = functools.lru_cache(maxsize=64)(editor.with_sampling)
 
     @asynccontextmanager
-    async def batching(app: Starlette) -> AsyncIterator[None]:
-        async with EditBatcher(editor, editor.batch_size) as batcher:
-            app.state.batcher = batcher
+    async def batching(self, app: Starlette) -> AsyncIterator[None]:
+        """Inside, edits can be asked for."""
+        async with EditBatcher(self.editor, self.editor.batch_size) as self.batcher:
             yield
 
-    async def edits(request: Request) -> Response:
+    async def draw(self, sample: EditSample, prompt: str, seed: int) -> Image.Image:
+        """The edit of a sample's pictures; it shares batches with those of other requests. Raises `EditFailed`."""
+        edit = await self.batcher.edit(sample.image, prompt, seed, references=sample.more_images)
+        return edit.image
+
+    async def edits(self, request: Request) -> Response:
+        """Answer one request."""
         pixels = 0
         try:
-            form = await _read_form(request, max_body_bytes)
+            form = await _read_form(request, self.max_body_bytes)
             async with _closed(form):
                 data = await _uploaded(form)
                 pixels = await asyncio.to_thread(num_pixels, data)
-                async with room.taken(pixels):
-                    call, images = await asyncio.to_thread(_parse, form, data, served, editor.settings.max_pixels)
+                async with self._room.taken(pixels):
+                    most = self.editor.settings.max_pixels
+                    call, images = await asyncio.to_thread(_parse, form, data, self.name, most)
                 del data
-            variant = sampled(call.num_inference_steps, call.guidance_scale)
+            variant = self._sampled(call.num_inference_steps, call.guidance_scale)
         except ValueError as error:
             return refusal(error)
         finally:
             give_back(pixels)
-        batcher: EditBatcher = request.app.state.batcher
         source, *references = images
         seeds = range(call.seed, call.seed + call.n)
-        asked = (batcher.edit(source, call.prompt, seed, variant, references) for seed in seeds)
+        asked = (self.batcher.edit(source, call.prompt, seed, variant, references) for seed in seeds)
         try:
-            made = await _unless_gone(request, asyncio.gather(*asked))
+            made = await unless_gone(request, asyncio.gather(*asked))
         except EditFailed as error:
             return error_response(500, str(error))
         if made is None:
             return Response(status_code=CLIENT_GONE)
         return JSONResponse(await asyncio.to_thread(_answer, made))
 
-    return application(served, [Route("/v1/images/edits", edits, methods=["POST"])], batching)
+
+def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
+    """The ASGI application: POST /v1/images/edits, GET /v1/models, GET /health. Clients ask for the model `name`."""
+    service = EditService(editor, name, max_body_bytes)
+    return application([service.name], [service.route], service.batching)
 
 
 async def _read_form(request: Request, max_body_bytes: int) -> FormData:
@@ -160,22 +176,6 @@ def _parse(form: FormData, data: list[bytes], served: str, max_pixels: int) -> t
     check_model(form.get("model"), served)
     fields = {name: value for name, value in form.items() if name not in IMAGE and value != ""}
     return checked(EditRequest, fields), [geometry.fit(decode_image(each), max_pixels=max_pixels) for each in data]
-
-
-async def _unless_gone(request: Request, work: "asyncio.Future[T]") -> T | None:
-    """What `work` gives, or None where the client hangs up first: then it is cancelled."""
-
-    async def hung_up() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    gone = asyncio.ensure_future(hung_up())
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        return work.result() if work.done() else None
-    finally:
-        gone.cancel()
-        work.cancel()
 
 
 def _answer(made: list[Edit]) -> dict[str, Any]:

@@ -195,7 +195,6 @@ BAD_REQUESTS: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "temperature below 0": (request(temperature=-1), "temperature: Input should be greater than or equal to 0, got -1"),
     "max_tokens of 0": (request(max_tokens=0), "max_tokens: Input should be greater than or equal to 1, got 0"),
     "seed text": (request(seed="1"), "seed: Input should be a valid integer, got '1'"),
-    "stream": (request(stream=True), "stream: Input should be False, got True"),
 }
 
 
