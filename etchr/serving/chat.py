@@ -84,6 +84,7 @@ class EtchrFields(_Strict):
     """What a client that knows of Edit-Verify-Reason may ask for; no other sends it."""
 
     family: TaskFamily | None = Field(None, strict=False)  # of the edit; left out: a rule guesses it from the question
+    question: str | None = Field(None, max_length=20_000)  # what the editor is asked; left out: the turn's whole text
     edit: bool = False  # the trace holds the edit as a data URI
 
 
@@ -100,7 +101,7 @@ class ChatRequest(_Strict):
     logprobs: bool = False
     top_logprobs: int = Field(1, ge=0, le=100)
     stream: bool = False  # the whole answer as one event: of a trace nothing is known before its end
-    etchr: EtchrFields = Field(default_factory=lambda: EtchrFields(family=None))
+    etchr: EtchrFields = Field(default_factory=lambda: EtchrFields(family=None, question=None))
 
     def pictures(self) -> Iterator[bytes]:
         """The encoded pictures, where they are few; `ValueError` for one that is no data URI."""
@@ -140,9 +141,9 @@ class ChatService:
             self.counts["", 429] += 1
             return error_response(429, f"{self._waiting} requests are waiting already", headers={"Retry-After": "1"})
         begin, self._waiting = time.perf_counter(), self._waiting + 1
-        name, response = "", Response(status_code=CLIENT_GONE)
+        name, pixels, response = "", [0], Response(status_code=CLIENT_GONE)
         try:
-            name, response = await self._answered(request)
+            name, response = await self._answered(request, pixels)
         except ValueError as error:
             response = refusal(error)
         except CallFailed as error:
@@ -151,23 +152,18 @@ class ChatService:
             self._waiting -= 1
             self.counts[name, response.status_code] += 1
             self.seconds[name] += time.perf_counter() - begin
+            give_back(pixels[0])  # only here is nothing left that holds the pictures
         return response
 
-    async def _answered(self, request: Request) -> tuple[str, Response]:
-        """The model that was asked and the response; raises `ValueError` and `CallFailed`."""
-        pixels = 0
-        try:
-            body = b"".join([chunk async for chunk in limited_body(request, self.max_body_bytes)])
-            call = await asyncio.to_thread(_parse, body, tuple(self.models))
-            del body
-            pixels = await asyncio.to_thread(num_pixels, call.pictures())
-            async with self._room.taken(pixels):
-                messages = await asyncio.to_thread(_messages, call.messages)  # decoding takes seconds
-                work = asyncio.ensure_future(_answer(self.models[call.model], messages, call))
-                answer = await unless_gone(request, work)
-                del messages
-        finally:
-            give_back(pixels)
+    async def _answered(self, request: Request, pixels: list[int]) -> tuple[str, Response]:
+        """The model that was asked and the response; `pixels` gets their number. Raises `ValueError`, `CallFailed`."""
+        body = b"".join([chunk async for chunk in limited_body(request, self.max_body_bytes)])
+        call = await asyncio.to_thread(_parse, body, tuple(self.models))
+        del body
+        pixels[0] = await asyncio.to_thread(num_pixels, call.pictures())
+        async with self._room.taken(pixels[0]):
+            messages = await asyncio.to_thread(_messages, call.messages)  # decoding takes seconds
+            answer = await unless_gone(request, asyncio.ensure_future(_answer(self.models[call.model], messages, call)))
         if answer is None:
             return call.model, Response(status_code=CLIENT_GONE)
         if answer.trace is not None:
@@ -192,7 +188,7 @@ class ChatService:
 
 async def _answer(model: MLLM, messages: list[Message], call: ChatRequest) -> Answer:
     if isinstance(model, PluggedModel):
-        return await model.answer(messages, call.sampling, call.etchr.family)
+        return await model.answer(messages, call.sampling, call.etchr.family, call.etchr.question)
     return Answer(await model.chat(messages, call.sampling))
 
 

@@ -16,6 +16,7 @@ from etchr.concurrent import LoopThread
 from etchr.editor.protocol import MAX_PICTURES
 from etchr.evr import Proposal, Trace, edit_verify_reason
 from etchr.families import TaskFamily
+from etchr.http.endpoints import printable
 from etchr.images import to_data_uri
 from etchr.mllm.prompts import EDIT_NOTE, MANY_NOTE
 from etchr.mllm.protocol import GREEDY, MLLM, ImagePart, Message, Reply, Sampling, TextPart
@@ -90,14 +91,22 @@ class PluggedModel:
         return (await self.answer(messages, sampling)).replies
 
     async def answer(
-        self, messages: Sequence[Message], sampling: Sampling = GREEDY, family: TaskFamily | None = None
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling = GREEDY,
+        family: TaskFamily | None = None,
+        question: str | None = None,
     ) -> Answer:
-        """The replies and how they came about; `family` takes the place of the rule's guess. Raises `CallFailed`.
+        """The replies and how they came about. Raises `CallFailed`.
+
+        `family` takes the place of the rule's guess, `question` that of the last turn's text where the editor and the
+        verifier are asked, as where the turn says more than its question.
 
         Verification is greedy; the client's `sampling` is for the answer alone. An edit or a verification that fails
         leaves the source: its reason is in the trace.
         """
-        pictures, question = asked(messages)
+        pictures, words = asked(messages)
+        question = printable(words if question is None else question)
         if not pictures or not question.strip():
             return Answer(await self.upstream.chat(messages, sampling))
         route = Route(family, 1.0) if family is not None else route_by_rule(question)
