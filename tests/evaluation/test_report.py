@@ -13,6 +13,7 @@ from evaluation.records import EvalFolder
 from evaluation.report import finish, write_reports
 from evaluation.settings import StoryConfig, SystemConfig
 from evaluation.statistics import tango
+from evaluation.tabular import markdown_text
 from tests.evaluation.fakes import REJECT, Case
 from tests.evaluation.runs import Run
 
@@ -224,3 +225,16 @@ def test_costs_categories_other_rules_and_several_tries_have_tables(run):
     run = type(run)(run.folder / "tries", cases)
     run(run.config(repeats=2))
     assert tables(run)["Several tries"] == [["system: task", "pass@1", "pass@2"], ["direct: maze", "50.0", "50.0"]]
+
+
+def test_no_name_becomes_a_link_a_picture_or_an_element():
+    for words in (
+        "![x](http://a/b.png)",
+        "[x](http://a)",
+        "<img src=http://a>",
+        "http://a.b",
+        "a | b",
+        "x](javascript:1)",
+    ):
+        shown = markdown_text(words)
+        assert not any(mark in shown for mark in ("](", "://", "<", "![", "|")), shown
