@@ -1,6 +1,5 @@
 """Pictures in requests: limits before they are decoded, and the memory of large ones given back."""
 
-import asyncio
 import ctypes
 import io
 from collections.abc import Iterable
@@ -9,7 +8,6 @@ from etchr.images import peek_image
 
 MAX_PIXELS = 40 * 10**6  # of one picture; an 8K photograph has 33 million
 MAX_REQUEST_PIXELS = 120 * 10**6  # of all pictures of a request; 360 MB when decoded
-SETTLED_S = 2.0
 LARGE = 4 * 10**6  # pixels from which memory is given back
 
 
@@ -27,15 +25,6 @@ def num_pixels(pictures: Iterable[bytes]) -> int:
 
 
 def give_back(pixels: int) -> None:
-    """Give memory back to the system after so many pixels: glibc would keep for ever what each thread freed.
-
-    Once now, and once more when a moment has passed and nothing holds anything any more, a traceback or another thread.
-    """
-    if pixels > LARGE:
-        _trim()
-        asyncio.get_running_loop().call_later(SETTLED_S, _trim)
-
-
-def _trim() -> None:
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+    """Give memory back to the system after so many pixels: glibc would keep for ever what each thread freed."""
+    if pixels > LARGE and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
