@@ -76,7 +76,7 @@ MinConfidence = Annotated[
 EditorPath = Annotated[str, typer.Option("--editor", help="A klein folder, a hub id (org/name), nano or unedited.")]
 Lora = Annotated[
     str | None,
-    typer.Option(help="LoRA: a file, a folder, or org/name[/file.safetensors] of the hub."),
+    typer.Option(help="LoRA: a file or folder, or on the hub org/name or org/name/file.safetensors."),
 ]
 RouterPath = Annotated[Path, typer.Option("--router", help="YAML with the meta-prompt of each family.")]
 Seed = Annotated[int, typer.Option(help="Seed of the edit's noise.", min=0, max=2**63 - 1)]

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import typer
+from typer.testing import CliRunner
 
 from etchr.cli import app
 
@@ -88,6 +89,17 @@ def check(command: str) -> None:
         return parsed_by_typer(words[1:])
     assert words[:2] == ["python", "-m"], words
     composed(words[2], words[3:])
+
+
+def test_every_command_explains_itself():
+    """Help texts are rich's markup: square brackets in one may break it."""
+    group = typer.main.get_command(app)
+    own = [name for name, command in group.commands.items() if command.params]
+    assert {"ask", "edit", "serve", "merge", "export", "push"} <= set(own)
+    for name in own:
+        done = CliRunner().invoke(app, [name, "--help"])
+        assert (done.exit_code, done.exception) == (0, None), name
+        assert "Usage" in done.output
 
 
 def test_every_command_of_the_documents_is_one(capsys):
