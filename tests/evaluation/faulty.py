@@ -11,9 +11,12 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
+
+from tqdm import tqdm
 
 from etchr.mllm.chat import ChatClient
 from etchr.mllm.settings import ModelConfig, build_model
@@ -129,6 +132,7 @@ def table(options: EvalConfig):
 
 def main(url: str, data: Path, out: Path, num_kills: int, seed: int) -> None:
     """Kill the run at random moments, then let it end; print how many kills hit it while it was at work."""
+    tqdm.set_lock(threading.RLock())  # its own is shared with forks: one that is killed while it has it stops them all
     rng, hits = random.Random(seed), 0
     options = config(data, out, url)
     journal = out / "calls" / "calls.jsonl"
