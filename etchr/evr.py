@@ -90,7 +90,7 @@ class Trace:
 
 
 Propose = Callable[[EditSample], Awaitable[Proposal]]
-Answer = Callable[[Trace], Awaitable[None]]
+Conclude = Callable[[Trace], Awaitable[None]]  # puts the question itself and keeps the reply
 Enlarge = Callable[[Image.Image, Image.Image], Image.Image | None]  # of source and edit
 
 
@@ -106,7 +106,7 @@ async def edit_verify_reason(
     overrule: bool = False,
     enlarge: Enlarge | None = None,
     trace: Trace | None = None,
-    answer: Answer | None = None,
+    answer: Conclude | None = None,
 ) -> Trace:
     """Run one sample through edit, verify and reason; `trace`, a new one by default, is filled and returned.
 

@@ -193,13 +193,13 @@ def content_digest(path: Path) -> str | None:
     return digest.hexdigest()[:16]
 
 
-def _pieces(stream: IO[bytes], file: Path) -> Iterator[tuple[str, int, int]]:
+def _pieces(stream: IO[bytes], file: Path) -> list[tuple[str, int, int]]:
     """What a file is made of: something about it, its start and its end; of a file in whatever format, itself."""
-    size = stream.seek(0, os.SEEK_END)
+    whole = [("", 0, stream.seek(0, os.SEEK_END))]
+    if file.suffix != ".safetensors":
+        return whole
     stream.seek(0)
     try:
-        if file.suffix != ".safetensors":
-            raise ValueError
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(min(length, MAX_HEADER_BYTES)))
         pieces = [(json.dumps(header.pop("__metadata__", {}), sort_keys=True), 0, 0)]
@@ -207,5 +207,5 @@ def _pieces(stream: IO[bytes], file: Path) -> Iterator[tuple[str, int, int]]:
             low, high = about["data_offsets"]
             pieces.append((json.dumps([name, about["dtype"], about["shape"]]), 8 + length + low, 8 + length + high))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error):
-        pieces = [("", 0, size)]
-    yield from pieces
+        return whole
+    return pieces

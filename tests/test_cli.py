@@ -20,10 +20,10 @@ from etchr.editor.klein import KleinEditor
 from etchr.http import listening
 from etchr.images import open_image
 from etchr.nano.reader import Reader
-from etchr.serving import edits as serve
 from etchr.serving.chat import build_app
 from tests.hub.test_push import ADAPTER_FILES, FakeHub, adapter
 from tests.mllm.fake_server import MODEL, FakeImages, FakeServer, dead_url, refusal, serving
+from tests.serving import edit_server as serve
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = sorted((ROOT.parent / "shared" / "data" / "photos").glob("*.*"))

@@ -88,13 +88,13 @@ def find_lora(source: str | Path) -> Path:
 
     What lies on the hub is fetched into its cache. `ValueError` where there is none.
     """
-    path, text = Path(source), str(source)
+    path = Path(source)
     path = path / LORA_FILE if path.is_dir() else path
     if path.is_file() and path.suffix == ".safetensors":
         return path
-    owner, name, *inside = [*text.split("/"), ""][: max(text.count("/") + 1, 2)]
-    if owner not in ("", ".", "..", "~") and name and not Path(owner).exists():
-        fetched = _fetched(f"{owner}/{name}", "/".join(inside) or LORA_FILE)
+    owner, *names = str(source).split("/")
+    if names and owner not in ("", ".", "..", "~") and not Path(owner).exists():
+        fetched = _fetched(f"{owner}/{names[0]}", "/".join(names[1:]) or LORA_FILE)
         if fetched is not None:
             return fetched
     raise ValueError(

@@ -55,9 +55,13 @@ LAYER = re.compile(
     r"(?P<block>transformer_blocks|single_transformer_blocks|double_blocks|single_blocks)"
     r"[._](?P<index>\d{1,3})[._](?P<leaf>.+)"
 )
-OTHER_KINDS = {  # a part of a key -> the kind of adapter that has such
-    **{"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", ".lokr_": "LoKr", ".hada_": "LoHa", ".oft_": "OFT"},
-    **{".diff": "full differences", ".set_weight": "full weights", "lora_mid": "convolutions"},
+OTHER_KINDS = {  # what a key holds -> the kind of adapter that has such
+    r"\.(dora_scale|lora_magnitude_vector)": "DoRA",
+    r"\.lokr_": "LoKr",
+    r"\.hada_": "LoHa",
+    r"\.oft_": "OFT",
+    r"\.(diff(_b)?|set_weight)$": "full-weight",
+    r"\.lora_mid": "convolution",
 }
 PLAIN_REGEX = re.compile(r"(?!.*(\)[*+?{]|\(\?|\\[1-9]))(?!(.*[*+{]){4}).{1,200}")
 
@@ -126,12 +130,11 @@ def read(source: str | Path) -> LoraWeights:
 def _parse(tensors: dict[str, Tensor], header: dict[str, str]) -> LoraWeights:
     modules, adapters, unknown = dict[str, _Module](), set[str | None](), list[str]()
     for key, tensor in tensors.items():
-        for part, kind in OTHER_KINDS.items():
-            if part in key:
-                raise ValueError(
-                    f"{key} is of a {kind} adapter; only plain LoRA is read. Merge it into its base where it was "
-                    "trained, and give that as the editor"
-                )
+        if kind := next((kind for part, kind in OTHER_KINDS.items() if re.search(part, key)), ""):
+            raise ValueError(
+                f"{key} is of a {kind} adapter; only plain LoRA is read. Merge it into its base where it was trained, "
+                "and give that as the editor"
+            )
         match = KEY.fullmatch(key)
         name = "" if match is None else PREFIXES.sub("", match["layer"], count=1)
         if match is None or not LAYER.fullmatch(name):

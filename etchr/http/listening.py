@@ -40,6 +40,8 @@ class ImpatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _waits(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            return  # a pipelined request is being answered already
         self._given_up = self.loop.call_later(HEADERS_S, self.transport.close)
 
 

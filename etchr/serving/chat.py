@@ -1,4 +1,4 @@
-"""Serve any in-process `MLLM` over the OpenAI chat protocol, so that `ChatClient`, or any other client, can call it.
+"""Serve models over the OpenAI chat protocol, so that `ChatClient`, or any other client, can call them.
 
 Requests are hostile input: bodies are limited in bytes, images come in as base64 data URIs only and pass through
 `etchr.images`, nothing is ever fetched, and every refusal is one sentence in OpenAI's error format.
@@ -33,12 +33,13 @@ from etchr.http.application import (
 from etchr.http.endpoints import printable
 from etchr.images import data_uri_bytes, from_data_uri, to_data_uri
 from etchr.mllm.protocol import MLLM, CallFailed, ImagePart, Message, Reply, Sampling, TextPart
+from etchr.rows import MAX_TEXT
 from etchr.serving.pictures import MAX_REQUEST_PIXELS, give_back, num_pixels
 from etchr.serving.plugged import Answer, Beside, PluggedModel
 
 MAX_BODY_BYTES = 256 * 2**20  # an 8K image as PNG takes about 60 million bytes in base64
 MAX_WAITING = 256  # requests under way at once
-NO_CACHE = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+EVENTS = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
 MAX_IMAGES = 16  # per request: a small file can hold a large picture
 
 
@@ -84,7 +85,7 @@ class EtchrFields(_Strict):
     """What a client that knows of Edit-Verify-Reason may ask for; no other sends it."""
 
     family: TaskFamily | None = Field(None, strict=False)  # of the edit; left out: a rule guesses it from the question
-    question: str | None = Field(None, max_length=20_000)  # what the editor is asked; left out: the turn's whole text
+    question: str | None = Field(None, max_length=MAX_TEXT)  # what the editor is asked; left out: the turn's whole text
     edit: bool = False  # the trace holds the edit as a data URI
 
 
@@ -141,9 +142,11 @@ class ChatService:
             self.counts["", 429] += 1
             return error_response(429, f"{self._waiting} requests are waiting already", headers={"Retry-After": "1"})
         begin, self._waiting = time.perf_counter(), self._waiting + 1
-        name, pixels, response = "", [0], Response(status_code=CLIENT_GONE)
+        name, pixels, response = "", 0, Response(status_code=CLIENT_GONE)
         try:
-            name, response = await self._answered(request, pixels)
+            call = await self._read(request)
+            name, pixels = call.model, await asyncio.to_thread(num_pixels, call.pictures())
+            response = await self._answered(request, call, pixels)
         except ValueError as error:
             response = refusal(error)
         except CallFailed as error:
@@ -152,27 +155,28 @@ class ChatService:
             self._waiting -= 1
             self.counts[name, response.status_code] += 1
             self.seconds[name] += time.perf_counter() - begin
-            give_back(pixels[0])  # only here is nothing left that holds the pictures
+            give_back(pixels)  # only here is nothing left that holds the pictures
         return response
 
-    async def _answered(self, request: Request, pixels: list[int]) -> tuple[str, Response]:
-        """The model that was asked and the response; `pixels` gets their number. Raises `ValueError`, `CallFailed`."""
+    async def _read(self, request: Request) -> ChatRequest:
         body = b"".join([chunk async for chunk in limited_body(request, self.max_body_bytes)])
-        call = await asyncio.to_thread(_parse, body, tuple(self.models))
-        del body
-        pixels[0] = await asyncio.to_thread(num_pixels, call.pictures())
-        async with self._room.taken(pixels[0]):
+        return await asyncio.to_thread(_parse, body, tuple(self.models))
+
+    async def _answered(self, request: Request, call: ChatRequest, pixels: int) -> Response:
+        """What a call with so many pixels in its pictures is answered; raises `ValueError` and `CallFailed`."""
+        model = self.models[call.model]
+        async with self._room.taken(pixels):
             messages = await asyncio.to_thread(_messages, call.messages)  # decoding takes seconds
-            answer = await unless_gone(request, asyncio.ensure_future(_answer(self.models[call.model], messages, call)))
+            answer = await unless_gone(request, asyncio.ensure_future(_answer(model, messages, call)))
         if answer is None:
-            return call.model, Response(status_code=CLIENT_GONE)
+            return Response(status_code=CLIENT_GONE)
         if answer.trace is not None:
             self.edits["drawn"] += answer.trace.proposal is not None
             self.edits["used"] += answer.trace.used_edit
         found = _completion(call.model, answer.replies, max(call.top_logprobs, 1) if call.logprobs else 0)
-        if isinstance(self.models[call.model], PluggedModel):
+        if isinstance(model, PluggedModel):
             found["etchr"] = await asyncio.to_thread(answer.about, with_edit=call.etchr.edit)
-        return call.model, StreamingResponse(_events(found), 200, NO_CACHE) if call.stream else JSONResponse(found)
+        return StreamingResponse(_events(found), 200, EVENTS) if call.stream else JSONResponse(found)
 
     async def metrics(self, request: Request) -> Response:
         """What was answered so far, in Prometheus' text format."""

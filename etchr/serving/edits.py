@@ -29,7 +29,6 @@ from etchr.editor.batching import Edit, EditBatcher, EditFailed
 from etchr.editor.protocol import MAX_PICTURES
 from etchr.http.application import (
     CLIENT_GONE,
-    application,
     check_model,
     checked,
     error_response,
@@ -130,12 +129,6 @@ class EditService:
         if made is None:
             return Response(status_code=CLIENT_GONE)
         return JSONResponse(await asyncio.to_thread(_answer, made))
-
-
-def build_app(editor: "KleinEditor", name: str | None = None, max_body_bytes: int = MAX_BODY_BYTES) -> Starlette:
-    """The ASGI application: POST /v1/images/edits, GET /v1/models, GET /health. Clients ask for the model `name`."""
-    service = EditService(editor, name, max_body_bytes)
-    return application([service.name], [service.route], service.batching)
 
 
 async def _read_form(request: Request, max_body_bytes: int) -> FormData:

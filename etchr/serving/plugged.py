@@ -21,6 +21,7 @@ from etchr.images import to_data_uri
 from etchr.mllm.prompts import EDIT_NOTE, MANY_NOTE
 from etchr.mllm.protocol import GREEDY, MLLM, ImagePart, Message, Reply, Sampling, TextPart
 from etchr.router import MIN_CONFIDENCE, Route, Router, route_by_rule
+from etchr.rows import MAX_TEXT
 from etchr.sample import EditSample
 
 Draw = Callable[[EditSample, str, int], Awaitable[Image.Image]]  # of a sample, a prompt and a seed; raises `EditFailed`
@@ -77,8 +78,8 @@ class PluggedModel:
         self,
         name: str,
         upstream: MLLM,
-        draw: Draw | None = None,
-        editor: str = "",
+        draw: Draw,
+        editor: str,
         router: Router | None = None,
         min_confidence: float = MIN_CONFIDENCE,
     ) -> None:
@@ -111,7 +112,7 @@ class PluggedModel:
             return Answer(await self.upstream.chat(messages, sampling))
         route = Route(family, 1.0) if family is not None else route_by_rule(question)
         knows = route.family is not None and route.family in self.router.meta_prompts
-        if self.draw is None or not self.system.edits or not knows or not route.asks_for_edit(self.min_confidence):
+        if not self.system.edits or not knows or not route.asks_for_edit(self.min_confidence):
             return Answer(await self.upstream.chat(messages, sampling), route)
         return await self._edited(messages, sampling, route, pictures, question)
 
@@ -120,15 +121,14 @@ class PluggedModel:
     ) -> Answer:
         assert route.family is not None
         source, *others = pictures[:MAX_PICTURES]
-        sample = EditSample(
-            "chat", route.family, "chat", source, question[:MAX_QUESTION], "unknown", more_images=tuple(others)
-        )
+        words = question[:MAX_TEXT]
+        sample = EditSample("chat", route.family, "chat", source, words, "unknown", more_images=tuple(others))
         prompt, seeds = self.router.prompt(question, route.family), iter(range(self.system.attempts))
+        first = DEFAULT_SEED if sampling.seed is None else sampling.seed
         trace, replies = Trace(sample.id), list[Reply]()
 
         async def propose(sample: EditSample) -> Proposal:
-            assert self.draw is not None
-            seed = (sampling.seed or DEFAULT_SEED) + next(seeds)
+            seed = (first + next(seeds)) % 2**63
             return Proposal(await self.draw(sample, prompt, seed), self.editor, prompt, seed)
 
         async def reason(trace: Trace) -> None:
@@ -151,9 +151,6 @@ class PluggedModel:
             trace.used_edit = False
             replies = await self.upstream.chat(messages, sampling)
         return Answer(replies, route, trace)
-
-
-MAX_QUESTION = 20_000  # characters that verification is told
 
 
 def asked(messages: Sequence[Message]) -> tuple[list[Image.Image], str]:

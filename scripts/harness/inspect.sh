@@ -11,9 +11,12 @@ for name in perception chart jigsaw view3d; do
   python -m data_prep $name split=test num_samples=25 seed=11 out=$out/data
 done
 python scripts/harness/export.py $out/data $out/samples.jsonl
-etchr serve --port 8093 ${LORA:+--lora "$LORA"} > $out/server.log & server=$!
+etchr serve --port 8093 ${LORA:+--lora "$LORA"} > $out/server.log 2>&1 & server=$!
 trap 'kill $server' EXIT
-until python -c 'import httpx; httpx.get("http://127.0.0.1:8093/health").raise_for_status()' 2>/dev/null; do sleep 0.5; done
+until python -c 'import httpx; httpx.get("http://127.0.0.1:8093/health").raise_for_status()' 2>/dev/null; do
+  kill -0 $server 2>/dev/null || { echo "the server did not start: see $out/server.log" >&2; exit 1; }
+  sleep 0.5
+done
 rm -rf $out/logs $out/ours
 ETCHR_API_KEY=none ETCHR_BASE_URL=http://127.0.0.1:8093/v1 .venv-inspect/bin/inspect eval scripts/harness/inspect_task.py \
   -T samples=$PWD/$out/samples.jsonl --model openai-api/etchr/etchr-evr --max-connections 16 --display none --log-dir $out/logs

@@ -113,6 +113,7 @@ ZOO: Zoo = {
         False,
     ),
     "bare": (lambda pairs: plain(pairs, ""), {}, lambda name: 1.0, False),
+    "peft over BFL": (lambda pairs: bfl(pairs, "base_model.model.diffusion_model."), {}, lambda name: 1.0, False),
     "ai-toolkit": (bfl, {}, lambda name: 1.0, True),
     "ai-toolkit, expanded": (lambda pairs: plain(pairs, "diffusion_model."), {}, lambda name: 1.0, True),
     "BFL names and a header": (bfl, of_config(r=4, lora_alpha=2), lambda name: 0.5, True),
@@ -194,7 +195,7 @@ REFUSED: dict[str, tuple[Tensors, dict[str, str], str]] = {
     "DoRA of kohya": ({"lora_unet_single_blocks_0_linear1.dora_scale": torch.ones(3)}, {}, "DoRA adapter"),
     "LoKr": ({"diffusion_model.single_blocks.0.linear1.lokr_w1": torch.ones(3, 3)}, {}, "LoKr adapter"),
     "LoHa": ({"lora_unet_single_blocks_0_linear1.hada_w1_a": torch.ones(3, 3)}, {}, "Merge it into its base"),
-    "differences": ({"diffusion_model.single_blocks.0.linear1.diff": torch.ones(3)}, {}, "full differences"),
+    "differences": ({"diffusion_model.single_blocks.0.linear1.diff": torch.ones(3)}, {}, "full-weight adapter"),
     "a layer outside the blocks": ({"diffusion_model.img_in.lora_A.weight": torch.ones(4, 3)}, {}, "1 of 33 keys"),
     "a layer of FLUX.1": (
         {"lora_unet_double_blocks_0_img_mod_lin.lora_down.weight": torch.ones(4, 3)},

@@ -24,8 +24,8 @@ from etchr.editor.settings import RemoteConfig
 from etchr.http.endpoints import CallFailed
 from etchr.http.listening import bind
 from etchr.images import decode_image, encode_png
-from etchr.serving.edits import build_app
 from tests.mllm.fake_server import FakeImages, FakeServer, negative, serving
+from tests.serving.edit_server import build_app
 
 MAX_BODY_BYTES = 200_000
 

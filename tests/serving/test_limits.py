@@ -17,8 +17,9 @@ from etchr.editor.unedited import Unedited
 from etchr.http import application, listening
 from etchr.images import encode_png, to_data_uri
 from etchr.mllm.protocol import GREEDY, Reply
-from etchr.serving import chat, edits
+from etchr.serving import chat
 from tests.attack.ways import bomb, uri
+from tests.serving import edit_server
 
 FORM = "multipart/form-data; boundary=b"
 
@@ -103,7 +104,7 @@ def test_picture_bombs_cost_no_more_than_their_pixels():
     """40 million pixels of a palette with transparency are 120 MB as RGB; nothing of that size is made on the way."""
     Path("/proc/self/clear_refs").write_text("5")  # peak memory counts from here
     before = memory_mib()
-    with running(chat.build_app(Busy())) as place, running(edits.build_app(Drawing())) as other:
+    with running(chat.build_app(Busy())) as place, running(edit_server.build_app(Drawing())) as other:
         palette, grey = bomb(8000, 5000, 8, 3), bomb(8000, 5000, 16, 0)
         for data in (palette, grey):
             assert len(data) < 200_000
@@ -147,6 +148,17 @@ def test_whoever_dawdles_is_let_go(monkeypatch):
             assert said.split(b" ")[1:2] == ([status] if status else []), (sent, said)
 
 
+def test_requests_that_come_at_once_on_one_connection_are_all_answered(monkeypatch):
+    """The time-out is for a head that does not come, not for an answer that takes longer."""
+    monkeypatch.setattr(listening, "HEADERS_S", 0.3)
+    body = json.dumps({"model": "busy", "messages": [{"role": "user", "content": "?"}]}).encode()
+    one = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    with running(chat.build_app(Busy(0.6))) as place, socket.create_connection(place.split(":"), timeout=20) as client:
+        client.sendall(one * 2)
+        said = b"".join(iter(lambda: client.recv(4096), b""))
+    assert said.count(b"HTTP/1.1 200") == 2
+
+
 def test_there_are_so_many_connections_at_most(monkeypatch):
     monkeypatch.setattr(listening, "MAX_CONNECTIONS", 4)
     with running(chat.build_app(Busy())) as place:
@@ -160,7 +172,7 @@ def test_there_are_so_many_connections_at_most(monkeypatch):
 
 
 def test_a_client_that_leaves_in_the_middle_is_no_news(caplog, capfd):
-    with caplog.at_level(logging.INFO), running(edits.build_app(Drawing())) as place:
+    with caplog.at_level(logging.INFO), running(edit_server.build_app(Drawing())) as place:
         for path in ("/v1/images/edits", "/v1/chat/completions"):
             with socket.create_connection(place.split(":")) as client:
                 head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: 9999\r\n\r\n"
@@ -173,7 +185,7 @@ def test_a_client_that_leaves_in_the_middle_is_no_news(caplog, capfd):
 @pytest.mark.parametrize("charset", ["utf-7", "raw_unicode_escape", "hostile", "idna", "zlib", "unicode_escape"])
 def test_a_charset_cannot_break_a_form(charset):
     kind = f"{FORM}; charset={charset}"
-    with running(edits.build_app(Drawing())) as place:
+    with running(edit_server.build_app(Drawing())) as place:
         status, said = send(place, "/v1/images/edits", form(encode_png(Image.new("RGB", (8, 8))), b"\\ud800"), kind)
         assert status in (200, 400), said
         assert ("error" in json.loads(said)) == (status == 400)
